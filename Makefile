@@ -1,0 +1,42 @@
+# README's two commands: `make demo` and `make test`. Both make .venv when it is missing or out of date.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONDONTWRITEBYTECODE=
+
+.PHONY: demo test lint bench protos clean
+
+$(VENV)/demo.stamp: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("swarmp2p needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; run: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/demo.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/swarmp2p demo $(ARGS)
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports --config setup.cfg
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.dht --nodes 32 --json
+	$(BIN)/python -m benchmarks.gossip --nodes 20 --rate 10 --json
+	$(BIN)/python -m benchmarks.first_task --json
+
+# Needs grpcio-tools 1.62: its protobuf 4.25 output is read by every runtime that setup.cfg allows.
+protos:
+	$(PYTHON) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. swarmp2p/dht/kad.proto swarmp2p/gossip/rpc.proto
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info out

@@ -1,0 +1,189 @@
+"""What an application asks of the DHT engine, and what the engine tells it.
+
+Every query carries a number that the application chose; each of its outputs repeats it. A query ends with
+exactly one `QueryDone`, after everything else it has to say. `Cancel` ends it at once, without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..engine import Address, PeerInfo
+from ..identity import PeerId
+from .records import ServiceRecord
+
+# Commands ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SetAddresses:
+    """Where this peer can be dialled; provider messages and records carry it. Replaces what was said before."""
+
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Enter the network through these peers: connect, look up one's own key, refresh the buckets.
+
+    QueryDone.closest is empty when none of them answered. An empty `peers` starts a network of one's own.
+    """
+
+    query: int
+    peers: tuple[PeerInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FindClosest:
+    """The k nearest live peers to a key (any bytes; hashed with SHA-256 for the distance)."""
+
+    query: int
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FindPeer:
+    """Where a peer can be dialled: QueryDone.peer, or None."""
+
+    query: int
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Provide:
+    """Store a provider record for a multihash key at the k nearest peers, and again each republish interval
+    until StopProviding. QueryDone.stored counts the peers that it was sent to."""
+
+    query: int
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StopProviding:
+    """Stop republishing; what is stored elsewhere expires."""
+
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FindProviders:
+    """Each provider of a multihash key as a ProviderFound; ends early after `limit` of them (0: no limit)."""
+
+    query: int
+    key: bytes
+    limit: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PutValue:
+    """Store a value at the k nearest peers. QueryDone.stored counts those that confirmed it."""
+
+    query: int
+    key: bytes
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GetValue:
+    """The best value under a key by its validator: QueryDone.value, or None."""
+
+    query: int
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Sign a service record and store it as Provide does; replaced by the next Announce of the same service.
+
+    attributes: str to str, int, float or bool; the signed record stays under 512 bytes, else the engine's
+    caller gets UsageError from `records.check_attributes` before posting this.
+    """
+
+    query: int
+    service: str
+    attributes: tuple[tuple[str, str | int | float | bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Stop announcing a service. A signed, already expired record is sent to the peers that hold it, so that
+    finders stop seeing it before its time is over. QueryDone tells when that is sent."""
+
+    query: int
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class FindService:
+    """Each provider's newest verified record as a ServiceFound; ends early after `limit` (0: no limit).
+
+    where: attributes that a record must equal.
+    """
+
+    query: int
+    service: str
+    where: tuple[tuple[str, str | int | float | bool], ...] = ()
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Forget a query; its traffic stops and it has no further outputs."""
+
+    query: int
+
+
+DhtCommand = (
+    SetAddresses
+    | Join
+    | FindClosest
+    | FindPeer
+    | Provide
+    | StopProviding
+    | FindProviders
+    | PutValue
+    | GetValue
+    | Announce
+    | Withdraw
+    | FindService
+    | Cancel
+)
+
+# Outputs ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderFound:
+    """One provider, as soon as it is known; each at most once a query."""
+
+    query: int
+    provider: PeerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFound:
+    """One verified, unexpired record, as soon as it is known; a newer one of the same provider may follow."""
+
+    query: int
+    record: ServiceRecord
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryDone:
+    """A query ended.
+
+    closest: the nearest live peers seen, nearest first, at most k. asked: requests sent. stored: peers that
+    a record or value was sent to (or that confirmed it, for values). failed: peers that did not answer.
+    """
+
+    query: int
+    closest: tuple[PeerInfo, ...] = ()
+    peer: PeerInfo | None = None
+    value: bytes | None = None
+    stored: int = 0
+    asked: int = 0
+    failed: int = 0
+
+
+DhtOutput = ProviderFound | ServiceFound | QueryDone

@@ -1,0 +1,137 @@
+"""The contract between protocol logic and the world.
+
+An *engine* is a pure state machine: `handle(event, now)` changes its state and returns what is to be done.
+It never reads a clock, opens a socket or draws from a global random source. The same engine runs over
+libp2p (driver.py) and, thousands at a time, in virtual time (transport/sim.py).
+
+Time. `now` is in float seconds and never decreases. It is anchored to the Unix epoch when a driver starts,
+so that absolute expiries compare with it; after that it follows the monotonic clock. Simulations start at 0.
+
+What an engine promises (tests/conformance.py holds each one to it):
+
+1. Same arguments, same seed, same (event, now) list: same outputs.
+2. `handle` never blocks, and nothing that a peer can send makes it raise.
+3. An early or repeated Tick changes nothing; a due one moves `deadline()` past `now`.
+4. Every table, cache and queue stays within its configured bound.
+
+What the runner promises: `now` never decreases; one event at a time; every Send reaches its target, is
+lost, or comes back as PeerDown.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+from .identity import PeerId
+
+Address = bytes
+"""A multiaddr in its binary form, without a trailing /p2p part: what goes over the wire. Engines never look
+inside, and never pay for parsing; the API shows `multiaddr.Multiaddr` instead."""
+
+
+class Message:
+    """Base of everything that goes from engine to engine. Subclasses are frozen, slotted dataclasses."""
+
+    __slots__ = ()
+    protocol: ClassVar[str]
+    """Name of the WireProtocol (wire.py) that carries it, such as "dht"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Message):
+    """A message that is answered on the stream it came on.
+
+    id: chosen by the sender's engine and repeated by the reply. It never goes over the wire: the network
+        matches replies to requests by their order on a stream, and gives an inbound request an id of its own.
+    """
+
+    id: int
+    expects_reply: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Message):
+    """The answer to the Request with the same id."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """A peer and where it can be dialled."""
+
+    peer: PeerId
+    addresses: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A decoded message; `sender` is authenticated by the connection."""
+
+    sender: PeerId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """A connection to `peer` stands. addresses: where it says it can be dialled, as far as known."""
+
+    peer: PeerId
+    addresses: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    """The last connection to `peer` closed, or it could not be reached. Streams and queues to it are gone."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time moved. Sent when `deadline()` is due; harmless at any other time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Best effort. Dials when there is no connection; failure returns as PeerDown."""
+
+    to: PeerId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Introduce:
+    """Where others say that a peer can be dialled; comes before the first Send to it."""
+
+    peer: PeerId
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """Close every connection to `peer`."""
+
+    peer: PeerId
+
+
+NetworkEvent = Received | PeerUp | PeerDown | Tick
+NetworkOutput = Send | Introduce | Disconnect
+
+Command = TypeVar("Command")
+Output = TypeVar("Output")
+
+
+class Engine(ABC, Generic[Command, Output]):
+    """A pure protocol state machine; the module's docstring says what it promises."""
+
+    @abstractmethod
+    def handle(self, event: NetworkEvent | Command, now: float) -> Sequence[NetworkOutput | Output]:
+        """Take one event and return everything that follows from it, in order."""
+
+    @abstractmethod
+    def deadline(self) -> float:
+        """When the next Tick is wanted, in seconds as `now`; math.inf for never."""

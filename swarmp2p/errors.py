@@ -1,0 +1,160 @@
+"""The errors that swarmp2p raises.
+
+Each message says what failed, why, what to do next and whether anything changed; the values stand in
+attributes too. Bytes from a peer never raise inside an engine: a decoder raises `BadMessage`, the network
+catches it and counts it against the peer that sent them.
+"""
+
+from __future__ import annotations
+
+
+class SwarmError(Exception):
+    """Base of everything that swarmp2p raises on purpose."""
+
+
+class UsageError(SwarmError, ValueError):
+    """An argument cannot be used as it is; nothing was changed."""
+
+
+class IdentityFileError(SwarmError):
+    """A key file cannot be used; it was left as it is, and no new identity was made.
+
+    path: the file.
+    """
+
+    def __init__(self, path: str, problem: str, remedy: str) -> None:
+        super().__init__(f"cannot use the identity file {path}: {problem}; {remedy}")
+        self.path, self.problem, self.remedy = path, problem, remedy
+
+
+class SealedBoxError(SwarmError):
+    """A sealed box was not made for this identity, or was altered on its way; nothing was decrypted."""
+
+
+class BadMessage(SwarmError):
+    """Bytes from a peer do not follow the protocol. Raised by decoders only, caught by the network."""
+
+
+class AddressError(UsageError):
+    """A text is not a multiaddr that a peer can be dialled at.
+
+    address: the text as given.
+    """
+
+    def __init__(self, address: str, problem: str) -> None:
+        super().__init__(
+            f"cannot use the address {address!r}: {problem}; "
+            "an address looks like /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW..."
+        )
+        self.address = address
+
+
+class DialError(SwarmError):
+    """A peer could not be reached; nothing was sent.
+
+    address: what was dialled, as text.
+    """
+
+    def __init__(self, address: str, problem: str, remedy: str) -> None:
+        super().__init__(f"cannot reach {address}: {problem}; {remedy}")
+        self.address, self.problem = address, problem
+
+
+class PeerMismatch(DialError):
+    """Whoever answers at the address holds another key than the address names; the connection was closed."""
+
+
+class BootstrapError(DialError):
+    """No bootstrap address answered; the peer was not started."""
+
+
+class ListenError(SwarmError):
+    """A listen address cannot be bound; the peer was not started.
+
+    address: the multiaddr that was asked for, as text.
+    """
+
+    def __init__(self, address: str, problem: str) -> None:
+        super().__init__(
+            f"cannot listen on {address}: {problem}; choose another port, or /tcp/0 to let the system choose"
+        )
+        self.address = address
+
+
+class PeerClosed(SwarmError):
+    """The peer was closed while the call was under way, or before it; open a new one with open_peer()."""
+
+
+class PeerNotFound(SwarmError):
+    """A lookup ended without finding the peer; nothing was changed.
+
+    peer: the id that was looked for, as text.
+    """
+
+    def __init__(self, peer: str) -> None:
+        super().__init__(f"no address found for peer {peer}: nobody asked knows it; check the id, or try again later")
+        self.peer = peer
+
+
+class LookupFailed(SwarmError):
+    """A DHT operation reached nobody; nothing was stored or found out."""
+
+
+class ValueNotFound(SwarmError):
+    """No peer that was asked holds a valid value under the key; nothing was changed.
+
+    key: the key that was looked for.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(f"no value found under {key.hex()}: nobody asked holds one; check the key, or put a value")
+        self.key = key
+
+
+class ProtocolUnsupported(SwarmError):
+    """The other peer does not speak the protocol; no stream was opened."""
+
+
+class RayMissing(SwarmError):
+    """Ray is not installed; nothing was started."""
+
+    def __init__(self) -> None:
+        super().__init__("Ray is not installed here; install it with: pip install 'swarmp2p[ray]'. Nothing was started")
+
+
+class HeadFailed(SwarmError):
+    """The Ray head did not start, or died; everything it had started was stopped.
+
+    log: path of its log.
+    """
+
+    def __init__(self, problem: str, log: str) -> None:
+        super().__init__(f"the Ray head failed: {problem}; nothing is left running. Its log is {log}")
+        self.log = log
+
+
+class LeaseRefused(SwarmError):
+    """The provider declined; nothing was reserved and no state changed.
+
+    provider: its peer id, as text. retry_after_s: seconds to wait, or None when asking again will not help.
+    """
+
+    def __init__(self, provider: str, reason: str, retry_after_s: float | None = None) -> None:
+        wait = "take another provider" if retry_after_s is None else f"ask again in {retry_after_s:.1f} s"
+        super().__init__(f"lease refused by {provider}: {reason}; {wait}")
+        self.provider, self.reason, self.retry_after_s = provider, reason, retry_after_s
+
+
+class NotEnoughWorkers(SwarmError):
+    """Fewer workers could be leased than asked for; those that were leased have been released.
+
+    wanted, leased: counts. refusals: (peer id as text, reason) of each provider that declined.
+    """
+
+    def __init__(self, wanted: int, leased: int, refusals: tuple[tuple[str, str], ...] = ()) -> None:
+        told = "; ".join(f"{peer}: {reason}" for peer, reason in refusals) or "no provider was found"
+        super().__init__(
+            f"leased {leased} of {wanted} workers ({told}); start more lenders, have them allow this peer, "
+            "or ask for fewer workers. All leases were released"
+        )
+        self.wanted, self.leased, self.refusals = wanted, leased, refusals
