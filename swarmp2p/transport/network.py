@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+import trio
 
 from ..engine import Address, Message, NetworkEvent
 from ..identity import PeerId
+
+if TYPE_CHECKING:
+    # py-libp2p pulls in the old trio-stubs, which hide trio's own types and lack trio.TaskStatus.
+    from trio_typing import TaskStatus
+
+Deliver = Callable[[NetworkEvent], Awaitable[None]]
+"""Takes one event to the driver; may wait when the driver is behind."""
 
 
 class Network(Protocol):
@@ -30,6 +39,15 @@ class Network(Protocol):
         """Close every connection to a peer, in the background."""
         ...
 
-    async def run(self, deliver: Callable[[NetworkEvent], Awaitable[None]]) -> None:
-        """Carry messages until cancelled. `deliver` may wait when the driver is behind."""
+    async def run(
+        self,
+        deliver: Deliver,
+        *,
+        task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Carry messages until cancelled.
+
+        task_status.started() is called once the peer can be reached; sends before that are queued or dropped.
+        Raises ListenError when it cannot listen.
+        """
         ...
