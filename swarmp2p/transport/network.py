@@ -1,11 +1,13 @@
-"""What a driver needs from a transport."""
+"""What a driver, and a whole peer, need from a transport."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import trio
+import trio.abc
 
 from ..engine import Address, Message, NetworkEvent
 from ..identity import PeerId
@@ -16,6 +18,33 @@ if TYPE_CHECKING:
 
 Deliver = Callable[[NetworkEvent], Awaitable[None]]
 """Takes one event to the driver; may wait when the driver is behind."""
+
+
+class PeerStream(trio.abc.HalfCloseableStream):
+    """A stream of an embedder's own protocol: bytes both ways, authenticated and encrypted, in order.
+
+    trio's stream rules hold. `receive_some` returns what has arrived, b"" once the other side has closed its
+    half; `send_eof` closes ours. A stream that the other side reset, or whose connection broke, raises
+    trio.BrokenResourceError; one that was closed here raises trio.ClosedResourceError.
+    """
+
+    @property
+    @abstractmethod
+    def peer(self) -> PeerId:
+        """The peer at the other end."""
+
+    @property
+    @abstractmethod
+    def protocol(self) -> str:
+        """The protocol id that was agreed on."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """End the stream at once, both ways: the other side sees it break instead of an orderly end."""
+
+
+StreamHandler = Callable[[PeerStream], Awaitable[None]]
+"""Serves one stream that another peer opened; the stream is closed when it returns, reset when it raises."""
 
 
 class Network(Protocol):
@@ -50,4 +79,32 @@ class Network(Protocol):
         task_status.started() is called once the peer can be reached; sends before that are queued or dropped.
         Raises ListenError when it cannot listen.
         """
+        ...
+
+
+class PeerNetwork(Network, Protocol):
+    """What a whole peer (peer.py) needs beyond its driver: own addresses, dialling, streams of its own."""
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where others can dial this peer: binary multiaddrs without /p2p, known once `run` has started."""
+        ...
+
+    async def dial_peer(self, peer: PeerId, addresses: Sequence[Address] = ()) -> None:
+        """Connect to a peer at these addresses, or those known from `introduce`; at once when connected.
+
+        Raises DialError, or PeerMismatch when another peer answers.
+        """
+        ...
+
+    def set_handler(self, protocol: str, handler: StreamHandler) -> None:
+        """Serve a protocol; replaces the handler before. Raises UsageError for the network's own ids."""
+        ...
+
+    def remove_handler(self, protocol: str) -> None:
+        """Stop serving a protocol; streams that are open stay."""
+        ...
+
+    async def open_stream(self, peer: PeerId, protocol: str) -> PeerStream:
+        """Open a stream, dialling where needed. Raises ProtocolUnsupported, DialError."""
         ...
