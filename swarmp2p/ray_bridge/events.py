@@ -186,12 +186,16 @@ class StopWorker:
 
 @dataclass(frozen=True, slots=True)
 class LeaseGranted:
-    """The provider agreed; the worker is being started. expires: seconds as `now`."""
+    """The provider agreed; the worker is being started. expires: seconds as `now`.
+
+    grant: what the lender signed (auth.read_grant), to be shown to others.
+    """
 
     lease: LeaseId
     role: Role
     peer: PeerId
     expires: float
+    grant: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,278 @@
+"""Who a borrower is, what a lender agreed to, and how the join secret travels. Pure functions over keys.
+
+A connection already says which key the other side holds. The signatures here say more: they bind that key to
+*this* lease, and can be shown to a third.
+
+- The lender's *challenge* is 32 bytes from the system's random source, used for one lease and one answer.
+- The borrower's *proof* is a map signed under "lease-proof": lease id, nonce, lender, borrower, the sha-256
+  of the request, an expiry, and the join secret in a sealed box. The nonce stops replay, the lender's id
+  relaying to another lender, the digest a change of the request, and the domain any other use.
+- The sealed box (X25519, only the lender can open it) repeats lease and borrower, so that a box taken from
+  one borrower cannot be presented in the proof of another.
+- The lender's *grant* is a map signed under "lease-grant": both keys, lease id, the request's digest and its
+  resources, where the worker's node listens, when it was given and until when. Request, proof and grant
+  together are the agreement under both signatures.
+
+Expiries are absolute. Two machines' clocks differ, so `clock_error_s` of lateness is forgiven.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import BadMessage, SealedBoxError, SwarmError
+from ..identity import PeerId
+from ..signed import Sign, Verify, open_signed, pack_map, sign_map, unpack_map
+from .events import JoinSecret, LeaseId, Need
+from .fields import Fields
+from .messages import (
+    LEASE_ID_BYTES,
+    MAX_COUNT,
+    MAX_ENVELOPE_BYTES,
+    MAX_LEASE_S,
+    MAX_MEMORY_BYTES,
+    MAX_NAME_CHARS,
+    MIN_LEASE_S,
+    NONCE_BYTES,
+    LeaseRequest,
+)
+from .wire import request_fields
+
+_PROOF_DOMAIN: Final = "lease-proof"
+_GRANT_DOMAIN: Final = "lease-grant"
+_DIGEST_BYTES: Final = 32
+_MAX_SEALED_BYTES: Final = 1024
+_MAX_NODE_IP_CHARS: Final = 45
+# The address goes onto a command line and the token into an environment: both are kept to what such a thing
+# looks like, whoever sent them.
+_ADDRESS: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,512}")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseKeys:
+    """What the lease engine does with keys; a simulation passes cheap stand-ins.
+
+    sign, open_sealed: this peer's (Identity.sign, Identity.open_sealed; the latter raises SealedBoxError).
+    verify, seal_to: identity.verify, identity.seal_to (which may raise UsageError).
+    random_bytes: os.urandom. An engine's `rng` can be predicted, and a predictable challenge proves nothing.
+    """
+
+    sign: Sign
+    verify: Verify
+    seal_to: Callable[[PeerId, bytes], bytes]
+    open_sealed: Callable[[bytes], bytes]
+    random_bytes: Callable[[int], bytes]
+
+
+class NotAuthentic(SwarmError):
+    """A proof or a grant is not what it must be; nothing was started, and no secret was used."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrantTerms:
+    """What a lender signed.
+
+    digest: of the request. node_ip: where the worker's Ray node listens. issued, expires: absolute seconds by
+    the lender's clock. lease_s: length of the lease and of each renewal, in seconds.
+    """
+
+    lease: LeaseId
+    lender: PeerId
+    borrower: PeerId
+    digest: bytes
+    cluster: str
+    need: Need
+    node_ip: str
+    issued: float
+    expires: float
+    lease_s: float
+
+
+def request_digest(request: LeaseRequest) -> bytes:
+    """The sha-256 that stands for a request in signatures."""
+    return hashlib.sha256(pack_map(request_fields(request))).digest()
+
+
+def secret_problem(secret: JoinSecret) -> str | None:
+    """Why a join secret cannot be used; None when it can."""
+    match = _ADDRESS.fullmatch(secret.address)
+    if match is None or not 0 < int(match[1]) < 65536:
+        return "the head's address is not host:port"
+    if _TOKEN.fullmatch(secret.token) is None:
+        return "the head's token is not 1 to 512 printable ASCII characters without spaces"
+    return None
+
+
+def is_ip(text: str) -> bool:
+    """Whether a text is an IP address, without zone."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def make_proof(
+    keys: LeaseKeys,
+    request: LeaseRequest,
+    nonce: bytes,
+    lender: PeerId,
+    borrower: PeerId,
+    secret: JoinSecret,
+    expires: float,
+) -> bytes:
+    """The borrower's answer to a challenge. Raises UsageError when the lender's id holds no usable key."""
+    box = pack_map(
+        {"lease": request.lease, "borrower": borrower, "address": secret.address, "token": secret.token}
+    )
+    fields = {
+        "lease": request.lease,
+        "nonce": nonce,
+        "lender": lender,
+        "borrower": borrower,
+        "request": request_digest(request),
+        "sealed": keys.seal_to(lender, box),
+        "expires": expires,
+    }
+    return sign_map(_PROOF_DOMAIN, fields, keys.sign)
+
+
+def check_proof(
+    keys: LeaseKeys,
+    envelope: bytes,
+    request: LeaseRequest,
+    nonce: bytes,
+    lender: PeerId,
+    borrower: PeerId,
+    now: float,
+    clock_error_s: float,
+) -> JoinSecret:
+    """The join secret inside a proof that answers exactly this challenge; raises NotAuthentic otherwise.
+
+    The reason is told to the borrower, so it names what does not fit and nothing that it did not send.
+    """
+    try:
+        fields = Fields(open_signed(_PROOF_DOMAIN, envelope, borrower, keys.verify, MAX_ENVELOPE_BYTES))
+        lease = fields.data("lease", LEASE_ID_BYTES, LEASE_ID_BYTES)
+        answered = fields.data("nonce", NONCE_BYTES, NONCE_BYTES)
+        audience, prover = fields.peer("lender"), fields.peer("borrower")
+        digest = fields.data("request", _DIGEST_BYTES, _DIGEST_BYTES)
+        sealed = fields.data("sealed", 1, _MAX_SEALED_BYTES)
+        expires = fields.time("expires")
+        fields.done()
+    except BadMessage as problem:
+        raise NotAuthentic(f"the proof cannot be accepted: {problem}") from None
+    if audience != lender or prover != borrower:
+        raise NotAuthentic("the proof was made for other peers than these two")
+    if lease != request.lease or answered != nonce:
+        raise NotAuthentic("the proof answers another challenge; ask for a new lease")
+    if digest != request_digest(request):
+        raise NotAuthentic("the proof covers another request than the one that was made")
+    _check_expiry("proof", expires, now, clock_error_s)
+    return _open_secret(keys, sealed, lease, borrower)
+
+
+def _open_secret(keys: LeaseKeys, sealed: bytes, lease: LeaseId, borrower: PeerId) -> JoinSecret:
+    try:
+        fields = Fields(unpack_map(keys.open_sealed(sealed), _MAX_SEALED_BYTES))
+        bound = fields.data("lease", LEASE_ID_BYTES, LEASE_ID_BYTES), fields.peer("borrower")
+        secret = JoinSecret(fields.text("address", 300), fields.text("token", 512))
+        fields.done()
+    except (SealedBoxError, BadMessage):
+        raise NotAuthentic("the join secret was not sealed to this lender, or was altered") from None
+    if bound != (lease, borrower):
+        raise NotAuthentic("the join secret was sealed for another lease")
+    problem = secret_problem(secret)
+    if problem is not None:
+        raise NotAuthentic(f"the join secret cannot be used: {problem}")
+    return secret
+
+
+def make_grant(keys: LeaseKeys, terms: GrantTerms) -> bytes:
+    """The lender's signed agreement."""
+    need = terms.need
+    fields = {
+        "lease": terms.lease,
+        "lender": terms.lender,
+        "borrower": terms.borrower,
+        "request": terms.digest,
+        "cluster": terms.cluster,
+        "cpus": float(need.cpus),
+        "gpus": float(need.gpus),
+        "memory_bytes": need.memory_bytes,
+        "kind": need.kind,
+        "region": need.region,
+        "node_ip": terms.node_ip,
+        "issued": terms.issued,
+        "expires": terms.expires,
+        "lease_s": terms.lease_s,
+    }
+    return sign_map(_GRANT_DOMAIN, fields, keys.sign)
+
+
+def read_grant(envelope: bytes, lender: PeerId, verify: Verify) -> GrantTerms:
+    """The terms that `lender` signed, whoever shows them; raises NotAuthentic when it did not."""
+    try:
+        fields = Fields(open_signed(_GRANT_DOMAIN, envelope, lender, verify, MAX_ENVELOPE_BYTES))
+        terms = GrantTerms(
+            lease=fields.data("lease", LEASE_ID_BYTES, LEASE_ID_BYTES),
+            lender=fields.peer("lender"),
+            borrower=fields.peer("borrower"),
+            digest=fields.data("request", _DIGEST_BYTES, _DIGEST_BYTES),
+            cluster=fields.text("cluster", MAX_NAME_CHARS),
+            need=Need(
+                fields.number("cpus", 0, MAX_COUNT),
+                fields.number("gpus", 0, MAX_COUNT),
+                fields.integer("memory_bytes", 0, MAX_MEMORY_BYTES),
+                fields.text("kind", MAX_NAME_CHARS),
+                fields.text("region", MAX_NAME_CHARS),
+            ),
+            node_ip=fields.text("node_ip", _MAX_NODE_IP_CHARS),
+            issued=fields.time("issued"),
+            expires=fields.time("expires"),
+            lease_s=fields.number("lease_s", MIN_LEASE_S, MAX_LEASE_S),
+        )
+        fields.done()
+    except BadMessage as problem:
+        raise NotAuthentic(f"the grant cannot be accepted: {problem}") from None
+    if terms.lender != lender:
+        raise NotAuthentic("the grant names another lender than the one that signed it")
+    if not is_ip(terms.node_ip):
+        raise NotAuthentic("the grant's node address is no IP address")
+    return terms
+
+
+def check_grant(
+    keys: LeaseKeys,
+    envelope: bytes,
+    request: LeaseRequest,
+    lender: PeerId,
+    borrower: PeerId,
+    now: float,
+    clock_error_s: float,
+) -> GrantTerms:
+    """The terms of a grant that answers exactly this request; raises NotAuthentic otherwise."""
+    terms = read_grant(envelope, lender, keys.verify)
+    if terms.borrower != borrower:
+        raise NotAuthentic("the grant was given to another borrower")
+    if terms.lease != request.lease or terms.digest != request_digest(request):
+        raise NotAuthentic("the grant is for another request")
+    if terms.need != request.need or terms.cluster != request.cluster:
+        raise NotAuthentic("the grant's terms are not what was asked for")
+    _check_expiry("grant", terms.expires, now, clock_error_s)
+    return terms
+
+
+def _check_expiry(what: str, expires: float, now: float, clock_error_s: float) -> None:
+    late_s = now - expires
+    if late_s > clock_error_s:
+        raise NotAuthentic(
+            f"the {what} expired {late_s:.0f} s ago by this machine's clock; "
+            "if it was just made, set both machines' clocks"
+        )

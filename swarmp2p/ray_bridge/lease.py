@@ -1,0 +1,173 @@
+"""Leases: an agreement between two peers that a Ray worker runs, which always ends.
+
+Theory of operation. The *borrower's* messages drive everything: each is sent again every `retry_s` until it
+is answered, each can be repeated without harm, and the *lender* only answers. So a lost, repeated, late or
+reordered message costs time and nothing else, and no lender needs timers to send again. What a lender says of
+its own accord (Started, Release) is said once; if it is lost, the next renewal's answer says the same.
+
+Borrower (taken.py)::
+
+                 Challenge             Grant                 Started, or Renewed that says so
+    REQUESTING ------------> PROVING ---------> STARTING ------------------------------------> ACTIVE
+        |                       |                  |   repeats Renew                              |
+        | Refuse, Release, silence, unreachable,   | Release, silence, unreachable, expiry, path  |
+        | EndLease, grant not authentic            | failed, EndLease, worker not started in time |
+        v                       v                  v                                              v
+       (over: LeaseRefusal)                       (over: ClosePath, LeaseEnded)
+
+Lender (given.py)::
+
+     LeaseRequest that the owner's terms allow: resources are set aside
+        v        Proof, and the terms still allow it        PathUp                WorkerStarted
+    CHALLENGED ------------------------------------> OPENING --------> STARTING ---------------> ACTIVE
+        |                                               |  OpenPath       |  StartWorker            |
+        | bad proof, no proof in time,                  | not renewed in time, Release, EndLease,   |
+        | StopLending, Release                          | StopLending, path or worker failed, not   |
+        |                                               | started in time                           |
+        v                                               v                 v                         v
+       (over: Refuse, or silence)         (over: StopWorker if it was to start, ClosePath, LeaseEnded)
+
+Who may. The owner's terms (policy.py) are asked when the request comes, and again when the proof does.
+Nothing is started before a proof (auth.py) has been checked that this borrower made for this lease, this
+challenge and this lender. A peer that is not allowed learns that, and nothing about what is lent.
+
+Ends. A lender lets go `lease_s` after the last renewal that it saw; a borrower `lease_s` after *sending* the
+last renewal that was answered, which is earlier, so it never counts on a worker that its lender has given
+up. These ends need no message. Sooner ends: silence (a renewal a second; about 3 s without an answer), and
+the closed connection. `PeerDown` may be a passing fault: the borrower renews at once, which dials again, and
+gives up at the second `PeerDown`, or `confirm_s` later; the lender shortens the term to `orphan_grace_s`
+until it is renewed. So a killed lender is noticed in milliseconds when TCP tells, in 2 to 3 s when it does
+not. A peer that restarted knows no leases; it answers whatever comes about one with Release, and its partner
+ends. Lease ids are never used twice: both sides remember the last ones that ended, so that a late copy of a
+request does not revive them; and if they forgot, its challenge is answered by Release.
+
+Outputs come in pairs: ClosePath exactly once after each OpenPath, StopWorker after each StartWorker, and
+LeaseEnded after each LeaseGranted, on each side. A request ends in exactly one of LeaseRefusal (never granted
+on this side) or LeaseEnded. A path or a worker that reports after that is not listened to any more.
+
+Commands that do not fit a lease's state, or name no lease, change nothing. Due times are looked after before
+each event, so nothing outlives its time because a Tick was late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import assert_never
+
+from ..engine import Engine, Message, NetworkEvent, NetworkOutput, PeerDown, PeerUp, Received, Send, Tick
+from ..identity import PeerId
+from .auth import LeaseKeys
+from .events import (
+    EndLease,
+    LeaseCommand,
+    LeaseId,
+    LeaseOutput,
+    LeaseRefusal,
+    Lend,
+    PathFailed,
+    PathUp,
+    RequestLease,
+    StopLending,
+    WorkerFailed,
+    WorkerStarted,
+)
+from .finished import Finished
+from .given import Given, GivenState
+from .lease_config import LeaseConfig
+from .messages import (
+    Challenge,
+    Grant,
+    LeaseRequest,
+    Proof,
+    Refuse,
+    Release,
+    Renew,
+    Renewed,
+    Started,
+)
+from .taken import Taken, TakenState
+
+__all__ = ["GivenState", "LeaseConfig", "Leases", "TakenState"]
+
+Outputs = list[NetworkOutput | LeaseOutput]
+
+
+class Leases(Engine[LeaseCommand, LeaseOutput]):
+    """The lease engine, both roles."""
+
+    def __init__(self, peer: PeerId, keys: LeaseKeys, rng: Random, config: LeaseConfig | None = None) -> None:
+        """peer: this peer; `keys` are its. rng: spreads renewals in time, nothing that must be secret."""
+        config = config or LeaseConfig()
+        self._finished = Finished(config)
+        self._given = Given(peer, keys, config, self._finished)
+        self._taken = Taken(peer, keys, rng, config, self._finished)
+        self._deadline = min(self._given.deadline(), self._taken.deadline())
+
+    def deadline(self) -> float:
+        return self._deadline
+
+    def states(self) -> dict[LeaseId, GivenState | TakenState]:
+        """Every lease, request and reservation that stands; for people and tests."""
+        return {**self._given.states(), **self._taken.states()}
+
+    def handle(self, event: NetworkEvent | LeaseCommand, now: float) -> Sequence[NetworkOutput | LeaseOutput]:
+        out: Outputs = []
+        if self._deadline <= now:
+            out += self._given.tick(now)
+            out += self._taken.tick(now)
+        out += self._take(event, now)
+        self._deadline = min(self._given.deadline(), self._taken.deadline())
+        return out
+
+    def _take(self, event: NetworkEvent | LeaseCommand, now: float) -> Outputs:
+        given, taken = self._given, self._taken
+        match event:
+            case Received(sender=sender, message=message):
+                return self._receive(sender, message, now)
+            case PeerDown(peer=peer):
+                return given.down(peer, now) + taken.down(peer, now)
+            case Tick() | PeerUp():
+                return []
+            case Lend():
+                return given.lend(event)
+            case StopLending():
+                return given.stop_lending(event)
+            case RequestLease(lease=lease, provider=provider):
+                if lease in given:
+                    return [
+                        LeaseRefusal(lease, provider, "its lease id is in use; choose one at random", None)
+                    ]
+                return taken.request(event, now)
+            case EndLease(lease=lease, reason=reason):
+                if lease in given:
+                    return given.end(lease, reason)
+                return taken.end(lease, reason) if lease in taken else []
+            case PathUp(lease=lease):
+                return given.path_up(event) if lease in given else []
+            case WorkerStarted(lease=lease):
+                return given.worker_started(event) if lease in given else []
+            case WorkerFailed(lease=lease):
+                return given.fail(event) if lease in given else []
+            case PathFailed(lease=lease):
+                if lease in given:
+                    return given.fail(event)
+                return taken.path_failed(event) if lease in taken else []
+            case _:
+                assert_never(event)
+
+    def _receive(self, sender: PeerId, message: Message, now: float) -> Outputs:
+        match message:
+            case LeaseRequest(lease=lease) if lease in self._taken:
+                # Only a lender whom we asked can know this id; commands name leases by id alone.
+                return [Send(sender, Refuse(lease, "this lease id is in use; choose one at random", None))]
+            case LeaseRequest() | Proof() | Renew():
+                return self._given.receive(sender, message, now)
+            case Challenge() | Grant() | Refuse() | Started() | Renewed():
+                return self._taken.receive(sender, message, now)
+            case Release(lease=lease):
+                if lease in self._given:
+                    return self._given.receive(sender, message, now)
+                return self._taken.receive(sender, message, now)
+            case _:
+                return []  # another engine's

@@ -1,0 +1,122 @@
+"""Whether a lender gives a lease: its owner's terms against a request. Pure; no state of its own.
+
+Who is not allowed learns that and nothing else: not what is lent, how full it is, or what runs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import UsageError
+from ..identity import PeerId
+from ..providers import kind
+from .auth import is_ip
+from .events import Lend, Need, Offer, Versions
+from .messages import MAX_COUNT, MAX_MEMORY_BYTES, MAX_NAME_CHARS, LeaseRequest
+
+_GIB: Final = 1 << 30
+_ROUNDING: Final = 1e-9  # three times 0.1 CPU fits into 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why not.
+
+    reason: a sentence for the borrower's owner. retry_after_s: seconds; None when asking again is useless.
+    """
+
+    reason: str
+    retry_after_s: float | None = None
+
+
+def refusal(
+    lend: Lend | None, request: LeaseRequest, borrower: PeerId, taken: Collection[Need], retry_after_s: float
+) -> Refusal | None:
+    """Why `borrower` does not get what it asks for; None when it may have it.
+
+    lend: the owner's terms; None while nothing is lent. taken: needs of the leases that stand and of the
+    reservations. retry_after_s: what to say when it is only full.
+    """
+    if lend is None:
+        return Refusal("it lends nothing at the moment; take another provider")
+    if lend.allow is not None and borrower not in lend.allow:
+        return Refusal(
+            f"its owner has not allowed peer {borrower}; ask them to add it with --allow {borrower}"
+        )
+    problem = _version_problem(lend.versions, request.versions) or _offer_problem(lend.offer, request.need)
+    if problem is not None:
+        return Refusal(problem)
+    full = _full_problem(lend.offer, request.need, taken)
+    return None if full is None else Refusal(full, retry_after_s)
+
+
+def check_offer(offer: Offer) -> None:
+    """Raise UsageError when an offer cannot be lent as it is; says what to change."""
+    kind(offer.kind)
+    if not is_ip(offer.node_ip):
+        raise UsageError(f"node_ip must be an IP address that the borrower can reach, not {offer.node_ip!r}")
+    if offer.max_leases < 1:
+        raise UsageError(f"max_leases must be at least 1, not {offer.max_leases}")
+    if not 0 < offer.cpus <= MAX_COUNT or not 0 <= offer.gpus <= MAX_COUNT:
+        raise UsageError(f"cpus must be above 0 and gpus not below, not {offer.cpus:g} and {offer.gpus:g}")
+    if not 0 <= offer.memory_bytes <= MAX_MEMORY_BYTES:
+        raise UsageError(f"memory_bytes must be from 0 to {MAX_MEMORY_BYTES}, not {offer.memory_bytes}")
+    if len(offer.region) > MAX_NAME_CHARS or not offer.region.isprintable():
+        raise UsageError(f"region must be printable and at most {MAX_NAME_CHARS} characters long")
+
+
+def _minor(python: str) -> str:
+    """major.minor of a Python version."""
+    return ".".join(python.split(".")[:2])
+
+
+def _version_problem(here: Versions, head: Versions) -> str | None:
+    """Ray's nodes must run one version of Ray, and pickles need one minor version of Python."""
+    runs = f"this lender runs Ray {here.ray} and Python {_minor(here.python)}, the head runs"
+    same_python = _minor(here.python) == _minor(head.python)
+    remedy = f"pip install 'ray=={here.ray}'"
+    if not same_python:
+        both = "" if here.ray == head.ray else f", in it: {remedy}"
+        return (
+            f"{runs} Ray {head.ray} and Python {_minor(head.python)}; use Python {_minor(here.python)}{both}"
+        )
+    if here.ray != head.ray:
+        return f"{runs} Ray {head.ray}; install the same with: {remedy}"
+    return None
+
+
+def _offer_problem(offer: Offer, need: Need) -> str | None:
+    """What this offer can never give."""
+    if need.kind and need.kind != offer.kind:
+        return f"its kind is {offer.kind}, and {need.kind} was asked for"
+    if need.region and need.region != offer.region:
+        return f"its region is {offer.region or 'not set'}, and {need.region} was asked for"
+    for name, offered, needed in (
+        ("CPUs", offer.cpus, need.cpus),
+        ("GPUs", offer.gpus, need.gpus),
+        ("GiB of memory", offer.memory_bytes / _GIB, need.memory_bytes / _GIB),
+    ):
+        if needed > offered + _ROUNDING:
+            return f"it lends {offered:g} {name}, and {needed:g} were asked for; ask for less or elsewhere"
+    return None
+
+
+def _full_problem(offer: Offer, need: Need, taken: Collection[Need]) -> str | None:
+    """What it cannot give now."""
+    if len(taken) >= offer.max_leases:
+        return f"all of its leases ({offer.max_leases}) are taken"
+    for name, offered, needed, used in (
+        ("CPUs", offer.cpus, need.cpus, sum(other.cpus for other in taken)),
+        ("GPUs", offer.gpus, need.gpus, sum(other.gpus for other in taken)),
+        (
+            "GiB of memory",
+            offer.memory_bytes / _GIB,
+            need.memory_bytes / _GIB,
+            sum(other.memory_bytes for other in taken) / _GIB,
+        ),
+    ):
+        if needed + used > offered + _ROUNDING:
+            return f"{used:g} of its {offered:g} {name} are taken, and {needed:g} more were asked for"
+    return None
