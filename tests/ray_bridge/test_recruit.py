@@ -1,0 +1,125 @@
+"""Whom to ask for the next worker."""
+
+from __future__ import annotations
+
+import hashlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarmp2p.identity import PeerId
+from swarmp2p.ray_bridge.recruit import Candidate, RecruitConfig, Recruiter
+
+
+def peer(index: int) -> PeerId:
+    return PeerId.from_public_key(hashlib.sha256(bytes([index])).digest())
+
+
+def lease(index: int) -> bytes:
+    return bytes([index]) * 16
+
+
+CANDIDATES = [Candidate(peer(index), sequence=1) for index in range(4)]
+
+
+def ask(recruiter: Recruiter, name: bytes, candidates: list[Candidate], now: float) -> PeerId | None:
+    provider = recruiter.next(candidates, now)
+    if provider is not None:
+        recruiter.asked(name, next(c for c in candidates if c.provider == provider))
+    return provider
+
+
+def test_asks_the_best_first_and_each_only_once() -> None:
+    recruiter = Recruiter(wanted=2)
+    assert ask(recruiter, lease(1), CANDIDATES, 0.0) == peer(0)
+    assert ask(recruiter, lease(2), CANDIDATES, 0.0) == peer(1)
+    assert recruiter.missing() == 0
+    assert recruiter.next(CANDIDATES, 0.0) is None
+
+
+def test_a_refusal_moves_on_to_the_next() -> None:
+    recruiter = Recruiter(wanted=1)
+    ask(recruiter, lease(1), CANDIDATES, 0.0)
+    recruiter.refused(lease(1), "not allowed", None, 0.0)
+    assert ask(recruiter, lease(2), CANDIDATES, 0.0) == peer(1)
+    assert recruiter.refusals() == ((peer(0), "not allowed"),)
+
+
+def test_one_that_refused_is_asked_again_after_its_pause_or_when_its_record_is_newer() -> None:
+    recruiter = Recruiter(wanted=1, config=RecruitConfig(decline_pause_s=30.0))
+    ask(recruiter, lease(1), CANDIDATES[:1], 0.0)
+    recruiter.refused(lease(1), "full", None, 0.0)
+    assert recruiter.next(CANDIDATES[:1], 29.0) is None
+    assert recruiter.next(CANDIDATES[:1], 30.0) == peer(0)
+    assert recruiter.next([Candidate(peer(0), sequence=2)], 1.0) == peer(0)
+
+
+def test_the_refusers_own_time_counts() -> None:
+    recruiter = Recruiter(wanted=1)
+    ask(recruiter, lease(1), CANDIDATES[:1], 0.0)
+    recruiter.refused(lease(1), "full", 2.0, 0.0)
+    assert recruiter.next(CANDIDATES[:1], 1.9) is None
+    assert recruiter.next(CANDIDATES[:1], 2.0) == peer(0)
+
+
+def test_a_lost_worker_is_replaced_by_another_provider() -> None:
+    recruiter = Recruiter(wanted=1)
+    ask(recruiter, lease(1), CANDIDATES, 0.0)
+    recruiter.active(lease(1))
+    recruiter.ended(lease(1), "silent", 5.0)
+    assert ask(recruiter, lease(2), CANDIDATES, 5.0) == peer(1)
+
+
+def test_answers_about_unknown_leases_change_nothing() -> None:
+    recruiter = Recruiter(wanted=1)
+    recruiter.refused(lease(9), "?", None, 0.0)
+    recruiter.ended(lease(9), "?", 0.0)
+    recruiter.active(lease(9))
+    assert recruiter.missing() == 1
+    assert recruiter.refusals() == ()
+
+
+def test_what_is_remembered_is_bounded_and_busy_providers_are_never_forgotten() -> None:
+    recruiter = Recruiter(wanted=1, config=RecruitConfig(max_remembered=3))
+    for index in range(20):
+        candidate = Candidate(peer(index), 1)
+        recruiter.asked(lease(index), candidate)
+        if index != 5:
+            recruiter.refused(lease(index), "no", None, 0.0)
+    assert recruiter.provider(lease(5)) == peer(5)
+    assert len(recruiter.refusals()) <= 3
+    assert recruiter.next([Candidate(peer(5), 1)], 0.0) is None
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["ask", "active", "refused", "ended"]), st.integers(0, 7), st.floats(0, 5)),
+        max_size=60,
+    )
+)
+def test_never_more_leases_than_wanted_and_never_two_at_one_provider(
+    steps: list[tuple[str, int, float]],
+) -> None:
+    recruiter = Recruiter(wanted=3)
+    now, names = 0.0, iter(range(1000))
+    standing: dict[bytes, PeerId] = {}
+    for action, index, wait in steps:
+        now += wait
+        name = list(standing)[index % len(standing)] if standing else b""
+        match action:
+            case "ask":
+                new = next(names).to_bytes(16, "big")
+                provider = ask(recruiter, new, CANDIDATES, now)
+                if provider is not None:
+                    standing[new] = provider
+            case "active":
+                recruiter.active(name)
+            case "refused":
+                recruiter.refused(name, "no", None, now)
+                standing.pop(name, None)
+            case _:
+                recruiter.ended(name, "gone", now)
+                standing.pop(name, None)
+        assert len(standing) <= 3
+        assert len(set(standing.values())) == len(standing)
+        assert recruiter.missing() == 3 - len(standing)
