@@ -149,7 +149,7 @@ class Given:
                 return self._end(given, f"the borrower ended it: {reason}", tell=False)
 
     def down(self, peer: PeerId, now: float) -> Outputs:
-        """The connection to a borrower closed; perhaps it is gone: its leases' terms shrink till it renews."""
+        """The connection to a borrower closed; maybe it is gone: its leases' terms shrink till it renews."""
         for given in self._leases.values():
             if given.borrower == peer and given.state is not GivenState.CHALLENGED:
                 given.until = min(given.until, now + self._config.orphan_grace_s)
