@@ -1,0 +1,125 @@
+"""What a gossip engine remembers of messages: the seen cache and the message cache (gossipsub 1.0, "Router
+state")."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+from ..identity import PeerId
+from .events import GossipMessage
+
+
+class SeenCache:
+    """Ids of messages that were handled within the last `ttl_s` seconds, so that repeats are dropped.
+
+    Bounded: at `max_entries` the oldest is forgotten early, and a repeat of it would pass as new.
+    """
+
+    __slots__ = ("_max", "_ttl_s", "_until")
+
+    def __init__(self, ttl_s: float, max_entries: int) -> None:
+        self._ttl_s, self._max = ttl_s, max_entries
+        # In the order they expire. OrderedDict, because taking a dict's first entry again and again gets
+        # slow.
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def has(self, message_id: bytes, now: float) -> bool:
+        """Whether it was added less than ttl_s ago."""
+        return self._until.get(message_id, now) > now
+
+    def add(self, message_id: bytes, now: float) -> None:
+        """Remember an id. One that is already there keeps its time: seeing a message again does not prolong
+        it."""
+        entries = self._until
+        while entries:
+            oldest = next(iter(entries))
+            if entries[oldest] > now and len(entries) < self._max:
+                break
+            del entries[oldest]
+        entries.setdefault(message_id, now + self._ttl_s)
+
+
+class _Cached:
+    __slots__ = ("message", "sent")
+
+    def __init__(self, message: GossipMessage) -> None:
+        self.message = message
+        self.sent: dict[PeerId, int] = {}
+        """How often it was sent again, by who asked."""
+
+
+class MessageCache:
+    """Recent messages, kept for `history` heartbeats to answer IWANT, advertised for `gossip` of them.
+
+    Windows: the current one takes new messages, `shift()` at each heartbeat begins another and drops the
+    oldest. Bounded in messages and in bytes of data: the oldest windows go early, and when only the current
+    one is left, further messages are not kept (they are still forwarded, only not offered again).
+    """
+
+    __slots__ = ("_bytes", "_gossip", "_max_bytes", "_max_messages", "_messages", "_windows")
+
+    def __init__(self, history: int, gossip: int, max_messages: int, max_bytes: int) -> None:
+        self._gossip = gossip
+        self._max_messages, self._max_bytes = max_messages, max_bytes
+        self._messages: dict[bytes, _Cached] = {}
+        self._windows: deque[dict[str, list[bytes]]] = deque({} for _ in range(history))
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of data held."""
+        return self._bytes
+
+    def put(self, message_id: bytes, message: GossipMessage) -> bool:
+        """Keep a message; False when there is no room."""
+        if message_id in self._messages:
+            return True
+        size = len(message.data)
+        spare = len(self._windows) - 1
+        while len(self._messages) >= self._max_messages or self._bytes + size > self._max_bytes:
+            if not spare:
+                return False
+            self._drop(self._windows[spare])
+            self._windows[spare] = {}
+            spare -= 1
+        self._messages[message_id] = _Cached(message)
+        self._bytes += size
+        self._windows[0].setdefault(message.topic, []).append(message_id)
+        return True
+
+    def get(self, message_id: bytes) -> GossipMessage | None:
+        """A message, if it is still there."""
+        cached = self._messages.get(message_id)
+        return cached.message if cached is not None else None
+
+    def send_again(self, message_id: bytes, to: PeerId) -> tuple[GossipMessage, int] | None:
+        """A message for a peer that asked, and how often that peer got it so, this time included."""
+        cached = self._messages.get(message_id)
+        if cached is None:
+            return None
+        count = cached.sent[to] = cached.sent.get(to, 0) + 1
+        return cached.message, count
+
+    def recent(self, topic: str) -> list[bytes]:
+        """Ids of the topic's messages in the newest `gossip` windows."""
+        out: list[bytes] = []
+        for index in range(min(self._gossip, len(self._windows))):
+            out.extend(self._windows[index].get(topic, ()))
+        return out
+
+    def shift(self) -> None:
+        """A heartbeat passed."""
+        if self._messages:
+            self._drop(self._windows.pop())
+            self._windows.appendleft({})
+
+    def _drop(self, window: dict[str, list[bytes]]) -> None:
+        for ids in window.values():
+            for message_id in ids:
+                self._bytes -= len(self._messages.pop(message_id).message.data)

@@ -1,0 +1,113 @@
+"""Settings and counters of the gossip engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..errors import UsageError
+from .score import ScoreConfig
+
+
+@dataclass(frozen=True, slots=True)
+class GossipConfig:
+    """Tuning of a GossipRouter. Defaults without a source of their own are go-libp2p-pubsub's.
+
+    mesh_degree, mesh_low, mesh_high: D, Dlo and Dhi, peers in a topic's mesh: aimed at, at least, at most.
+    mesh_score: Dscore, peers with the best scores that stay when a mesh is cut back.
+    gossip_degree, gossip_factor: Dlazy and the share of a topic's other peers that IHAVE goes to each
+        heartbeat; the larger of the two counts.
+    heartbeat_s: seconds between heartbeats.
+    history, history_gossip: heartbeats for which messages are kept, and advertised.
+    fanout_ttl_s: a topic that is published on without being subscribed to keeps its peers that long.
+    prune_backoff_s, unsubscribe_backoff_s: seconds before a pruned peer is grafted again, after PRUNE and
+        after leaving the topic.
+    graft_flood_s: a GRAFT that comes sooner than that after a PRUNE counts twice against the peer.
+    seen_ttl_s: seconds for which message ids are remembered.
+    max_ihave_ids, max_ihave_rpcs: ids asked for, and RPCs with IHAVE listened to, per peer and heartbeat.
+    iwant_followup_s: seconds until a message asked for counts as a broken promise.
+    retransmissions: times that one message is sent to one peer in answer to IWANT.
+    flood_publish: own messages go to all of the topic's peers, not to the mesh or fanout alone.
+    flush_interval_s: what is for one peer within that many seconds leaves as one RPC. 0: with the call that
+        caused it.
+    hello_interval_s: subscriptions are repeated to each peer that often. Queues may drop (Network.send), and
+        a lost announcement would otherwise leave the two ends disagreeing for good. Ours: an RPC of some 20
+        bytes a minute and neighbour.
+
+    Bounds. max_peers: further ones are ignored. max_peer_topics: of one peer; further ones are ignored.
+    max_fanout: topics; the longest unused goes. max_seen: ids; the oldest goes. max_cached, max_cached_bytes:
+    see MessageCache. max_queued, max_queued_bytes: messages for one peer within one flush; further ones are
+    dropped and counted. max_unwanted: ids of one peer's IDONTWANT; at it they are forgotten.
+    """
+
+    mesh_degree: int = 6
+    mesh_low: int = 5
+    mesh_high: int = 12
+    mesh_score: int = 4
+    gossip_degree: int = 6
+    gossip_factor: float = 0.25
+    heartbeat_s: float = 1.0
+    history: int = 5
+    history_gossip: int = 3
+    fanout_ttl_s: float = 60.0
+    prune_backoff_s: float = 60.0
+    unsubscribe_backoff_s: float = 10.0
+    graft_flood_s: float = 10.0
+    seen_ttl_s: float = 120.0
+    max_ihave_ids: int = 5000
+    max_ihave_rpcs: int = 10
+    iwant_followup_s: float = 3.0
+    retransmissions: int = 3
+    flood_publish: bool = True
+    flush_interval_s: float = 0.0
+    hello_interval_s: float = 60.0
+    max_peers: int = 10_000
+    max_peer_topics: int = 1000
+    max_fanout: int = 256
+    max_seen: int = 200_000
+    max_cached: int = 10_000
+    max_cached_bytes: int = 64 << 20
+    max_queued: int = 1024
+    max_queued_bytes: int = 4 << 20
+    max_unwanted: int = 1000
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mesh_low <= self.mesh_degree <= self.mesh_high:
+            raise UsageError(
+                f"mesh degrees must satisfy 0 <= low <= degree <= high, "
+                f"not {self.mesh_low}, {self.mesh_degree}, {self.mesh_high}"
+            )
+        if not 0 <= self.mesh_score <= self.mesh_degree:
+            raise UsageError(f"mesh_score is at most mesh_degree ({self.mesh_degree}), not {self.mesh_score}")
+        if not 1 <= self.history_gossip <= self.history:
+            raise UsageError(f"history_gossip is 1 to history ({self.history}), not {self.history_gossip}")
+        if self.heartbeat_s <= 0 or self.flush_interval_s < 0:
+            raise UsageError("heartbeat_s is above 0, and flush_interval_s is not below it")
+
+
+@dataclass(slots=True)
+class GossipStats:
+    """What happened to messages and control since the start; every drop has its cause here.
+
+    published: own messages. delivered, duplicates, forwarded (copies sent on): other peers' messages.
+    Dropped: invalid (forged or malformed), unknown_key (of a kind that we cannot check), not_subscribed,
+    own_returned (ours, sent back to us), graylisted (RPCs of peers with too low a score), oversized (own, too
+    large to send), queue_full (copies to a peer with too much queued), over_limit (subscriptions, peers and
+    gossip beyond the bounds). promises_kept, promises_broken: IWANTs answered in time (by anyone), and not;
+    one id of each IWANT is watched.
+    """
+
+    published: int = 0
+    delivered: int = 0
+    duplicates: int = 0
+    forwarded: int = 0
+    invalid: int = 0
+    unknown_key: int = 0
+    not_subscribed: int = 0
+    own_returned: int = 0
+    graylisted: int = 0
+    oversized: int = 0
+    queue_full: int = 0
+    over_limit: int = 0
+    promises_kept: int = 0
+    promises_broken: int = 0

@@ -1,0 +1,159 @@
+"""Lazy gossip: IHAVE, IWANT and the promises they make (gossipsub 1.0, "Control messages"; 1.1, "Spam
+protection measures").
+
+Peers outside a topic's mesh hear of its recent messages by id, and ask for those that they miss. Who
+advertises
+an id promises the message: asked for and not delivered within the follow-up time, it counts against its
+    score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container
+from random import Random
+
+from ..identity import PeerId
+from .caches import MessageCache, SeenCache
+from .config import GossipConfig, GossipStats
+from .messages import IHave
+from .outbox import Outbox
+from .peers import Peers, PeerState
+
+
+class LazyGossip:
+    """Advertises the message cache, asks for what others advertise, and holds them to it.
+
+    Promises are bounded by the IHAVE caps: one a peer and RPC listened to, for the follow-up time.
+    """
+
+    __slots__ = ("_beat", "_config", "_outbox", "_peers", "_promises", "_rng", "_seen", "_stats", "cache")
+
+    def __init__(
+        self,
+        peers: Peers,
+        outbox: Outbox,
+        seen: SeenCache,
+        rng: Random,
+        config: GossipConfig,
+        stats: GossipStats,
+    ) -> None:
+        self._peers, self._outbox, self._seen = peers, outbox, seen
+        self._rng, self._config, self._stats = rng, config, stats
+        self.cache = MessageCache(
+            config.history, config.history_gossip, config.max_cached, config.max_cached_bytes
+        )
+        self._promises: dict[bytes, dict[PeerId, float]] = {}
+        self._beat = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether a heartbeat would have nothing to advertise, to age or to wait for."""
+        return not self._promises and not len(self.cache)
+
+    def offered(
+        self, state: PeerState, offers: tuple[IHave, ...], topics: Container[str], now: float
+    ) -> None:
+        """IHAVE: ask for what is new, within the caps per peer and heartbeat."""
+        config = self._config
+        if not state.score.clean and state.score.value(now) < config.score.gossip_threshold:
+            return
+        if state.beat != self._beat:
+            state.beat, state.ihave_rpcs, state.ihave_ids = self._beat, 0, 0
+        state.ihave_rpcs += 1
+        if state.ihave_rpcs > config.max_ihave_rpcs or state.ihave_ids >= config.max_ihave_ids:
+            self._stats.over_limit += 1
+            # Counted once a heartbeat: a stall of ours may have piled up what came in good time.
+            if state.ihave_rpcs == config.max_ihave_rpcs + 1:
+                state.score.misbehaved(now)
+            return
+        wanted: dict[bytes, None] = {}
+        for offer in offers:
+            if offer.topic not in topics:
+                continue
+            for message_id in offer.ids:
+                if not self._seen.has(message_id, now):
+                    wanted[message_id] = None
+        if not wanted:
+            return
+        ids = list(wanted)
+        self._rng.shuffle(ids)  # so that several peers asked for a part each are asked for different parts
+        del ids[config.max_ihave_ids - state.ihave_ids :]
+        state.ihave_ids += len(ids)
+        self._promises.setdefault(ids[0], {}).setdefault(state.peer, now + config.iwant_followup_s)
+        self._outbox.iwant(state.peer, ids)
+
+    def asked(self, state: PeerState, ids: tuple[bytes, ...], now: float) -> None:
+        """IWANT: send what is still there, each message to each peer only so often."""
+        if not state.score.clean and state.score.value(now) < self._config.score.gossip_threshold:
+            return
+        for message_id in dict.fromkeys(ids):
+            found = self.cache.send_again(message_id, state.peer)
+            if found is None:
+                continue
+            message, count = found
+            if count <= self._config.retransmissions:
+                self._outbox.message(state.peer, message_id, message)
+            else:
+                self._stats.over_limit += 1
+
+    def arrived(self, message_id: bytes, now: float) -> None:
+        """A message came, genuine and for the first time: whoever promised it has kept its word."""
+        promised = self._promises.pop(message_id, None)
+        if promised is None:
+            return
+        self._stats.promises_kept += 1
+        for peer in promised:
+            state = self._peers.get(peer)
+            if state is not None:
+                state.score.kept_promise(now)
+
+    def gone(self, peer: PeerId) -> None:
+        """A peer's connection closed; it is not held to its promises."""
+        if not self._promises:
+            return
+        for message_id in [i for i, promised in self._promises.items() if peer in promised]:
+            promised = self._promises[message_id]
+            del promised[peer]
+            if not promised:
+                del self._promises[message_id]
+
+    def advertise(self, topic: str, known: Collection[PeerId], now: float) -> None:
+        """Heartbeat: IHAVE to some of the topic's peers outside its mesh or fanout, `known` (gossipsub 1.1,
+        "Adaptive gossip dissemination")."""
+        ids = self.cache.recent(topic)
+        if not ids:
+            return
+        config = self._config
+        threshold = config.score.gossip_threshold
+        candidates = [
+            state
+            for state in self._peers.of(topic).values()
+            if state.peer not in known and (state.score.clean or state.score.value(now) >= threshold)
+        ]
+        count = max(config.gossip_degree, int(config.gossip_factor * len(candidates)))
+        if len(candidates) > count:
+            candidates = self._rng.sample(candidates, count)
+        whole = IHave(topic, tuple(ids))
+        for state in candidates:
+            if len(ids) > config.max_ihave_ids:  # each peer gets a different part
+                whole = IHave(topic, tuple(self._rng.sample(ids, config.max_ihave_ids)))
+            self._outbox.ihave(state.peer, whole)
+
+    def beat(self, now: float) -> None:
+        """Heartbeat, after advertising: age the cache and look for broken promises."""
+        self._beat += 1
+        self.cache.shift()
+        if self._promises:
+            self._find_broken(now)
+
+    def _find_broken(self, now: float) -> None:
+        for message_id in list(self._promises):
+            promised = self._promises[message_id]
+            for peer in [peer for peer, until in promised.items() if until <= now]:
+                del promised[peer]
+                self._stats.promises_broken += 1
+                state = self._peers.get(peer)
+                if state is not None:
+                    state.score.broke_promise(now)
+            if not promised:
+                del self._promises[message_id]

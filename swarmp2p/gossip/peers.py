@@ -1,0 +1,111 @@
+"""The peers a gossip engine is connected to, and the topics each of them follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from random import Random
+
+from ..identity import PeerId
+from .config import GossipConfig, GossipStats
+from .score import PeerScore
+
+
+class PeerState:
+    """What is known of one connected peer. Gone when its connection is."""
+
+    __slots__ = ("backoff", "beat", "ihave_ids", "ihave_rpcs", "peer", "score", "topics", "unwanted")
+
+    def __init__(self, peer: PeerId, score: PeerScore) -> None:
+        self.peer = peer
+        self.score = score
+        self.topics: dict[str, None] = {}
+        """Topics it subscribes to."""
+        self.backoff: dict[str, float] = {}
+        """Topic to the time before which neither side may graft the other."""
+        self.unwanted: dict[bytes, None] = {}
+        """Ids of its IDONTWANT."""
+        self.beat = -1
+        """Heartbeat that the two counters below belong to."""
+        self.ihave_rpcs = 0
+        self.ihave_ids = 0
+
+
+class Peers:
+    """All connected peers, by id and by topic. Iterates in the order they came up."""
+
+    __slots__ = ("_by_topic", "_config", "_disgraced", "_states", "_stats")
+
+    def __init__(self, config: GossipConfig, stats: GossipStats) -> None:
+        self._config, self._stats = config, stats
+        self._states: dict[PeerId, PeerState] = {}
+        self._by_topic: dict[str, dict[PeerId, PeerState]] = {}
+        self._disgraced: dict[PeerId, PeerScore] = {}
+        """Scores below 0 of peers that left: coming back does not wash them clean."""
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __iter__(self) -> Iterator[PeerState]:
+        return iter(self._states.values())
+
+    def get(self, peer: PeerId) -> PeerState | None:
+        """The state of a connected peer."""
+        return self._states.get(peer)
+
+    def add(self, peer: PeerId) -> PeerState | None:
+        """A new peer; None when there are too many."""
+        if len(self._states) >= self._config.max_peers:
+            self._stats.over_limit += 1
+            return None
+        score = self._disgraced.pop(peer, None) or PeerScore(self._config.score)
+        state = self._states[peer] = PeerState(peer, score)
+        return state
+
+    def remove(self, peer: PeerId, now: float) -> PeerState | None:
+        """Forget a peer. Only a score below 0 is kept, of at most `max_peers` former peers, the latest."""
+        state = self._states.pop(peer, None)
+        if state is None:
+            return None
+        for topic in list(state.topics):
+            self.leaves(state, topic)
+        if state.score.value(now) < 0:
+            if len(self._disgraced) >= self._config.max_peers:
+                del self._disgraced[next(iter(self._disgraced))]
+            self._disgraced[peer] = state.score
+        return state
+
+    def joins(self, state: PeerState, topic: str) -> bool:
+        """The peer subscribes to a topic; False when it did already, or to too many."""
+        if topic in state.topics:
+            return False
+        if len(state.topics) >= self._config.max_peer_topics:
+            self._stats.over_limit += 1
+            return False
+        state.topics[topic] = None
+        self._by_topic.setdefault(topic, {})[state.peer] = state
+        return True
+
+    def leaves(self, state: PeerState, topic: str) -> None:
+        """The peer unsubscribes."""
+        if topic not in state.topics:
+            return
+        del state.topics[topic]
+        members = self._by_topic[topic]
+        del members[state.peer]
+        if not members:
+            del self._by_topic[topic]
+
+    def of(self, topic: str) -> dict[PeerId, PeerState]:
+        """The connected peers that subscribe to a topic. Not to be changed."""
+        return self._by_topic.get(topic, {})
+
+    def sample(
+        self, topic: str, count: int, rng: Random, accept: Callable[[PeerState], bool]
+    ) -> list[PeerState]:
+        """Up to `count` random peers of a topic that `accept` takes."""
+        if count <= 0:
+            return []
+        candidates = [state for state in self.of(topic).values() if accept(state)]
+        if len(candidates) <= count:
+            return candidates
+        return rng.sample(candidates, count)

@@ -1,0 +1,343 @@
+"""GossipRouter: the gossip engine, gossipsub 1.1 (libp2p specs, pubsub/gossipsub).
+
+Theory of operation. Each subscribed topic has a *mesh* of a few peers (mesh.py). A message comes in an RPC;
+the seen cache drops repeats; its signature is checked, once; it is delivered, and leaves at once for the rest
+of the mesh. What got lost on the way returns lazily (lazy.py): at each heartbeat ids of recent messages go to
+random peers outside the mesh (IHAVE), who ask for what they miss (IWANT). Peers that lie pay for it
+(score.py).
+
+    Subscribe / Unsubscribe ----> mesh ----> GRAFT, PRUNE ------+
+    Publish ----> sign ---------> mesh or fanout, or all -------+--> outbox --flush--> one Rpc per peer
+    Received(Rpc) -> seen? -> signature? -> Delivered -> mesh --+
+    Tick (heartbeat) -> meshes within bounds -> IHAVE ----------+
+
+1.2: IDONTWANT is heeded, never sent. It would leave with the very message that it announces, since messages
+are forwarded in the call that brings them. Peer exchange (1.1) is neither offered nor followed.
+
+The heartbeat runs only while there is something to look after: `deadline()` of an engine without
+subscriptions, recent publications or cached messages is infinite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from random import Random
+from typing import Final, assert_never
+
+from ..engine import Engine, NetworkEvent, NetworkOutput, PeerDown, PeerUp, Received, Tick
+from ..identity import PeerId
+from ..signed import Sign, Verify
+from .caches import SeenCache
+from .config import GossipConfig, GossipStats
+from .events import Delivered, GossipCommand, GossipMessage, GossipOutput, Publish, Subscribe, Unsubscribe
+from .lazy import LazyGossip
+from .mesh import Mesh
+from .messages import MAX_DATA_BYTES, MAX_TOPIC_BYTES, MessageForm, Rpc, Verdict
+from .outbox import Outbox
+from .peers import Peers, PeerState
+from .wire import StrictSign
+
+_SEQNO_MODULUS: Final = 1 << 64
+
+
+class GossipRouter(Engine[GossipCommand, GossipOutput]):
+    """Publishes, delivers and forwards signed messages; the module's docstring says how."""
+
+    def __init__(
+        self,
+        peer: PeerId,
+        sign: Sign,
+        verify: Verify,
+        rng: Random,
+        config: GossipConfig | None = None,
+        form: MessageForm | None = None,
+    ) -> None:
+        """peer: this one. form: how messages are made; by default signed protobuf, as on real networks.
+        Simulations pass messages.BareMessages() and stand-ins for sign and verify."""
+        self._peer, self._sign, self._verify, self._rng = peer, sign, verify, rng
+        self._config = config = config or GossipConfig()
+        self._form: MessageForm = form or StrictSign()
+        self.stats = GossipStats()
+        self._peers = Peers(config, self.stats)
+        self._outbox = Outbox(config, self.stats)
+        self._seen = SeenCache(config.seen_ttl_s, config.max_seen)
+        self._mesh = Mesh(self._peers, self._outbox, rng, config)
+        self._lazy = LazyGossip(self._peers, self._outbox, self._seen, rng, config, self.stats)
+        self._subscribed: dict[str, int] = {}  # topic to the number of Subscribes that stand
+        self._greeted: dict[
+            PeerId, float
+        ] = {}  # when each peer last got our subscriptions, longest ago first
+        self._seqno = -1
+        self._heartbeat_at = math.inf
+        self._flush_at = math.inf
+
+    # What a snapshot of the engine shows --------------------------------------------------------------------
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Subscribed topics, in the order they were first subscribed to."""
+        return tuple(self._subscribed)
+
+    def mesh(self, topic: str) -> tuple[PeerId, ...]:
+        """Peers in a topic's mesh; empty when this peer does not subscribe."""
+        return tuple(self._mesh.meshes.get(topic, ()))
+
+    def fanout(self, topic: str) -> tuple[PeerId, ...]:
+        """Peers in a topic's fanout; empty when there is none."""
+        return tuple(self._mesh.fanouts.get(topic, ()))
+
+    def subscribers(self, topic: str) -> tuple[PeerId, ...]:
+        """Connected peers that subscribe to a topic."""
+        return tuple(self._peers.of(topic))
+
+    def score(self, peer: PeerId, now: float) -> float:
+        """A connected peer's score; 0 for others."""
+        state = self._peers.get(peer)
+        return state.score.value(now) if state is not None else 0.0
+
+    # The engine ---------------------------------------------------------------------------------------------
+
+    def handle(self, event: NetworkEvent | GossipCommand, now: float) -> list[NetworkOutput | GossipOutput]:
+        out: list[NetworkOutput | GossipOutput] = []
+        match event:
+            case Received(sender, message):
+                if isinstance(message, Rpc):
+                    self._received(sender, message, now, out)
+            case Tick():
+                pass
+            case Publish(topic, data):
+                self._publish(topic, data, now)
+            case Subscribe(topic):
+                self._subscribe(topic, now)
+            case Unsubscribe(topic):
+                self._unsubscribe(topic, now)
+            case PeerUp(peer):
+                self._peer_up(peer, now)
+            case PeerDown(peer):
+                self._peer_down(peer, now)
+            case _:
+                assert_never(event)
+        # Not only at a Tick: a runner that is behind may have events to hand over before it.
+        if now >= self._heartbeat_at:
+            self._heartbeat(now)
+            self._heartbeat_at = math.inf if self._idle else now + self._config.heartbeat_s
+        if self._outbox or now >= self._flush_at:
+            self._flush(now, out)
+        return out
+
+    def deadline(self) -> float:
+        return min(self._heartbeat_at, self._flush_at)
+
+    @property
+    def _idle(self) -> bool:
+        return self._mesh.idle and self._lazy.idle
+
+    def _wake(self, now: float) -> None:
+        """Begin heartbeats, at a phase of our own: engines that start together should not beat together."""
+        if self._heartbeat_at == math.inf and not self._idle:
+            self._heartbeat_at = now + self._config.heartbeat_s * (0.1 + 0.9 * self._rng.random())
+
+    def _flush(self, now: float, out: list[NetworkOutput | GossipOutput]) -> None:
+        """Let go what waits, or have it wait until the flush interval is over."""
+        interval_s = self._config.flush_interval_s
+        if interval_s > 0 and now < self._flush_at:
+            if self._flush_at == math.inf:
+                self._flush_at = now + interval_s
+            return
+        self._flush_at = math.inf
+        out.extend(self._outbox.flush())
+
+    # Commands -----------------------------------------------------------------------------------------------
+
+    def _subscribe(self, topic: str, now: float) -> None:
+        count = self._subscribed.get(topic, 0)
+        if not 1 <= len(topic.encode(errors="replace")) <= MAX_TOPIC_BYTES:
+            return  # messages.check_topic told the application
+        self._subscribed[topic] = count + 1
+        if count:
+            return
+        self._announce(topic, True)
+        self._mesh.join(topic, now)
+        self._wake(now)
+
+    def _unsubscribe(self, topic: str, now: float) -> None:
+        count = self._subscribed.get(topic, 0)
+        if count > 1:
+            self._subscribed[topic] = count - 1
+        if count != 1:
+            return
+        del self._subscribed[topic]
+        self._announce(topic, False)
+        self._mesh.leave(topic, now)
+
+    def _announce(self, topic: str, joined: bool) -> None:
+        for state in self._peers:
+            self._outbox.subscriptions(state.peer, (topic,), joined)
+
+    def _publish(self, topic: str, data: bytes, now: float) -> None:
+        if len(data) > MAX_DATA_BYTES or len(topic) > MAX_TOPIC_BYTES:
+            self.stats.oversized += 1  # messages.check_publish told the application
+            return
+        # Nanoseconds since the epoch to begin with, so that numbers grow over restarts, as in
+        # go-libp2p-pubsub.
+        self._seqno = self._seqno + 1 if self._seqno >= 0 else int(now * 1e9)
+        seqno = (self._seqno % _SEQNO_MODULUS).to_bytes(8, "big")
+        message = self._form.make(self._peer, topic, data, seqno, self._sign)
+        message_id = message.id
+        self.stats.published += 1
+        self._seen.add(message_id, now)
+        self._lazy.cache.put(message_id, message)
+        for peer in self._mesh.targets(topic, now):
+            self._outbox.message(peer, message_id, message)
+        self._wake(now)
+
+    # Peers --------------------------------------------------------------------------------------------------
+
+    def _peer_up(self, peer: PeerId, now: float) -> None:
+        if self._peers.get(peer) is not None:
+            self._greet(peer, now)
+            self._mesh.returned(peer)
+        elif self._peers.add(peer) is not None:
+            self._greet(peer, now)
+
+    def _greet(self, peer: PeerId, now: float) -> None:
+        """All our subscriptions (pubsub spec, "The RPC": sent on every new connection)."""
+        self._greeted.pop(peer, None)
+        self._greeted[peer] = now
+        if self._subscribed:
+            self._outbox.subscriptions(peer, self._subscribed, True)
+
+    def _peer_down(self, peer: PeerId, now: float) -> None:
+        if self._peers.remove(peer, now) is None:
+            return
+        del self._greeted[peer]
+        self._mesh.gone(peer)
+        self._lazy.gone(peer)
+        self._outbox.forget(peer)
+
+    # RPCs ---------------------------------------------------------------------------------------------------
+
+    def _received(
+        self, sender: PeerId, rpc: Rpc, now: float, out: list[NetworkOutput | GossipOutput]
+    ) -> None:
+        state = self._peers.get(sender)
+        if state is None:
+            # It was faster than its PeerUp.
+            self._peer_up(sender, now)
+            state = self._peers.get(sender)
+            if state is None:
+                return
+        if not state.score.clean and self._graylisted(state, now):
+            self.stats.graylisted += 1
+            return
+        if rpc.subscriptions:
+            self._subscriptions(state, rpc.subscriptions, now)
+        if rpc.publish:
+            self._messages(state, rpc.publish, now, out)
+        if rpc.ihave:
+            self._lazy.offered(state, rpc.ihave, self._subscribed, now)
+        if rpc.iwant:
+            self._lazy.asked(state, rpc.iwant, now)
+        for topic in rpc.graft:
+            if topic in self._subscribed:
+                self._peers.joins(state, topic)  # whoever grafts subscribes, though the announcement got lost
+                self._mesh.grafted(state, topic, now)
+        for prune in rpc.prune:
+            self._mesh.pruned(state, prune, now)
+        if rpc.idontwant:
+            self._unwanted(state, rpc.idontwant)
+
+    def _graylisted(self, state: PeerState, now: float) -> bool:
+        return state.score.value(now) < self._config.score.graylist_threshold
+
+    def _subscriptions(self, state: PeerState, changes: Iterable[tuple[str, bool]], now: float) -> None:
+        for topic, joined in changes:
+            if not joined:
+                self._peers.leaves(state, topic)
+                self._mesh.withdrawn(state, topic)
+            elif self._peers.joins(state, topic):
+                self._mesh.announced(state, topic, now)
+
+    def _messages(
+        self,
+        state: PeerState,
+        messages: Iterable[GossipMessage],
+        now: float,
+        out: list[NetworkOutput | GossipOutput],
+    ) -> None:
+        stats, seen, sender = self.stats, self._seen, state.peer
+        for message in messages:
+            members = self._mesh.meshes.get(message.topic)
+            if members is None:
+                stats.not_subscribed += 1
+                continue
+            message_id = message.id
+            if seen.has(message_id, now):
+                stats.duplicates += 1
+                self._outbox.cancel(sender, message_id)
+                continue
+            if message.source == self._peer:
+                stats.own_returned += 1
+                continue
+            # Only a genuine message is marked as seen: a forged copy must not keep the real one out.
+            verdict = self._form.check(message, self._verify)
+            if verdict is Verdict.UNKNOWN_KEY:
+                stats.unknown_key += 1
+                continue
+            if verdict is Verdict.FORGED:
+                stats.invalid += 1
+                state.score.invalid_message(now)
+                if self._graylisted(state, now):
+                    return  # the rest of its RPC is not worth the checks
+                continue
+            seen.add(message_id, now)
+            stats.delivered += 1
+            self._lazy.arrived(message_id, now)
+            self._lazy.cache.put(message_id, message)
+            out.append(Delivered(message, sender))
+            self._forward(message_id, message, members, sender)
+        self._wake(now)
+
+    def _forward(
+        self, message_id: bytes, message: GossipMessage, members: dict[PeerId, PeerState], sender: PeerId
+    ) -> None:
+        """To the mesh, but neither to who sent it nor to who made it (gossipsub 1.0, "Message
+        processing")."""
+        origin, outbox, copies = (sender, message.source), self._outbox, 0
+        for peer, state in members.items():
+            if peer in origin or message_id in state.unwanted:
+                continue
+            outbox.message(peer, message_id, message)
+            copies += 1
+        self.stats.forwarded += copies
+
+    def _unwanted(self, state: PeerState, ids: Iterable[bytes]) -> None:
+        """IDONTWANT (gossipsub 1.2)."""
+        unwanted = state.unwanted
+        for message_id in ids:
+            if len(unwanted) >= self._config.max_unwanted:
+                unwanted.clear()
+            unwanted[message_id] = None
+            self._outbox.cancel(state.peer, message_id)
+
+    # Heartbeat ----------------------------------------------------------------------------------------------
+
+    def _heartbeat(self, now: float) -> None:
+        """gossipsub 1.0, "Heartbeat": meshes, fanouts, gossip, and the cache's next window.
+
+        IHAVE leaves out those who were in the mesh before it was tended to, and so pushed the messages: the
+        newly grafted hear of them.
+        """
+        pushed = [(topic, tuple(members)) for topic, members in self._mesh.meshes.items()]
+        pushed.extend((topic, tuple(members)) for topic, members in self._mesh.fanouts.items())
+        self._mesh.maintain(now)
+        for topic, members in pushed:
+            self._lazy.advertise(topic, members, now)
+        self._lazy.beat(now)
+        until = now - self._config.hello_interval_s
+        while self._greeted:
+            peer = next(iter(self._greeted))
+            if self._greeted[peer] > until:
+                break
+            self._greet(peer, now)

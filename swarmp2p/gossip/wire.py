@@ -1,0 +1,285 @@
+"""Pubsub messages as libp2p's protobuf RPC, and their signatures (libp2p specs, pubsub/README.md).
+
+StrictSign: each message carries its source, a sequence number of 8 bytes and a signature over
+"libp2p-pubsub:" and the message without its signature and key. The signed bytes are cut out of the message
+as it arrived, so that fields which we do not know are covered and survive relaying.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from ..engine import Message
+from ..errors import BadMessage, UsageError
+from ..identity import PeerId
+from ..signed import Sign, Verify
+from ..wire import Exchange, Framing, WireProtocol
+from . import rpc_pb2 as pb
+from .events import GossipMessage
+from .messages import MAX_RPC_BYTES, MAX_TOPIC_BYTES, PUBSUB, IHave, Prune, Rpc, Verdict
+
+IDS: Final = ("/meshsub/1.2.0", "/meshsub/1.1.0", "/meshsub/1.0.0")
+
+MAX_ITEMS: Final = 10_000
+"""Messages, subscriptions, GRAFTs, PRUNEs, IHAVE topics in one RPC, each; more make it a bad message. A
+signed message takes over 110 bytes, so that honest RPCs of 1 MiB hold fewer."""
+
+MAX_IDS: Final = 10_000
+"""Message ids kept of one RPC, in IHAVE, IWANT and IDONTWANT each; the rest is left out, since gossip about
+messages is best effort. go-libp2p-pubsub sends at most 5,000 a topic and heartbeat."""
+
+MAX_ID_BYTES: Final = 256
+"""Longer message ids are left out. Those of the default form have 46 bytes with an Ed25519 source."""
+
+_MAX_BACKOFF_S: Final = 1 << 31
+_SIGN_PREFIX: Final = b"libp2p-pubsub:"
+# Tags of Message: field 5 (signature) and 6 (key), both length-delimited.
+_SIGNATURE_TAG: Final = b"\x2a"
+_SIGNATURE_FIELD: Final = 5
+_KEY_FIELD: Final = 6
+# PublicKey{Type: Ed25519 (1), Data: 32 bytes}, as in the `key` field.
+_ED25519_KEY: Final = bytes.fromhex("08011220")
+_SHA256_MULTIHASH: Final = bytes.fromhex("1220")
+
+
+def pubsub_protocol(ids: tuple[str, ...] = IDS) -> WireProtocol:
+    """The wire protocol of `Rpc`. ids: preferred first."""
+    return WireProtocol(PUBSUB, ids, Exchange.MESSAGES, Framing.UVARINT, MAX_RPC_BYTES, encode, decode)
+
+
+# Signed messages --------------------------------------------------------------------------------------------
+
+
+class StrictSign:
+    """The MessageForm of real networks: spec-exact bytes, Ed25519 signatures."""
+
+    def make(self, source: PeerId, topic: str, data: bytes, seqno: bytes, sign: Sign) -> GossipMessage:
+        """Build and sign. The key is left out: the ids of Ed25519 peers contain it."""
+        body = _encode_fields(source, topic, data, seqno)
+        signature = sign(_SIGN_PREFIX + body)
+        raw = body + _SIGNATURE_TAG + _uvarint(len(signature)) + signature
+        return GossipMessage(source, seqno, topic, data, signature, raw)
+
+    def check(self, message: GossipMessage, verify: Verify) -> Verdict:
+        if len(message.seqno) != 8 or not message.signature:
+            return Verdict.FORGED
+        signer = message.source
+        if signer.public_key is None:
+            try:
+                PeerId.from_bytes(signer)
+                key = _parse(message.raw).key
+            except (UsageError, BadMessage):
+                return Verdict.FORGED
+            if not key.startswith(_ED25519_KEY) or len(key) != len(_ED25519_KEY) + 32:
+                return Verdict.UNKNOWN_KEY
+            if signer != _SHA256_MULTIHASH + hashlib.sha256(key).digest():
+                return Verdict.FORGED
+            signer = PeerId.from_public_key(key[len(_ED25519_KEY) :])
+        try:
+            signed = signing_bytes(message)
+        except BadMessage:
+            return Verdict.FORGED
+        return Verdict.GENUINE if verify(signer, signed, message.signature) else Verdict.FORGED
+
+
+def verify_message(message: GossipMessage, verify: Verify) -> bool:
+    """Whether the message is well-formed and signed by its source. Never raises."""
+    return StrictSign().check(message, verify) is Verdict.GENUINE
+
+
+def signing_bytes(message: GossipMessage) -> bytes:
+    """What the signature covers. Raises BadMessage when `raw` is no protobuf message."""
+    if not message.raw:
+        return _SIGN_PREFIX + _encode_fields(message.source, message.topic, message.data, message.seqno)
+    return _SIGN_PREFIX + _without_signature(message.raw)
+
+
+def parse_message(raw: bytes) -> GossipMessage:
+    """Decode one message, without checking its signature. Absent fields come out empty, and fail the check.
+    Raises BadMessage."""
+    message = _parse(raw)
+    return GossipMessage(
+        PeerId(getattr(message, "from")),  # a keyword of Python
+        message.seqno,
+        _topic(message.topic),
+        message.data,
+        message.signature,
+        raw,
+    )
+
+
+def encode_message(message: GossipMessage) -> bytes:
+    """A message's protobuf bytes: those it arrived as, where there are any."""
+    if message.raw:
+        return message.raw
+    body = _encode_fields(message.source, message.topic, message.data, message.seqno)
+    return body + _SIGNATURE_TAG + _uvarint(len(message.signature)) + message.signature
+
+
+def _parse(raw: bytes) -> pb.Message:
+    try:
+        return pb.Message.FromString(raw)
+    except (DecodeError, UnicodeDecodeError):
+        raise BadMessage("a published message is not protobuf") from None
+
+
+def _encode_fields(source: PeerId, topic: str, data: bytes, seqno: bytes) -> bytes:
+    message = pb.Message(data=data, seqno=seqno, topic=topic)
+    setattr(message, "from", source)  # a keyword of Python
+    return message.SerializeToString()
+
+
+def _without_signature(raw: bytes) -> bytes:
+    """`raw` without every occurrence of fields 5 and 6. Walks the top level of protobuf's encoding."""
+    kept: list[bytes] = []
+    start = position = 0  # of what is to be kept; of the field being read
+    end = len(raw)
+    while position < end:
+        field_start = position
+        tag, position = _read_uvarint(raw, position)
+        wire_type = tag & 7
+        if wire_type == 2:
+            size, position = _read_uvarint(raw, position)
+            position += size
+        elif wire_type == 0:
+            _, position = _read_uvarint(raw, position)
+        elif wire_type == 5:
+            position += 4
+        elif wire_type == 1:
+            position += 8
+        else:  # groups (3, 4) are not used by any pubsub implementation
+            raise BadMessage("a published message contains a protobuf group")
+        if position > end:
+            raise BadMessage("a published message is cut short")
+        if tag >> 3 in (_SIGNATURE_FIELD, _KEY_FIELD):
+            kept.append(raw[start:field_start])
+            start = position
+    kept.append(raw[start:])
+    return b"".join(kept)
+
+
+def _read_uvarint(raw: bytes, position: int) -> tuple[int, int]:
+    """(value, position after it)."""
+    value = shift = 0
+    while shift < 70 and position < len(raw):
+        byte = raw[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise BadMessage("a published message has a bad varint")
+
+
+def _uvarint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+# RPCs -------------------------------------------------------------------------------------------------------
+
+
+def encode(message: Message) -> bytes:
+    """An Rpc as protobuf."""
+    assert isinstance(message, Rpc)
+    rpc = pb.RPC(publish=[published.raw or encode_message(published) for published in message.publish])
+    for topic, joined in message.subscriptions:
+        rpc.subscriptions.add(subscribe=joined, topicid=topic)
+    if message.ihave or message.iwant or message.graft or message.prune or message.idontwant:
+        _encode_control(message, rpc.control)
+    return rpc.SerializeToString()
+
+
+def _encode_control(message: Rpc, control: pb.ControlMessage) -> None:
+    for have in message.ihave:
+        control.ihave.add(topic_id=have.topic, message_ids=have.ids)
+    if message.iwant:
+        control.iwant.add(message_ids=message.iwant)
+    for topic in message.graft:
+        control.graft.add(topic_id=topic)
+    for prune in message.prune:
+        control.prune.add(
+            topic_id=prune.topic,
+            backoff=prune.backoff_s or None,
+            peers=[pb.PeerInfo(peer_id=peer) for peer in prune.peers],
+        )
+    if message.idontwant:
+        control.idontwant.add(message_ids=message.idontwant)
+
+
+def decode(sender: PeerId, body: bytes, _id: int = 0) -> Rpc:
+    """Protobuf to Rpc; raises BadMessage, nothing else. Signatures are not checked here: most copies of a
+    message are repeats, which the engine drops before it pays for that."""
+    try:
+        rpc = pb.RPC.FromString(body)
+    except (DecodeError, UnicodeDecodeError):
+        raise BadMessage("not a pubsub RPC") from None
+    published = rpc.publish
+    subscriptions = rpc.subscriptions
+    if len(published) > MAX_ITEMS or len(subscriptions) > MAX_ITEMS:
+        raise BadMessage("a pubsub RPC with too many messages or subscriptions")
+    publish = tuple([parse_message(raw) for raw in published])
+    topics = tuple([(_topic(option.topicid), option.subscribe) for option in subscriptions])
+    if not rpc.HasField("control"):
+        return Rpc(topics, publish)
+    control = rpc.control
+    if max(len(control.ihave), len(control.graft), len(control.prune)) > MAX_ITEMS:
+        raise BadMessage("a pubsub RPC with too many control messages")
+    return Rpc(
+        subscriptions=topics,
+        publish=publish,
+        ihave=_decode_ihave(control.ihave),
+        iwant=_ids(control.iwant),
+        graft=tuple([_topic(graft.topic_id) for graft in control.graft]),
+        prune=tuple([_decode_prune(prune) for prune in control.prune]),
+        idontwant=_ids(control.idontwant),
+    )
+
+
+def _decode_ihave(ihaves: Iterable[pb.ControlIHave]) -> tuple[IHave, ...]:
+    out: list[IHave] = []
+    room = MAX_IDS
+    for have in ihaves:
+        ids = tuple([i for i in have.message_ids[:room] if len(i) <= MAX_ID_BYTES])
+        room -= len(ids)
+        out.append(IHave(_topic(have.topic_id), ids))
+        if room <= 0:
+            break
+    return tuple(out)
+
+
+def _ids(wants: Iterable[pb.ControlIWant] | Iterable[pb.ControlIDontWant]) -> tuple[bytes, ...]:
+    out: list[bytes] = []
+    for want in wants:
+        out.extend(i for i in want.message_ids[: MAX_IDS - len(out)] if len(i) <= MAX_ID_BYTES)
+        if len(out) >= MAX_IDS:
+            break
+    return tuple(out)
+
+
+def _decode_prune(prune: pb.ControlPrune) -> Prune:
+    """Peers whose ids are malformed are left out; signed peer records are not read yet."""
+    peers: list[PeerId] = []
+    for info in prune.peers[:64]:
+        try:
+            peers.append(PeerId.from_bytes(info.peer_id))
+        except UsageError:
+            continue
+    return Prune(_topic(prune.topic_id), min(prune.backoff, _MAX_BACKOFF_S), tuple(peers))
+
+
+def _topic(topic: str | bytes) -> str:
+    """protobuf's C parser hands text that is not UTF-8 out as bytes."""
+    if isinstance(topic, bytes):
+        raise BadMessage("a topic that is not UTF-8")
+    if len(topic) * 4 > MAX_TOPIC_BYTES and len(topic.encode()) > MAX_TOPIC_BYTES:
+        raise BadMessage(f"a topic of more than {MAX_TOPIC_BYTES} bytes")
+    return topic
