@@ -42,6 +42,11 @@ class SeenCache:
         entries.setdefault(message_id, now + self._ttl_s)
 
 
+def _size(message: GossipMessage) -> int:
+    """Encoded where it is: unknown fields may outweigh the data."""
+    return len(message.raw) or len(message.data)
+
+
 class _Cached:
     __slots__ = ("message", "sent")
 
@@ -55,7 +60,7 @@ class MessageCache:
     """Recent messages, kept for `history` heartbeats to answer IWANT, advertised for `gossip` of them.
 
     Windows: the current one takes new messages, `shift()` at each heartbeat begins another and drops the
-    oldest. Bounded in messages and in bytes of data: the oldest windows go early, and when only the current
+    oldest. Bounded in messages and in their bytes: the oldest windows go early, and when only the current
     one is left, further messages are not kept (they are still forwarded, only not offered again).
     """
 
@@ -72,15 +77,15 @@ class MessageCache:
         return len(self._messages)
 
     @property
-    def data_bytes(self) -> int:
-        """Bytes of data held."""
+    def held_bytes(self) -> int:
+        """Bytes of the messages held."""
         return self._bytes
 
     def put(self, message_id: bytes, message: GossipMessage) -> bool:
         """Keep a message; False when there is no room."""
         if message_id in self._messages:
             return True
-        size = len(message.data)
+        size = _size(message)
         spare = len(self._windows) - 1
         while len(self._messages) >= self._max_messages or self._bytes + size > self._max_bytes:
             if not spare:
@@ -122,4 +127,4 @@ class MessageCache:
     def _drop(self, window: dict[str, list[bytes]]) -> None:
         for ids in window.values():
             for message_id in ids:
-                self._bytes -= len(self._messages.pop(message_id).message.data)
+                self._bytes -= _size(self._messages.pop(message_id).message)
