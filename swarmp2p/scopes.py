@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+if TYPE_CHECKING:
+    # py-libp2p pulls in the old trio-stubs, which hide trio's own types: they lack trio.TaskStatus, and
+    # describe Nursery.start in a way that only mypy understands.
+    from trio_typing import TaskStatus as TaskStatus
+else:
+    from trio import TaskStatus as TaskStatus
+
+
+async def start(nursery: trio.Nursery, async_fn: Callable[..., Awaitable[object]], *args: object) -> Any:
+    """`nursery.start(async_fn, *args)`, for type checkers that see trio-stubs."""
+    return await cast(Any, nursery).start(async_fn, *args)
+
 
 @asynccontextmanager
-async def background_nursery() -> AsyncIterator[trio.Nursery]:
+async def background_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """A nursery whose tasks are cancelled when the body ends.
 
     When one single exception comes out, of the body or of a task, it is raised as itself, so that callers

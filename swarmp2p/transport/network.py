@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import trio
 import trio.abc
 
 from ..engine import Address, Message, NetworkEvent
 from ..identity import PeerId
-
-if TYPE_CHECKING:
-    # py-libp2p pulls in the old trio-stubs, which hide trio's own types and lack trio.TaskStatus.
-    from trio_typing import TaskStatus
+from ..scopes import TaskStatus
 
 Deliver = Callable[[NetworkEvent], Awaitable[None]]
 """Takes one event to the driver; may wait when the driver is behind."""
@@ -40,7 +37,8 @@ class PeerStream(trio.abc.HalfCloseableStream):
 
     @abstractmethod
     def reset(self) -> None:
-        """End the stream at once, both ways: the other side sees it break instead of an orderly end."""
+        """End the stream at once, both ways: the other side sees it break instead of an orderly end. Nothing
+        happens when it is closed already."""
 
 
 StreamHandler = Callable[[PeerStream], Awaitable[None]]
