@@ -173,13 +173,13 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
             self._connect(target, node, now)
             self._flush(node, peer, now)
             self._flush(target, node.peer, now)
-        elif node.dialling.pop(peer, None) is not None and peer not in node.up:
+        elif node.dialling.pop(peer, None) is not None:
             self._push(now, node.here, PeerDown(peer))
 
     def _connect(self, node: Node, target: Node, now: float) -> None:
         """Let `node` have a connection to `target`, if it has none."""
         standing = node.up.get(target.peer)
-        if standing is not None and standing.open and standing.target is target:
+        if standing is not None and standing.open:
             return
         node.up[target.peer] = Edge(node, target)
         if target.addresses:
@@ -209,7 +209,7 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
         sent."""
         other = edge.target
         back = other.up.get(node.peer)
-        if back is None or back.target is not node:
+        if back is None:
             return  # the other side closed it too
         back.open = False
         delay = self._link.delay(now, node.peer, other.peer, self._rng) if notice_s is None else notice_s

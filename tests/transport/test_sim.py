@@ -198,6 +198,15 @@ def test_two_peers_that_dial_each_other_have_one_connection_and_one_peer_up_each
     assert [type(event) for event in world.recorders[B].events()] == [PeerUp, Received]
 
 
+def test_messages_that_wait_for_a_dial_take_a_connection_that_the_other_side_makes_meanwhile() -> None:
+    world = World()
+    world.do(A, Introduce(B, (sim_address(99),)), Send(B, Note(1)))
+    world.send(B, A, 2, delay=1.0)
+    world.sim.run(10.0)
+    assert world.recorders[B].seen[-1] == (1.030, Received(A, Note(1)))
+    assert PeerDown(B) not in world.recorders[A].events()
+
+
 def test_known_addresses_are_bounded_and_the_oldest_is_forgotten() -> None:
     world = World(config=SimulatorConfig(max_known=1))
     world.do(A, Introduce(B, world.sim.addresses(B)), Introduce(C, world.sim.addresses(C)))
@@ -253,6 +262,7 @@ def test_a_connection_made_anew_before_the_end_of_the_old_was_noticed_stands() -
     world.sim.run(2.0)
     assert world.recorders[B].notes() == [1, 2]
     assert world.recorders[A].notes() == [3]
+    assert world.recorders[B].events().count(PeerUp(A, world.sim.addresses(A))) == 1
     assert PeerDown(A) not in world.recorders[B].events()
 
 
@@ -325,6 +335,16 @@ def test_a_crashed_peer_starts_again_with_a_new_engine_and_no_connections() -> N
     assert (old.notes(), new.notes()) == ([1], [2])
 
 
+class Scripted:
+    """A link with a list of delays, then 10 ms for ever."""
+
+    def __init__(self, *delays: float | None) -> None:
+        self.delays = list(delays)
+
+    def delay(self, now: float, source: PeerId, target: PeerId, rng: Random) -> float | None:
+        return self.delays.pop(0) if self.delays else 0.010
+
+
 # Links ------------------------------------------------------------------------------------------------------
 
 
@@ -337,6 +357,57 @@ def test_messages_of_one_direction_keep_their_order_whatever_the_jitter() -> Non
     assert world.recorders[B].notes() == list(range(200))
     times = [time for time, _ in world.recorders[B].seen]
     assert times == sorted(times)
+
+
+def test_messages_that_waited_for_the_dial_keep_their_order_too() -> None:
+    world = World(Scripted(0.01, 0.01, 0.05, 0.02))
+    world.send(A, B, 1, 2)
+    world.sim.run(1.0)
+    assert [(time, event) for time, event in world.recorders[B].seen[1:]] == [
+        (0.07, Received(A, Note(1))),
+        (0.07, Received(A, Note(2))),
+    ]
+
+
+def test_the_end_of_a_connection_does_not_overtake_its_messages() -> None:
+    world = World(Scripted(0.01, 0.01, 0.5))
+    world.send(A, B, 1)
+    world.do(A, Disconnect(B), delay=0.1)
+    world.sim.run(1.0)
+    assert world.recorders[B].events()[1:] == [Received(A, Note(1)), PeerDown(A)]
+
+
+@pytest.mark.parametrize(("losses", "up_at"), [(1, 1.020), (2, 2.020), (3, None)])
+def test_a_lost_handshake_is_repeated_each_second_up_to_three_times(losses: int, up_at: float | None) -> None:
+    world = World(Scripted(*[None, 0.01] * losses))
+    world.send(A, B, 1)
+    world.sim.run(10.0)
+    address = world.sim.addresses(B)
+    expected = (5.0, PeerDown(B)) if up_at is None else (up_at, PeerUp(B, address))
+    assert world.recorders[A].seen[1] == expected
+
+
+def test_delays_below_a_millisecond_keep_the_order_of_time() -> None:
+    world = World(UniformLink(0.0001))
+    world.send(A, B, 0)
+    for number in range(1, 10):
+        world.do(A, Send(B, Note(number)), delay=0.5 + number * 0.00003)
+        world.do(B, delay=0.5 + number * 0.00003)
+    world.sim.run(1.0)
+    times = [time for time, _ in world.recorders[B].seen]
+    assert times == sorted(times)
+    assert world.recorders[B].notes() == list(range(10))
+
+
+def test_one_message_to_many_is_one_event_object() -> None:
+    world = World()
+    world.send(A, B, 0)
+    world.send(A, C, 0)
+    note = Note(1)
+    world.do(A, Send(B, note), Send(C, note), Send(B, Note(2)), delay=0.5)
+    world.sim.run(1.0)
+    assert world.recorders[B].seen[-2][1] is world.recorders[C].seen[-1][1]
+    assert world.recorders[B].notes() == [0, 1, 2]
 
 
 def test_lost_messages_are_counted_and_close_nothing() -> None:
@@ -392,6 +463,17 @@ def test_a_deadline_that_moved_away_costs_no_tick_and_one_that_came_closer_is_ke
     world.do(sim_peer(9), delay=0.1)
     world.sim.run(5.0)
     assert [time for time, event in recorder.seen if event == Tick()] == [1.75]
+
+
+def test_a_deadline_that_keeps_coming_closer_leaves_no_ticks_that_multiply() -> None:
+    world = World()
+    recorder = world.start(sim_peer(9), 10.0)
+    for step in range(5):
+        world.sim.call(lambda due=9.0 - step: recorder.due.insert(0, due), delay=0.1 * step)  # type: ignore[misc]
+        world.do(sim_peer(9), delay=0.1 * step)
+    world.sim.run(20.0)
+    assert [time for time, event in recorder.seen if event == Tick()] == [5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
+    assert world.sim.counts["Tick"] <= 11  # 6 scheduled first, 5 anew
 
 
 def test_a_deadline_in_the_past_is_a_tick_now() -> None:
