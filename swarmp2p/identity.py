@@ -25,8 +25,8 @@ from .errors import IdentityFileError, SealedBoxError, UsageError
 _ED25519_PREFIX: Final = bytes.fromhex("002408011220")
 _PEER_ID_BYTES: Final = len(_ED25519_PREFIX) + 32
 _MAX_PEER_ID_BYTES: Final = 64
-# A key file: this line, the seed in hex, a newline. The text names the format, so that a damaged or foreign
-# file is told apart from a key.
+# A key file: this line, the seed in hex, the peer id. The first names the format, the last tells a damaged seed,
+# which would be another key, from a sound one.
 _FILE_HEADER: Final = "swarmp2p-ed25519-seed-v1"
 
 
@@ -101,7 +101,9 @@ def seal_to(peer: PeerId, data: bytes) -> bytes:
     """
     key = peer.public_key
     if key is None:
-        raise UsageError(f"cannot seal to {peer}: its id holds only the hash of a key; ask for an Ed25519 peer")
+        raise UsageError(
+            f"cannot seal to {peer}: its id holds only the hash of a key; ask for an Ed25519 peer"
+        )
     try:
         target = nacl.public.PublicKey(nacl.bindings.crypto_sign_ed25519_pk_to_curve25519(key))
     except (nacl.exceptions.CryptoError, RuntimeError):
@@ -139,7 +141,14 @@ class Identity:
         """
         name = os.fspath(path)
         try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            # Without O_NONBLOCK, opening a named pipe would wait for somebody to write to it.
+            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                status = os.fstat(descriptor)
+                regular = stat.S_ISREG(status.st_mode)
+                text = os.read(descriptor, 4096) if regular else b""
+            finally:
+                os.close(descriptor)
         except FileNotFoundError:
             raise IdentityFileError(
                 name, "there is no such file", "check the path, or make a new identity with load_or_create()"
@@ -148,28 +157,25 @@ class Identity:
             raise IdentityFileError(
                 name, problem.strerror or str(problem), "run as the file's owner, or correct the path"
             ) from None
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise IdentityFileError(name, "it is not a regular file", "name a file")
-            if status.st_mode & 0o077:
-                raise IdentityFileError(
-                    name,
-                    f"its mode is {stat.S_IMODE(status.st_mode):04o}, so that others than its owner may have the key",
-                    f"if you trust that nobody read it: chmod 600 {name}; otherwise use a new identity",
-                )
-            text = file.read(4096)
-        lines = text.split(b"\n")
+        if not regular:
+            raise IdentityFileError(name, "it is not a regular file", "name a file")
+        if status.st_mode & 0o077:
+            raise IdentityFileError(
+                name,
+                f"its mode is {stat.S_IMODE(status.st_mode):04o}, so that others than its owner may have the key",
+                f"if you trust that nobody read it: chmod 600 {name}; otherwise use a new identity",
+            )
         try:
-            if len(lines) != 3 or lines[0].decode() != _FILE_HEADER or lines[2] or len(lines[1]) != 64:
-                raise ValueError("not the expected three lines")
-            return cls(bytes.fromhex(lines[1].decode()))
-        except ValueError:
+            identity = cls(bytes.fromhex(text.decode("ascii").split("\n")[1]))
+            if identity._file_text() != text:
+                raise ValueError("not what save() wrote")
+        except (ValueError, IndexError):
             raise IdentityFileError(
                 name,
                 "its contents are no swarmp2p key (damaged, or another kind of file)",
                 "restore it from a backup, or move it away to get a new identity, which is a new peer to all others",
             ) from None
+        return identity
 
     @classmethod
     def load_or_create(cls, path: str | os.PathLike[str]) -> Identity:
@@ -202,13 +208,22 @@ class Identity:
                 str(target), problem.strerror or str(problem), "choose a folder that you may write to"
             ) from None
         try:
-            with os.fdopen(descriptor, "w") as file:  # mkstemp made it 0600
-                file.write(f"{_FILE_HEADER}\n{bytes(self._signing_key).hex()}\n")
+            with os.fdopen(descriptor, "wb") as file:  # mkstemp made it 0600
+                file.write(self._file_text())
                 file.flush()
                 os.fsync(descriptor)
             os.link(temporary, target)  # unlike rename, link never replaces what is there
+        except FileExistsError:
+            raise
+        except OSError as problem:
+            raise IdentityFileError(
+                str(target), problem.strerror or str(problem), "choose a folder on another file system"
+            ) from None
         finally:
             os.unlink(temporary)
+
+    def _file_text(self) -> bytes:
+        return f"{_FILE_HEADER}\n{bytes(self._signing_key).hex()}\n{self.peer_id}\n".encode()
 
     @property
     def seed(self) -> bytes:
@@ -248,4 +263,6 @@ class Identity:
         return f"Identity({self.peer_id})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError("an Identity holds a private key and is not pickled; pass the path of its file instead")
+        raise TypeError(
+            "an Identity holds a private key and is not pickled; pass the path of its file instead"
+        )
