@@ -45,8 +45,9 @@ Outputs come in pairs: ClosePath exactly once after each OpenPath, StopWorker af
 LeaseEnded after each LeaseGranted, on each side. A request ends in exactly one of LeaseRefusal (never granted
 on this side) or LeaseEnded. A path or a worker that reports after that is not listened to any more.
 
-Commands that do not fit a lease's state, or name no lease, change nothing. Due times are looked after before
-each event, so nothing outlives its time because a Tick was late.
+Commands that do not fit a lease's state, or name no lease, change nothing. Terms that are over are ended before
+any event is looked at, so nothing outlives its time because a Tick was late; silence is judged after it, so
+that an answer which waited for a busy process still counts.
 """
 
 from __future__ import annotations
@@ -113,10 +114,13 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
 
     def handle(self, event: NetworkEvent | LeaseCommand, now: float) -> Sequence[NetworkOutput | LeaseOutput]:
         out: Outputs = []
-        if self._deadline <= now:
+        late = self._deadline <= now
+        if late:
             out += self._given.tick(now)
-            out += self._taken.tick(now)
+            out += self._taken.expire(now)
         out += self._take(event, now)
+        if late:
+            out += self._taken.tick(now)
         self._deadline = min(self._given.deadline(), self._taken.deadline())
         return out
 

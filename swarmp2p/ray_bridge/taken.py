@@ -209,16 +209,22 @@ class Taken:
             out.append(self._send(taken, now))
         return out
 
-    def tick(self, now: float) -> Outputs:
-        """Send what is due, and end what is over."""
+    def expire(self, now: float) -> Outputs:
+        """End what no answer can save any more."""
         out: Outputs = []
-        for taken in [taken for taken in self._leases.values() if self._due(taken) <= now]:
+        for taken in list(self._leases.values()):
             if taken.expires <= now:
                 out += self._end(taken, "it expired: no renewal was answered in time")
-            elif self._silence_counts(taken) and taken.silent_by <= now:
-                out += self._end(taken, f"the lender did not answer for {now - taken.heard:.1f} s")
             elif taken.start_by <= now:
                 out += self._end(taken, f"its worker did not start within {self._config.start_timeout_s:g} s")
+        return out
+
+    def tick(self, now: float) -> Outputs:
+        """Send what is due, and end what is over."""
+        out = self.expire(now)
+        for taken in [taken for taken in self._leases.values() if self._due(taken) <= now]:
+            if self._silence_counts(taken) and taken.silent_by <= now:
+                out += self._end(taken, f"the lender did not answer for {now - taken.heard:.1f} s")
             else:
                 out.append(self._send(taken, now))
         return out
@@ -262,9 +268,11 @@ class Taken:
             )
         except NotAuthentic as problem:
             return self._end(taken, str(problem))
-        taken.state, taken.node_ip, taken.secret = TakenState.STARTING, terms.node_ip, None
         # The lender counts from later than this, so its end is never before ours.
         taken.expires = taken.first_sent + terms.lease_s
+        if taken.expires <= now:
+            return self._end(taken, "its grant came when the term was over already; try again")
+        taken.state, taken.node_ip, taken.secret = TakenState.STARTING, terms.node_ip, None
         taken.start_by = now + config.start_timeout_s + config.step_timeout_s
         taken.message = None
         self._heard(taken, now)
