@@ -1,0 +1,12 @@
+"""The Kademlia DHT: one pure engine (kademlia.py) and the pieces that it is made of.
+
+keys        256-bit ids, XOR distance, keys of services
+routing     the table of known peers
+lookup      one iterative search, as a state machine
+messages    what peers say to each other; wire.py and record_wire.py are its bytes
+records     signed service records; provider_store and value_store keep what others asked us to keep
+server      answers requests
+queries     what becomes of the application's commands
+publisher   what this peer provides and announces
+kademlia    the engine: events in, outputs out
+"""

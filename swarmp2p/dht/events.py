@@ -17,7 +17,8 @@ from .records import ServiceRecord
 
 @dataclass(frozen=True, slots=True)
 class SetAddresses:
-    """Where this peer can be dialled; provider messages and records carry it. Replaces what was said before."""
+    """Where this peer can be dialled; provider messages and records carry it. Replaces what was said
+    before."""
 
     addresses: tuple[Address, ...]
 
@@ -26,11 +27,20 @@ class SetAddresses:
 class Join:
     """Enter the network through these peers: connect, look up one's own key, refresh the buckets.
 
-    QueryDone.closest is empty when none of them answered. An empty `peers` starts a network of one's own.
+    QueryDone comes as soon as the own key was looked up, and the buckets follow in the background; its
+    `closest` is empty when nobody answered. The peers are remembered and asked again with each refresh, so
+    that two groups which began with the same ones merge. An empty `peers` starts a network of one's own.
     """
 
     query: int
     peers: tuple[PeerInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Look up one's own key and a random key of each bucket now, as happens by itself every ten minutes."""
+
+    query: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +146,7 @@ class Cancel:
 DhtCommand = (
     SetAddresses
     | Join
+    | Refresh
     | FindClosest
     | FindPeer
     | Provide

@@ -1,0 +1,94 @@
+"""The settings of the DHT engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .validators import Validator
+
+
+@dataclass(frozen=True, slots=True)
+class DhtConfig:
+    """Settings of one DHT engine. Times are in seconds, bounds are counts.
+
+    server: whether to answer others. A client (a peer that nobody can dial) only asks.
+    k: peers that hold each record, and the size of a bucket (kad-dht spec: 20).
+    alpha: requests in flight for one lookup (kad-dht spec: 10).
+    find_window: of those, how many a find starts with once it is among peers that should hold the record; one
+        more for each answer. A guess between cost and latency: one of three such peers nearly always has it.
+    max_asked: requests that one lookup may send; whatever peers make up, it ends. 8 k.
+
+    first_timeout_s: silence after which a peer no longer holds a lookup up, before anything is known of round
+        trips (RFC 6298 §2.1 begins with 1 s). Learnt per peer afterwards, between min_ and max_timeout_s.
+    dial_factor: how much longer a peer may take that must be dialled first: TCP, Noise and Yamux take four
+        round trips.
+    request_timeout_s: after this a request counts as failed (go and rust: 10 s). A late answer counts until
+        then.
+    query_timeout_s: after this a query ends with what it has.
+
+    provider_ttl_s, provide_interval_s: how long provider records live, how often our own are stored again
+        (kad-dht spec: 48 h, 22 h).
+    record_ttl_s, announce_interval_s: the same for signed service records, which say that a service runs now:
+        a crashed provider's record is gone after an hour, and two lost renewals do no harm.
+    value_ttl_s: how long values live (go: 48 h).
+    clock_error_s: how far the clocks of peers may be apart.
+
+    refresh_interval_s: how often the own id and a random key of each bucket are looked up (kad-dht spec: 10
+        min).
+    retry_s: the same while no peer is known.
+    recheck_s: how soon a peer that failed is asked again; after max_failures in a row it leaves the table.
+    banish_s: for how long such a peer is not taken back, doubled each time up to an hour.
+    peers_per_group: peers of one /24 (IPv4) or /48 (IPv6) in a bucket, public addresses only (go: 2).
+
+    max_provider_keys, max_providers_per_key, max_providers: bounds of the provider store (provider_store.py).
+    max_values, max_value_bytes: bounds of the value store (value_store.py). A value and 20 peers fit into the
+        16 KiB that every implementation takes.
+    reply_providers: providers in one answer, a random sample of them when there are more.
+    max_connected: peers whose connection is remembered; the oldest is forgotten beyond.
+    max_probes: new peers that are being asked whether they serve the DHT; further ones are not asked.
+    max_found: results of one query; further ones are dropped.
+    max_record_requests: providers that one query asks for their own record.
+    max_queries: queries at a time; a further one ends at once, having asked nobody.
+    validators: for values, by namespace: "pk" for keys "/pk/...". Keys of other namespaces take any value.
+    """
+
+    server: bool = True
+    k: int = 20
+    alpha: int = 10
+    find_window: int = 3
+    max_asked: int = 160
+
+    first_timeout_s: float = 1.0
+    min_timeout_s: float = 0.25
+    max_timeout_s: float = 5.0
+    dial_factor: float = 4.0
+    request_timeout_s: float = 10.0
+    query_timeout_s: float = 60.0
+
+    provider_ttl_s: float = 48 * 3600.0
+    provide_interval_s: float = 22 * 3600.0
+    record_ttl_s: float = 3600.0
+    announce_interval_s: float = 1200.0
+    value_ttl_s: float = 48 * 3600.0
+    clock_error_s: float = 30.0
+
+    refresh_interval_s: float = 600.0
+    retry_s: float = 15.0
+    recheck_s: float = 15.0
+    max_failures: int = 2
+    banish_s: float = 60.0
+    peers_per_group: int = 2
+
+    max_provider_keys: int = 8_192
+    max_providers_per_key: int = 512
+    max_providers: int = 32_768
+    max_values: int = 2_048
+    max_value_bytes: int = 8_192
+    reply_providers: int = 20
+    max_connected: int = 4_096
+    max_probes: int = 64
+    max_found: int = 4_096
+    max_record_requests: int = 32
+    max_queries: int = 1_024
+    validators: Mapping[str, Validator] = field(default_factory=dict[str, Validator])

@@ -1,0 +1,321 @@
+"""The DHT engine: events and commands in, messages and results out.
+
+    command ----> Query ----> Lookup                 whom to ask next (queries.py, lookup.py)
+                    |   ^
+                Request |                            each with its own time-out (traffic.py, requests.py)
+                    v   |
+    Received ----> Reply ----> RoutingTable          who answered belongs in it (routing.py)
+    Received ----> Request --> Server --> Reply      from stores and table, all bounded (server.py)
+    Tick -------> what is due: silent requests, queries out of time, renewals, the refresh
+
+This file only passes facts between those objects, and decides what is done when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from random import Random
+from typing import Final, assert_never
+
+from ..engine import (
+    Engine,
+    NetworkEvent,
+    NetworkOutput,
+    PeerDown,
+    PeerInfo,
+    PeerUp,
+    Received,
+    Reply,
+    Request,
+    Send,
+    Tick,
+)
+from ..identity import PeerId
+from ..signed import Sign, Verify
+from . import events
+from .config import DhtConfig as DhtConfig
+from .contacts import Contacts
+from .events import DhtCommand, DhtOutput, QueryDone
+from .keys import key_id, multihash_key, peer_key, service_key
+from .messages import GetRecord
+from .provider_store import ProviderStore
+from .publisher import Publication, Publisher
+from .queries import (
+    ClosestQuery,
+    PeerQuery,
+    ProvideQuery,
+    ProvidersQuery,
+    PutQuery,
+    Query,
+    ValueQuery,
+    add_provider,
+)
+from .records import RecordReader
+from .refresh import Refresh
+from .requests import Pending
+from .routing import RoutingTable
+from .server import Server
+from .service_query import ServiceQuery
+from .timers import Timers
+from .traffic import Recheck, Traffic
+from .validators import Validators
+from .value_store import ValueStore
+
+_MAX_BOOTSTRAP: Final = 32
+_SPREAD: Final = 0.1  # of intervals, so that peers started together do not stay in step
+
+
+class _Job(Enum):
+    """What is done again and again."""
+
+    UPKEEP = "refresh the table, drop what has expired"
+
+
+class Kademlia(Engine[DhtCommand, DhtOutput]):
+    """The DHT of one peer.
+
+    peer: its id. sign, verify: as in signed.py. rng: for refreshes, samples and the spread of intervals.
+
+    table: the routing table, for looking at.
+    """
+
+    def __init__(
+        self, peer: PeerId, sign: Sign, verify: Verify, rng: Random, config: DhtConfig | None = None
+    ) -> None:
+        self.peer = peer
+        self.config = config = config or DhtConfig()
+        own = peer_key(peer)
+        self.table = RoutingTable(
+            own,
+            k=config.k,
+            per_group=config.peers_per_group,
+            max_failures=config.max_failures,
+            banish_s=config.banish_s,
+        )
+        self._rng = rng
+        self._timers = Timers[object]()
+        self._contacts = Contacts(config.max_connected)
+        self._traffic = Traffic(peer, self.table, self._contacts, self._timers, config)
+        self._validators = Validators(config.validators, config.max_value_bytes)
+        self._providers = ProviderStore(
+            own,
+            ttl_s=config.provider_ttl_s,
+            clock_error_s=config.clock_error_s,
+            max_keys=config.max_provider_keys,
+            max_per_key=config.max_providers_per_key,
+            max_records=config.max_providers,
+        )
+        self._values = ValueStore(
+            own, self._validators, ttl_s=config.value_ttl_s, max_values=config.max_values
+        )
+        self._publisher = Publisher(peer, sign, config.record_ttl_s)
+        self._reader = RecordReader(verify)
+        self._server = Server(
+            peer,
+            self.table,
+            self._contacts,
+            self._providers,
+            self._values,
+            self._publisher,
+            rng,
+            k=config.k,
+            max_providers=config.reply_providers,
+        )
+        self._upkeep_timer = 0
+
+    def deadline(self) -> float:
+        return self._timers.deadline()
+
+    def handle(self, event: NetworkEvent | DhtCommand, now: float) -> Sequence[NetworkOutput | DhtOutput]:
+        out: list[NetworkOutput | DhtOutput] = []
+        traffic = self._traffic
+        traffic.out = out
+        if not self._upkeep_timer and not isinstance(event, Tick):
+            self._schedule_upkeep(now)
+        match event:
+            case Received(sender, message):
+                if isinstance(message, Reply):
+                    traffic.reply(sender, message, now)
+                elif isinstance(message, Request) and (self.config.server or isinstance(message, GetRecord)):
+                    reply = self._server.answer(sender, message, now)
+                    if reply is not None:
+                        out.append(Send(sender, reply))
+            case PeerUp(peer, addresses):
+                traffic.up(peer, addresses, now)
+            case PeerDown(peer):
+                traffic.down(peer, now)
+            case Tick():
+                for item in self._timers.due(now):
+                    self._due(item, now)
+            case _:
+                self._command(event, now)
+        return out
+
+    # Commands -----------------------------------------------------------------------------------------------
+
+    def _command(self, command: DhtCommand, now: float) -> None:
+        traffic = self._traffic
+        match command:
+            case events.SetAddresses(addresses):
+                self._publisher.addresses = addresses
+            case events.Join(query, peers):
+                traffic.bootstrap = tuple(info for info in peers if info.peer != self.peer)[:_MAX_BOOTSTRAP]
+                self._refresh(now, before=now, join=query)
+            case events.Refresh(query):
+                self._refresh(now, before=now, report=query)
+            case events.FindClosest(query, key):
+                traffic.run(ClosestQuery(query, traffic.lookup(key_id(key)), key), now)
+            case events.FindPeer(query, peer):
+                traffic.run(PeerQuery(query, traffic.lookup(peer_key(peer)), peer, self._known(peer)), now)
+            case events.Provide(query, key):
+                self._publish(self._publisher.provide(multihash_key(key)), query, now)
+            case events.StopProviding(key):
+                self._stop_providing(multihash_key(key))
+            case events.FindProviders(query, key, limit):
+                self._find_providers(query, multihash_key(key), limit, now)
+            case events.PutValue(query, key, value):
+                self._put(query, key, value, now)
+            case events.GetValue(query, key):
+                held = self._values.get(key, now)
+                local = None if held is None else held.value
+                traffic.run(ValueQuery(query, traffic.lookup(key_id(key)), key, self._validators, local), now)
+            case events.Announce(query, service, attributes):
+                self._publish(self._publisher.announce(service, dict(attributes), now), query, now)
+            case events.Withdraw(query, service):
+                self._withdraw(query, service, now)
+            case events.FindService():
+                self._find_service(command, now)
+            case events.Cancel(query):
+                traffic.cancel(query)
+            case _:
+                assert_never(command)
+
+    def _find_providers(self, number: int, key: bytes, limit: int, now: float) -> None:
+        local = self._server.providers_of(key, now)
+        lookup = self._traffic.find(key)
+        self._traffic.run(ProvidersQuery(number, lookup, key, limit, self.config.max_found, local), now)
+
+    def _find_service(self, command: events.FindService, now: float) -> None:
+        key = service_key(command.service)
+        query = ServiceQuery(
+            command.query,
+            self._traffic.find(key),
+            key,
+            command.service,
+            dict(command.where),
+            command.limit,
+            self._server.providers_of(key, now),
+            self._reader,
+            own=self.peer,
+            clock_error_s=self.config.clock_error_s,
+            max_found=self.config.max_found,
+            max_asked_self=self.config.max_record_requests,
+        )
+        self._traffic.run(query, now)
+
+    def _put(self, number: int, key: bytes, value: bytes, now: float) -> None:
+        """Store a value here too: this peer is one that holds it."""
+        if not self._values.put(key, value, now):
+            self._traffic.out.append(QueryDone(number))
+            return
+        self._traffic.run(PutQuery(number, self._traffic.lookup(key_id(key)), key, value), now)
+
+    def _known(self, peer: PeerId) -> PeerInfo | None:
+        """Where a peer can be dialled, as far as this peer knows of itself."""
+        if peer == self.peer:
+            return PeerInfo(peer, self._publisher.addresses)
+        return self._contacts.info(peer) or self.table.get(peer)
+
+    # Publishing ---------------------------------------------------------------------------------------------
+
+    def _publish(self, publication: Publication, number: int | None, now: float) -> None:
+        """Store a provider record at the nearest peers, now and again."""
+        publisher = self._publisher
+
+        def sent(query: Query, now: float) -> None:
+            if query.stored:
+                publication.sent_to(query.lookup.closest())
+            if publisher.provider(publication) is not None:
+                self._renew_later(publication, query.stored, now)
+
+        lookup = self._traffic.lookup(key_id(publication.key))
+        query = ProvideQuery(number, lookup, publication.key, lambda: publisher.provider(publication))
+        query.then = sent
+        self._renew_later(publication, self.config.k, now)
+        self._traffic.run(query, now)
+
+    def _renew_later(self, publication: Publication, stored: int, now: float) -> None:
+        """Set the time of the next renewal: soon when nobody could take the record, after the next refresh
+        when there were too few peers, because more may have come by then."""
+        config = self.config
+        interval = config.provide_interval_s if publication.service is None else config.announce_interval_s
+        if not stored:
+            interval = min(interval, config.retry_s)
+        elif stored < config.k:
+            interval = min(interval, config.refresh_interval_s)
+        self._timers.cancel(publication.timer)
+        publication.timer = self._timers.add(now + self._spread(interval), publication)
+
+    def _stop_providing(self, key: bytes) -> None:
+        publication = self._publisher.get(key)
+        if publication is not None and publication.service is None:
+            self._timers.cancel(publication.timer)
+            self._publisher.forget(publication)
+
+    def _withdraw(self, number: int, service: str, now: float) -> None:
+        """Tell those that hold the record. An announcement still under way then sends nothing."""
+        traffic = self._traffic
+        publication = self._publisher.get(service_key(service))
+        if publication is None or publication.service is None:
+            traffic.out.append(QueryDone(number))
+            return
+        self._timers.cancel(publication.timer)
+        withdrawal = self._publisher.withdrawal(publication, now)
+        self._publisher.forget(publication)
+        make = add_provider(publication.key, withdrawal)
+        for info in publication.holders.values():
+            traffic.tell(info, make(traffic.next_id()), now)
+        traffic.out.append(QueryDone(number, stored=len(publication.holders)))
+
+    # What is due --------------------------------------------------------------------------------------------
+
+    def _due(self, item: object, now: float) -> None:
+        match item:
+            case Pending() | Query() | Recheck():
+                self._traffic.due(item, now)
+            case Publication():
+                self._publisher.renew(item, now)
+                self._publish(item, None, now)
+            case _Job.UPKEEP:
+                self._providers.sweep(now)
+                self._values.sweep(now)
+                self._refresh(now, before=now - self.config.refresh_interval_s / 2)
+            case _:
+                raise AssertionError(f"no timer was set for {item!r}")
+
+    def _refresh(self, now: float, before: float, join: int | None = None, report: int | None = None) -> None:
+        """Look up the own id and the buckets not looked up since `before`; the next upkeep is an interval
+        later.
+
+        join: the query that the first lookup is for. report: the query that all of it is for.
+        """
+        traffic = self._traffic
+
+        def done(asked: int, failed: int) -> None:
+            if report is not None:
+                closest = tuple(self.table.closest(peer_key(self.peer), self.config.k))
+                traffic.out.append(QueryDone(report, closest, asked=asked, failed=failed))
+
+        self._schedule_upkeep(now)
+        refresh = Refresh(self.peer, self.table, self._rng, self.config.k, traffic.lookup, traffic.run, done)
+        refresh.start(join, traffic.bootstrap, before, now)
+
+    def _schedule_upkeep(self, now: float) -> None:
+        self._timers.cancel(self._upkeep_timer)
+        alone = not len(self.table) and self._traffic.bootstrap
+        interval = self.config.retry_s if alone else self.config.refresh_interval_s
+        self._upkeep_timer = self._timers.add(now + self._spread(interval), _Job.UPKEEP)
+
+    def _spread(self, interval_s: float) -> float:
+        return interval_s * self._rng.uniform(1.0 - _SPREAD, 1.0 + _SPREAD)

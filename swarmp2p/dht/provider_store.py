@@ -1,0 +1,153 @@
+"""Who provides what: the provider records that other peers gave us to keep.
+
+One record for each key and provider, the newest; it lives until its time is over (`ttl_s`, or the expiry of
+the service record that came with it, if that is sooner) or until it is withdrawn. The sender of a record is
+its provider, authenticated by the connection, so nothing is verified here: whoever uses a service record
+checks it.
+
+Bounds. Renewing a record that is held is never refused. When there are too many providers of one key, the one
+renewed longest ago makes room, so that a hot key shows those that came last. When there are too many keys, or
+too many records in all, the farthest key from the own id makes room: its longest unrenewed provider, or all
+of it. A new key that would be the farthest itself is refused.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from ..errors import BadMessage
+from ..identity import PeerId
+from .messages import Provider
+from .nearest import NearestKeys
+from .records import RecordClaim, read_claim
+
+
+class _Held:
+    __slots__ = ("expires", "hidden", "provider", "sequence")
+
+    def __init__(self, provider: Provider, expires: float, sequence: int, hidden: bool) -> None:
+        self.provider, self.expires, self.sequence, self.hidden = provider, expires, sequence, hidden
+
+
+class ProviderStore:
+    """Provider records by key.
+
+    own: the own id. ttl_s: life of a record after its last renewal. clock_error_s: by how much a service
+    record may seem expired. max_keys, max_per_key, max_records: see the module's docstring.
+    """
+
+    def __init__(
+        self,
+        own: int,
+        *,
+        ttl_s: float,
+        clock_error_s: float,
+        max_keys: int,
+        max_per_key: int,
+        max_records: int,
+    ) -> None:
+        self._ttl_s, self._clock_error_s = ttl_s, clock_error_s
+        self._max_keys, self._max_per_key, self._max_records = max_keys, max_per_key, max_records
+        # Each key's providers in order of their last renewal.
+        self._providers: dict[bytes, dict[PeerId, _Held]] = {}
+        self._nearest = NearestKeys(own)
+        self._records = 0
+
+    def __len__(self) -> int:
+        """Records held, expired ones included until `sweep`."""
+        return self._records
+
+    def add(self, key: bytes, provider: Provider, now: float) -> bool:
+        """Keep or renew a record. Returns whether it is held now; an outdated one is not, nor one without
+        address."""
+        if not provider.addresses:
+            return False
+        claim = _claim(provider)
+        held = self._providers.get(key, {}).get(provider.peer)
+        if claim is not None and held is not None and claim.sequence < held.sequence:
+            return False  # overtaken on its way
+        if claim is not None and claim.withdrawn:
+            return self._withdraw(key, provider, claim, held, now)
+        expires, sequence = now + self._ttl_s, 0
+        if claim is not None and claim.is_valid(now, self._clock_error_s):
+            expires, sequence = min(expires, claim.expires + self._clock_error_s), claim.sequence
+        elif held is not None and not held.hidden and now <= held.expires:
+            # Renewed without a service record, by a plain Provide of the same key: the one held stays.
+            provider, sequence = (
+                Provider(provider.peer, provider.addresses, held.provider.record),
+                held.sequence,
+            )
+        elif provider.record:
+            provider = Provider(provider.peer, provider.addresses)
+        return self._keep(key, _Held(provider, expires, sequence, hidden=False))
+
+    def get(self, key: bytes, now: float, limit: int, rng: Random) -> list[Provider]:
+        """Providers of a key, oldest renewal first; a random sample when there are more than `limit`."""
+        found = [
+            held.provider
+            for held in self._providers.get(key, {}).values()
+            if now <= held.expires and not held.hidden
+        ]
+        return found if len(found) <= limit else rng.sample(found, limit)
+
+    def sweep(self, now: float) -> None:
+        """Drop what has expired. O(n): for once in a while."""
+        for key in list(self._providers):
+            for peer, held in list(self._providers[key].items()):
+                if held.expires < now:
+                    self._drop(key, peer)
+
+    def _withdraw(
+        self, key: bytes, provider: Provider, claim: RecordClaim, held: _Held | None, now: float
+    ) -> bool:
+        """Hide a record; it is kept, unseen, until it would have expired, so that an older one arriving late
+        does not bring it back."""
+        if held is None or held.expires < now:
+            return False
+        return self._keep(key, _Held(provider, held.expires, claim.sequence, hidden=True))
+
+    def _keep(self, key: bytes, record: _Held) -> bool:
+        peer = record.provider.peer
+        providers = self._providers.get(key)
+        if providers is not None and providers.pop(peer, None) is not None:
+            providers[peer] = record  # now the last one renewed
+            return True
+        if providers is not None and len(providers) >= self._max_per_key:
+            self._drop(key, next(iter(providers)))
+        elif providers is None and len(self._providers) >= self._max_keys:
+            if self._nearest.is_farther(key):
+                return False
+            self._drop_key(self._nearest.farthest())
+        while self._records >= self._max_records:
+            if self._nearest.is_farther(key):
+                return False
+            farthest = self._nearest.farthest()
+            self._drop(farthest, next(iter(self._providers[farthest])))
+        providers = self._providers.get(key)
+        if providers is None:
+            providers = self._providers[key] = {}
+            self._nearest.add(key)
+        providers[peer] = record
+        self._records += 1
+        return True
+
+    def _drop(self, key: bytes, peer: PeerId) -> None:
+        providers = self._providers[key]
+        del providers[peer]
+        self._records -= 1
+        if not providers:
+            del self._providers[key]
+            self._nearest.remove(key)
+
+    def _drop_key(self, key: bytes) -> None:
+        for peer in list(self._providers[key]):
+            self._drop(key, peer)
+
+
+def _claim(provider: Provider) -> RecordClaim | None:
+    if not provider.record:
+        return None
+    try:
+        return read_claim(provider.record)
+    except BadMessage:
+        return None

@@ -1,0 +1,118 @@
+"""What this peer provides and announces: the records of it, and when they are due again.
+
+    Provide ---> Publication without service --- StopProviding --> forgotten; what others hold expires
+    Announce --> Publication with service ------ Withdraw -------> a withdrawal for those that hold it
+
+Sequence numbers are milliseconds of the clock, and always above the last one: they grow over restarts too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..engine import Address, PeerInfo
+from ..identity import PeerId
+from ..signed import Sign
+from .keys import service_key
+from .messages import Provider
+from .records import Attribute, ServiceRecord, make_record
+
+_MAX_HOLDERS = 64  # three times k, so that those of earlier renewals get a withdrawal too
+
+
+class Publication:
+    """A key that this peer is a provider of.
+
+    service: its name, or None for a plain key. timer: that of the next renewal. holders: the last 64 peers
+    that the record was sent to.
+    """
+
+    __slots__ = ("attributes", "holders", "key", "record", "service", "timer")
+
+    def __init__(self, key: bytes, service: str | None, attributes: Mapping[str, Attribute]) -> None:
+        self.key, self.service, self.attributes = key, service, attributes
+        self.record: ServiceRecord | None = None
+        self.holders: dict[PeerId, PeerInfo] = {}
+        self.timer = 0
+
+    def sent_to(self, holders: Iterable[PeerInfo]) -> None:
+        """The record went out to these peers."""
+        for info in holders:
+            self.holders.pop(info.peer, None)
+            self.holders[info.peer] = info
+        while len(self.holders) > _MAX_HOLDERS:
+            del self.holders[next(iter(self.holders))]
+
+
+class Publisher:
+    """The publications of this peer, by key. Only the application adds to them.
+
+    addresses: where this peer can be dialled; without any, it can provide nothing to others.
+    """
+
+    def __init__(self, peer: PeerId, sign: Sign, record_ttl_s: float) -> None:
+        self._peer, self._sign, self._record_ttl_s = peer, sign, record_ttl_s
+        self._publications: dict[bytes, Publication] = {}
+        self._sequence = 0
+        self.addresses: tuple[Address, ...] = ()
+
+    def get(self, key: bytes) -> Publication | None:
+        """What is published under a key."""
+        return self._publications.get(key)
+
+    def provide(self, key: bytes) -> Publication:
+        """Become a provider of a key. A service that is announced under it stays."""
+        publication = self._publications.get(key)
+        if publication is None:
+            publication = self._publications[key] = Publication(key, None, {})
+        return publication
+
+    def announce(self, service: str, attributes: Mapping[str, Attribute], now: float) -> Publication:
+        """Become a provider of a service, or change its attributes."""
+        key = service_key(service)
+        publication = self._publications.get(key)
+        if publication is None:
+            publication = self._publications[key] = Publication(key, service, attributes)
+        publication.service, publication.attributes = service, attributes
+        self.renew(publication, now)
+        return publication
+
+    def renew(self, publication: Publication, now: float) -> None:
+        """Sign a service record anew, to expire later; a plain key needs nothing."""
+        if publication.service is not None:
+            publication.record = self._record(publication, now, now + self._record_ttl_s)
+
+    def forget(self, publication: Publication) -> None:
+        """Stop providing."""
+        self._publications.pop(publication.key, None)
+
+    def withdrawal(self, publication: Publication, now: float) -> Provider:
+        """The record that takes a service's earlier ones back."""
+        return Provider(self._peer, self.addresses, self._record(publication, now, 0.0).envelope)
+
+    def provider(self, publication: Publication) -> Provider | None:
+        """This peer as the provider of a publication; None when it is one no longer."""
+        if self._publications.get(publication.key) is not publication:
+            return None
+        return Provider(
+            self._peer, self.addresses, publication.record.envelope if publication.record else b""
+        )
+
+    def provider_of(self, key: bytes) -> Provider | None:
+        """This peer as a provider of a key; None when it is none, or can be dialled nowhere."""
+        publication = self._publications.get(key)
+        return None if publication is None or not self.addresses else self.provider(publication)
+
+    def envelope_of(self, service: str) -> bytes:
+        """The signed record of a service, empty when it is not announced."""
+        publication = self._publications.get(service_key(service))
+        return (
+            publication.record.envelope if publication is not None and publication.record is not None else b""
+        )
+
+    def _record(self, publication: Publication, now: float, expires: float) -> ServiceRecord:
+        assert publication.service is not None
+        self._sequence = max(self._sequence + 1, int(now * 1000))
+        return make_record(
+            self._peer, publication.service, publication.attributes, self._sequence, expires, self._sign
+        )

@@ -1,0 +1,308 @@
+"""The routing table: k-buckets of peers that have answered (Kademlia §2.2, §2.4, §4.1).
+
+Bucket i holds peers that share exactly i leading bits with the own id: k peers for each length of shared
+prefix (kad-dht spec, "Kademlia routing table"). In each bucket:
+
+    live      at most k peers, least recently seen first. A full bucket takes no newcomer: peers that have
+              been there for long are the likeliest to stay (§2.2).
+    suspects  live peers whose last request failed. They keep their place, but are handed out to nobody and
+              are asked only when there are too few others; asked again soon, they return or leave.
+    spares    the replacement cache: at most k peers that would fit, most recently seen last.
+
+                seen                 seen, when full
+    unknown ------------> live      unknown ------------> spare --- a place becomes free ---> live
+    live <--- seen --- suspect <--- failed --- live
+    suspect --- failed again, while others answered ---> gone, and banished for a while
+
+A failure counts only when some other peer answered since the last one: when the own line is down, everybody
+seems dead, and the table is what the way back depends on.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..engine import Address, PeerInfo
+from ..identity import PeerId
+from .diversity import address_groups
+from .keys import ID_BITS, bucket_index, peer_key
+
+_MAX_BANISH_S = 3600.0
+_MAX_BANISHED = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class TableEntry:
+    """One peer of a table, as shown to the application.
+
+    bucket: leading bits that its id shares with the own. added, seen: seconds as `now`; seen is its last
+    answer. failures: requests failed since.
+    """
+
+    peer: PeerId
+    addresses: tuple[Address, ...]
+    bucket: int
+    added: float
+    seen: float
+    failures: int
+
+
+class _Entry:
+    __slots__ = ("added", "failed_at", "failures", "groups", "info", "seen")
+
+    def __init__(self, info: PeerInfo, groups: tuple[bytes, ...], now: float) -> None:
+        self.info, self.groups = info, groups
+        self.added = self.seen = now
+        self.failures = 0
+        self.failed_at = 0.0
+
+
+class _Bucket:
+    __slots__ = ("live", "looked_up", "spares", "suspects")
+
+    def __init__(self) -> None:
+        # By the peer's id. A dict's order is that of insertion: least recently seen first.
+        self.live: dict[int, _Entry] = {}
+        self.suspects: dict[int, _Entry] = {}
+        self.spares: dict[int, _Entry] = {}
+        self.looked_up = 0.0
+
+    def members(self) -> Iterator[_Entry]:
+        yield from self.live.values()
+        yield from self.suspects.values()
+
+
+class RoutingTable:
+    """Peers that serve the DHT, by distance from the own id. Every one of them has an address.
+
+    own: the own id. k: size of a bucket. per_group: peers of one public subnet in a bucket (diversity.py).
+    max_failures: failed requests in a row after which a peer is gone. banish_s: for how long it is not taken
+    back; doubles each time up to an hour; the last 1,024 are remembered.
+    """
+
+    def __init__(
+        self, own: int, *, k: int = 20, per_group: int = 2, max_failures: int = 2, banish_s: float = 60.0
+    ) -> None:
+        self._own, self._k = own, k
+        self._per_group, self._max_failures, self._banish_s = per_group, max_failures, banish_s
+        self._buckets: dict[int, _Bucket] = {}
+        self._used: list[int] = []  # indices of _buckets, ascending
+        self._banished: dict[PeerId, tuple[float, float]] = {}  # peer: (until, how long)
+        self._answered = 0.0  # when any peer was last seen
+        self._size = 0
+        self._radius: int | None = None
+
+    # Changing it --------------------------------------------------------------------------------------------
+
+    def seen(self, peer: PeerId, now: float) -> bool:
+        """A peer answered. Returns whether it is in the table; `add` it otherwise."""
+        self._answered = now
+        key = peer_key(peer)
+        bucket = self._buckets.get(ID_BITS - (self._own ^ key).bit_length())
+        if bucket is None:
+            return False
+        entry = bucket.live.pop(key, None)
+        if entry is None:
+            entry = bucket.suspects.pop(key, None)
+            if entry is None:
+                return False
+            self._radius = None
+        entry.seen, entry.failures = now, 0
+        bucket.live[key] = entry
+        return True
+
+    def add(self, info: PeerInfo, now: float) -> PeerInfo | None:
+        """Take in a peer that answered and is not in the table: as a live one, or as a spare when its bucket
+        is full. One without an address, or the third of its subnet, is left out.
+
+        Returns the peer of a full bucket that has not been heard of for longest: asking it tells whether it
+        should make room.
+        """
+        key = peer_key(info.peer)
+        self._banished.pop(info.peer, None)  # it answered
+        if not info.addresses or key == self._own:
+            return None
+        index = bucket_index(self._own, key)
+        bucket = self._buckets.get(index)
+        if bucket is None:
+            bucket = self._buckets[index] = _Bucket()
+            insort(self._used, index)
+        bucket.spares.pop(key, None)
+        entry = _Entry(info, address_groups(info.addresses), now)
+        if not self._is_diverse(bucket, entry.groups):
+            return None
+        if len(bucket.live) + len(bucket.suspects) < self._k:
+            bucket.live[key] = entry
+            self._size += 1
+            self._radius = None
+            return None
+        if len(bucket.spares) >= self._k:
+            del bucket.spares[next(iter(bucket.spares))]
+        bucket.spares[key] = entry
+        oldest = next(iter(bucket.live.values()), None)
+        return None if oldest is None else oldest.info
+
+    def failed(self, peer: PeerId, now: float) -> bool:
+        """A request to a peer failed. Returns whether that made it a suspect, which is worth asking again
+        soon."""
+        key = peer_key(peer)
+        bucket = self._bucket_of(key)
+        if bucket is None:
+            return False
+        bucket.spares.pop(key, None)
+        entry = bucket.live.pop(key, None)
+        if entry is None:
+            entry = bucket.suspects.get(key)
+            if entry is None:
+                return False
+            if self._answered <= entry.failed_at:
+                return False
+        self._radius = None
+        entry.failures += 1
+        entry.failed_at = now
+        if entry.failures < self._max_failures:
+            bucket.suspects[key] = entry
+            return True
+        bucket.suspects.pop(key, None)
+        self._size -= 1
+        self.banish(peer, now)
+        self._promote(bucket)
+        return False
+
+    def banish(self, peer: PeerId, now: float) -> None:
+        """Do not want a peer for a while: it failed, or does not serve the DHT. Its answer ends that at
+        once."""
+        _, last = self._banished.pop(peer, (0.0, 0.0))
+        span = min(max(2 * last, self._banish_s), _MAX_BANISH_S)
+        if len(self._banished) >= _MAX_BANISHED:
+            del self._banished[next(iter(self._banished))]
+        self._banished[peer] = (now + span, span)
+
+    def learn_addresses(self, info: PeerInfo) -> None:
+        """A peer says where it can be dialled; nothing happens when it is not in the table."""
+        entry = self._entry(info.peer)
+        if entry is not None and info.addresses and entry.info.addresses != info.addresses:
+            entry.info, entry.groups = info, address_groups(info.addresses)
+
+    def looked_up(self, target: int, now: float) -> None:
+        """A whole lookup for `target` has ended: its bucket is fresh."""
+        bucket = self._bucket_of(target)
+        if bucket is not None:
+            bucket.looked_up = now
+
+    # Asking it ----------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __contains__(self, peer: PeerId) -> bool:
+        return self._entry(peer) is not None
+
+    def get(self, peer: PeerId) -> PeerInfo | None:
+        """A peer of the table with its addresses."""
+        entry = self._entry(peer)
+        return None if entry is None else entry.info
+
+    def wants(self, info: PeerInfo, now: float) -> bool:
+        """Whether a peer, should it answer, would be added or kept as a spare: worth asking once."""
+        if not info.addresses:
+            return False
+        key = peer_key(info.peer)
+        until, _ = self._banished.get(info.peer, (0.0, 0.0))
+        if key == self._own or now < until:
+            return False
+        bucket = self._bucket_of(key)
+        if bucket is None:
+            return True
+        if key in bucket.live or key in bucket.suspects:
+            return False
+        full = len(bucket.live) + len(bucket.suspects) >= self._k
+        return not (full and len(bucket.spares) >= self._k) and self._is_diverse(
+            bucket, address_groups(info.addresses)
+        )
+
+    def closest(self, target: int, count: int, *, suspects: bool = False) -> list[PeerInfo]:
+        """The `count` nearest peers to `target`, nearest first. suspects: fill up with those when there are
+        too few.
+
+        Walks the buckets in order of their distance from the target and sorts within each: 10 µs for 20 of
+        1,000. Let d be the distance of the target from the own id. Peers of bucket i differ from the own id
+        in bit i, so their distance from the target has bit i of d flipped: where d has it set, they are
+        nearer to the target than everything in later buckets, nearest for the smallest i; where it is not,
+        they are farther, farthest for the smallest i.
+        """
+        found: list[PeerInfo] = []
+        nearness = self._own ^ target
+        buckets = self._buckets
+        for index in self._used:
+            if nearness >> (ID_BITS - 1 - index) & 1 and (live := buckets[index].live):
+                found += [live[d ^ target].info for d in sorted(map(target.__xor__, live))]
+                if len(found) >= count:
+                    return found[:count]
+        for index in reversed(self._used):
+            if not nearness >> (ID_BITS - 1 - index) & 1 and (live := buckets[index].live):
+                found += [live[d ^ target].info for d in sorted(map(target.__xor__, live))]
+                if len(found) >= count:
+                    return found[:count]
+        if suspects:
+            found += self._nearest_suspects(target, count - len(found))
+        return found
+
+    def radius(self) -> int:
+        """An estimate of the distance from any key within which its k nearest peers lie: that of our own k-th
+        nearest. Everything is near while we know fewer than k peers."""
+        if self._radius is None:
+            nearest = self.closest(self._own, self._k)
+            self._radius = peer_key(nearest[-1].peer) ^ self._own if len(nearest) >= self._k else 1 << ID_BITS
+        return self._radius
+
+    def stale_buckets(self, deepest: int, before: float) -> list[int]:
+        """Buckets 0 to `deepest` that were not looked up since `before`, including empty ones."""
+        return [
+            index
+            for index in range(min(deepest, ID_BITS - 1) + 1)
+            if (bucket := self._buckets.get(index)) is None or bucket.looked_up < before
+        ]
+
+    def snapshot(self) -> tuple[TableEntry, ...]:
+        """All peers, by bucket and then by when they were last seen."""
+        return tuple(
+            TableEntry(entry.info.peer, entry.info.addresses, index, entry.added, entry.seen, entry.failures)
+            for index in self._used
+            for entry in sorted(self._buckets[index].members(), key=lambda entry: entry.seen)
+        )
+
+    # Inside -------------------------------------------------------------------------------------------------
+
+    def _bucket_of(self, key: int) -> _Bucket | None:
+        return self._buckets.get(ID_BITS - (self._own ^ key).bit_length())
+
+    def _entry(self, peer: PeerId) -> _Entry | None:
+        key = peer_key(peer)
+        bucket = self._bucket_of(key)
+        if bucket is None:
+            return None
+        return bucket.live.get(key) or bucket.suspects.get(key)
+
+    def _promote(self, bucket: _Bucket) -> None:
+        """Give a free place to the spare that was seen last, if it still fits."""
+        while bucket.spares:
+            key, entry = bucket.spares.popitem()
+            if self._is_diverse(bucket, entry.groups):
+                bucket.live[key] = entry
+                self._size += 1
+                return
+
+    def _is_diverse(self, bucket: _Bucket, groups: tuple[bytes, ...]) -> bool:
+        """Whether a bucket has room for another peer of these subnets."""
+        return not groups or all(
+            sum(group in entry.groups for entry in bucket.members()) < self._per_group for group in groups
+        )
+
+    def _nearest_suspects(self, target: int, count: int) -> list[PeerInfo]:
+        suspects = {
+            key ^ target: entry.info for b in self._buckets.values() for key, entry in b.suspects.items()
+        }
+        return [suspects[distance] for distance in sorted(suspects)[:count]]

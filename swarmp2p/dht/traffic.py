@@ -1,0 +1,303 @@
+"""Runs queries: sends their requests, and learns from all that comes back.
+
+A peer enters the routing table only by answering. A new connection is probed with a FIND_NODE, since a
+client-mode peer may ask but does not answer; a peer of the table that fails is asked again after a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from ..engine import Address, NetworkOutput, PeerInfo, Reply, Send
+from ..identity import PeerId
+from .config import DhtConfig
+from .contacts import Contacts
+from .events import DhtOutput, QueryDone
+from .keys import key_id
+from .lookup import Lookup, LookupConfig
+from .messages import (
+    AddProvider,
+    AnsweredRequest,
+    FindNode,
+    FoundNodes,
+    FoundProviders,
+    FoundRecord,
+    FoundValue,
+)
+from .queries import Query
+from .requests import Pending, Requests
+from .round_trips import RoundTrips
+from .routing import RoutingTable
+from .timers import Timers
+
+_FOLLOW_UP_PATIENCE: Final = 4.0
+"""How many times the usual a follow-up may be silent: nobody else is asked in its place, so that it is waited
+for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recheck:
+    """A suspect is to be asked again."""
+
+    peer: PeerId
+
+
+class Traffic:
+    """The requests and queries of one peer.
+
+    timers: the engine's. What this class adds, Pending, Query and Recheck, comes back through `due`.
+
+    out: where outputs go; the engine's owner replaces it for each event. bootstrap: asked while nobody else
+    is known.
+    """
+
+    def __init__(
+        self, peer: PeerId, table: RoutingTable, contacts: Contacts, timers: Timers[object], config: DhtConfig
+    ) -> None:
+        self.out: list[NetworkOutput | DhtOutput] = []
+        self.bootstrap: tuple[PeerInfo, ...] = ()
+        self._peer, self._table, self._contacts, self._timers, self._config = (
+            peer,
+            table,
+            contacts,
+            timers,
+            config,
+        )
+        round_trips = RoundTrips(
+            config.first_timeout_s, config.min_timeout_s, config.max_timeout_s, config.dial_factor
+        )
+        self._requests = Requests(timers, round_trips, config.request_timeout_s)
+        self._queries: dict[int, Query] = {}
+        self._probes: dict[PeerId, None] = {}
+        self._all_at_once = LookupConfig(config.k, config.alpha, config.alpha, 0, config.max_asked)
+
+    # Queries ------------------------------------------------------------------------------------------------
+
+    def lookup(self, target: int, seeds: Iterable[PeerInfo] = ()) -> Lookup:
+        """A lookup for the peers nearest to a target, from the table and further seeds."""
+        return Lookup(self._peer, target, [*self._known(target), *seeds], self._all_at_once)
+
+    def find(self, key: bytes) -> Lookup:
+        """A lookup for what is stored under a key: at the nearest peers it begins with few requests."""
+        config = self._config
+        tuning = LookupConfig(
+            config.k, config.alpha, config.find_window, self._table.radius(), config.max_asked
+        )
+        target = key_id(key)
+        return Lookup(self._peer, target, self._known(target), tuning)
+
+    def run(self, query: Query, now: float) -> None:
+        """Start a query."""
+        number = query.number
+        if number is not None:
+            if len(self._queries) >= self._config.max_queries:
+                self.out.append(QueryDone(number))
+                return
+            self._queries[number] = query
+        query.timer = self._timers.add(now + self._config.query_timeout_s, query)
+        self.out += query.begin(now)
+        self._advance(query, now)
+
+    def cancel(self, number: int) -> None:
+        """Forget a query: it sends and says nothing more. What comes back still teaches the table."""
+        query = self._queries.pop(number, None)
+        if query is not None:
+            query.closed = True
+            query.lookup.stop()
+            self._timers.cancel(query.timer)
+
+    def _known(self, target: int) -> list[PeerInfo]:
+        """Where a lookup begins."""
+        k = self._config.k
+        return self._table.closest(target, k, suspects=True) or [*self._contacts.some(k), *self.bootstrap]
+
+    def _advance(self, query: Query, now: float) -> None:
+        """Let go what the lookup wants asked now."""
+        requests = self._requests
+        for info in query.lookup.next():
+            self._ask(info, query.question(requests.next_id()), query, now)
+        if query.lookup.done:
+            self._conclude(query, now)
+
+    def _conclude(self, query: Query, now: float) -> None:
+        """The lookup is done: see to the follow-ups, and end the query when they are settled."""
+        if query.closed:
+            return
+        if not query.concluded:
+            query.concluded = True
+            for info, make in query.follow_ups(now):
+                query.waiting += 1
+                query.asked += 1
+                self._ask(info, make(self._requests.next_id()), query, now, follow_up=True)
+        if query.waiting:
+            return
+        query.closed = True
+        self._timers.cancel(query.timer)
+        for info, finish in query.last_words(now):
+            self.tell(info, finish(self._requests.next_id()), now)
+        if not query.lookup.stopped:
+            self._table.looked_up(query.lookup.target, now)
+        if query.number is not None:
+            self._queries.pop(query.number, None)
+            self.out.append(query.result())
+        if query.then is not None:
+            query.then(query, now)
+
+    # Requests -----------------------------------------------------------------------------------------------
+
+    def next_id(self) -> int:
+        """A number for a request."""
+        return self._requests.next_id()
+
+    def tell(self, info: PeerInfo, request: AnsweredRequest | AddProvider, now: float) -> None:
+        """Send a request whose answer nobody waits for."""
+        if not isinstance(request, AddProvider):
+            self._ask(info, request, None, now)
+            return
+        introduction = self._contacts.introduce(info)
+        if introduction is not None:
+            self.out.append(introduction)
+        self.out.append(Send(info.peer, request))
+
+    def _ask(
+        self,
+        info: PeerInfo,
+        request: AnsweredRequest,
+        query: Query | None,
+        now: float,
+        *,
+        follow_up: bool = False,
+    ) -> None:
+        peer = info.peer
+        dialled = peer not in self._contacts
+        if dialled:
+            introduction = self._contacts.introduce(info)
+            if introduction is not None:
+                self.out.append(introduction)
+        pending = Pending(request.id, info, query, request.answer, dialled, follow_up)
+        self._requests.open(pending, now, _FOLLOW_UP_PATIENCE if follow_up else 1.0)
+        self.out.append(Send(peer, request))
+
+    # What comes back ----------------------------------------------------------------------------------------
+
+    def reply(self, sender: PeerId, reply: Reply, now: float) -> None:
+        """A reply came, to a request that is perhaps not under way any more."""
+        pending = self._requests.answer(reply.id, sender, now)
+        if pending is None:
+            return
+        if reply.__class__ is not pending.answer:
+            self._failed(pending, now)
+            self._blame(sender, now)
+            return
+        if not isinstance(reply, FoundRecord):  # another protocol: says nothing about the DHT
+            self._serves(pending.info, now)
+        query = pending.query
+        if query is None:
+            self._probes.pop(sender, None)
+        elif query.closed:
+            pass
+        elif pending.follow_up:
+            self.out += query.confirmed(sender, reply, now)
+            self._settle(pending, query, now)
+        else:
+            assert isinstance(reply, FoundNodes | FoundProviders | FoundValue)
+            self.out += query.answered(sender, reply, now)
+            query.lookup.answered(sender, reply.closer)
+            self._advance(query, now)
+
+    def up(self, peer: PeerId, addresses: tuple[Address, ...], now: float) -> None:
+        """A connection stands: see whether the peer serves the DHT, unless it is known or being asked
+        already."""
+        self._contacts.up(peer, addresses)
+        info = self._contacts.info(peer)
+        if info is None:
+            return
+        self._table.learn_addresses(info)
+        if (
+            len(self._probes) < self._config.max_probes
+            and not self._requests.has(peer)
+            and self._table.wants(info, now)
+        ):
+            self._probe(info, now)
+
+    def down(self, peer: PeerId, now: float) -> None:
+        """No connection stands any more. Nothing is wrong with that, unless something was under way."""
+        self._contacts.down(peer)
+        failed = self._requests.peer_down(peer)
+        if failed:
+            self._blame(peer, now)
+            for pending in failed:
+                self._failed(pending, now)
+
+    def due(self, item: Pending | Query | Recheck, now: float) -> None:
+        """A timer of this class is due."""
+        match item:
+            case Pending():
+                if self._requests.overdue(item, now):
+                    self._blame(item.info.peer, now)
+                    self._failed(item, now)
+                else:
+                    self._stalled(item, now)
+            case Query():
+                item.lookup.stop()
+                self._conclude(item, now)
+            case Recheck(peer):
+                info = self._table.get(peer)
+                if info is not None and not self._requests.has(peer):
+                    self._probe(info, now)
+
+    def _probe(self, info: PeerInfo, now: float) -> None:
+        self._probes[info.peer] = None
+        self._ask(info, FindNode(self._requests.next_id(), bytes(self._peer)), None, now)
+
+    def _serves(self, info: PeerInfo, now: float) -> None:
+        """A peer answered as only servers do."""
+        if self._table.seen(info.peer, now):
+            return
+        oldest = self._table.add(self._contacts.info(info.peer) or info, now)
+        if (
+            oldest is not None
+            and len(self._probes) < self._config.max_probes
+            and not self._requests.has(oldest.peer)
+        ):
+            self._probe(oldest, now)
+
+    def _stalled(self, pending: Pending, now: float) -> None:
+        query = pending.query
+        if query is None or query.closed:
+            return
+        if pending.follow_up:
+            query.waiting -= 1
+            self._conclude(query, now)
+        else:
+            query.lookup.stalled(pending.info.peer)
+            self._advance(query, now)
+
+    def _failed(self, pending: Pending, now: float) -> None:
+        """A request has failed: its query goes on without it."""
+        query = pending.query
+        if query is None:
+            self._probes.pop(pending.info.peer, None)
+        elif query.closed:
+            pass
+        elif pending.follow_up:
+            query.failed += 1
+            self._settle(pending, query, now)
+        else:
+            query.lookup.failed(pending.info.peer)
+            self._advance(query, now)
+
+    def _settle(self, pending: Pending, query: Query, now: float) -> None:
+        """A follow-up is over; a stalled one is not waited for since."""
+        if not pending.stalled:
+            query.waiting -= 1
+        self._conclude(query, now)
+
+    def _blame(self, peer: PeerId, now: float) -> None:
+        """A peer did not do its part."""
+        if self._table.failed(peer, now):
+            self._timers.add(now + self._config.recheck_s, Recheck(peer))
+        elif peer not in self._table:
+            self._table.banish(peer, now)
