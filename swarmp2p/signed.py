@@ -29,9 +29,15 @@ def _signing_bytes(domain: str, payload: bytes) -> bytes:
     return _PREFIX + domain.encode() + b"\0" + payload
 
 
+def pack(value: Any) -> bytes:
+    """msgpack with shortest encodings, text and bytes kept apart."""
+    packed: Any = msgpack.packb(value, use_bin_type=True)  # its stubs say that it may be None
+    return bytes(packed)
+
+
 def pack_map(fields: Mapping[str, Any]) -> bytes:
     """The canonical msgpack form of a flat map: keys sorted, shortest encodings."""
-    return bytes(msgpack.packb({key: fields[key] for key in sorted(fields)}, use_bin_type=True))
+    return pack({key: fields[key] for key in sorted(fields)})
 
 
 def unpack_map(data: bytes, max_bytes: int) -> dict[str, Any]:
@@ -50,7 +56,7 @@ def unpack_map(data: bytes, max_bytes: int) -> dict[str, Any]:
 def sign_map(domain: str, fields: Mapping[str, Any], sign: Sign) -> bytes:
     """Sign a map; returns the envelope `msgpack([payload, signature])`, about 70 bytes longer than the map."""
     payload = pack_map(fields)
-    return bytes(msgpack.packb([payload, sign(_signing_bytes(domain, payload))], use_bin_type=True))
+    return pack([payload, sign(_signing_bytes(domain, payload))])
 
 
 def split_signed(envelope: bytes, max_bytes: int) -> tuple[bytes, bytes]:

@@ -35,6 +35,7 @@ from swarmp2p.ray_bridge.messages import (
     tidy,
 )
 from swarmp2p.ray_bridge.wire import MAX_FRAME_BYTES, encode, lease_protocol, read_message
+from swarmp2p.signed import pack
 from swarmp2p.wire import Exchange, Framing
 
 from .keys import lease_id, peer, request
@@ -117,7 +118,7 @@ def test_a_field_of_another_type_or_range_is_never_let_through(
     key = data.draw(st.sampled_from(sorted(fields)))
     fields[key] = data.draw(SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(), SCALARS))
     try:
-        decoded = read_message(msgpack.packb(fields, use_bin_type=True))
+        decoded = read_message(pack(fields))
     except BadMessage:
         return
     again: dict[str, Any] = msgpack.unpackb(encode(decoded), raw=False)
@@ -148,12 +149,12 @@ def test_a_field_of_another_type_or_range_is_never_let_through(
 def test_what_is_wrong_with_a_request_is_named(change: dict[str, Any], complaint: str) -> None:
     fields: dict[str, Any] = msgpack.unpackb(encode(request()), raw=False)
     with pytest.raises(BadMessage, match=complaint):
-        read_message(msgpack.packb({**fields, **change}, use_bin_type=True))
+        read_message(pack({**fields, **change}))
 
 
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(BadMessage, match="nonce is missing"):
-        read_message(msgpack.packb({"type": "challenge", "lease": lease_id(1)}, use_bin_type=True))
+        read_message(pack({"type": "challenge", "lease": lease_id(1)}))
 
 
 def test_an_oversized_frame_is_not_even_parsed() -> None:
