@@ -92,7 +92,9 @@ class PeerNotFound(SwarmError):
     """
 
     def __init__(self, peer: str) -> None:
-        super().__init__(f"no address found for peer {peer}: nobody asked knows it; check the id, or try again later")
+        super().__init__(
+            f"no address found for peer {peer}: nobody asked knows it; check the id, or try again later"
+        )
         self.peer = peer
 
 
@@ -107,7 +109,9 @@ class ValueNotFound(SwarmError):
     """
 
     def __init__(self, key: bytes) -> None:
-        super().__init__(f"no value found under {key.hex()}: nobody asked holds one; check the key, or put a value")
+        super().__init__(
+            f"no value found under {key.hex()}: nobody asked holds one; check the key, or put a value"
+        )
         self.key = key
 
 
@@ -119,7 +123,9 @@ class RayMissing(SwarmError):
     """Ray is not installed; nothing was started."""
 
     def __init__(self) -> None:
-        super().__init__("Ray is not installed here; install it with: pip install 'swarmp2p[ray]'. Nothing was started")
+        super().__init__(
+            "Ray is not installed here; install it with: pip install 'swarmp2p[ray]'. Nothing was started"
+        )
 
 
 class HeadFailed(SwarmError):
@@ -131,6 +137,17 @@ class HeadFailed(SwarmError):
     def __init__(self, problem: str, log: str) -> None:
         super().__init__(f"the Ray head failed: {problem}; nothing is left running. Its log is {log}")
         self.log = log
+
+
+class WorkerNotStarted(SwarmError):
+    """A Ray worker did not start, or could not join its head; everything it had started was stopped.
+
+    reason: why, in one line. log: path of its log.
+    """
+
+    def __init__(self, reason: str, log: str) -> None:
+        super().__init__(f"the Ray worker did not start: {reason}; nothing is left running. Its log is {log}")
+        self.reason, self.log = reason, log
 
 
 class LeaseRefused(SwarmError):

@@ -1,0 +1,110 @@
+"""What Ray's processes find in their environment, and the driver's likewise.
+
+The token that joins a cluster travels in the environment only: a command line is readable by every user of a
+machine, /proc/PID/environ by its owner alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, Final
+
+from .events import JoinSecret
+
+# Of a lender's environment, what a stranger's tasks may see and need: where programs, libraries and devices
+# are, and the language. Everything else may hold the owner's secrets.
+_LENT_NAMES: Final = frozenset(
+    {"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONHOME", "PYTHONPATH", "SHELL"}
+    | {"SSL_CERT_DIR", "SSL_CERT_FILE", "TZ", "USER", "VIRTUAL_ENV"}
+)
+_LENT_PREFIXES: Final = ("CUDA_", "LC_", "NVIDIA_", "ROCR_", "HIP_")
+
+NODE_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        # A raylet that finds its own store not up yet sleeps 1 s by default before it looks again: 10 s in all.
+        "RAY_raylet_client_connect_timeout_milliseconds": "20",
+        "RAY_raylet_client_num_connect_attempts": "500",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # SIGTERM means now; Ray would wait up to 30 s for tasks that may never end.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # Pickles need the same minor version of Python; Ray's default asks for the same patch version.
+        "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
+    }
+)
+
+HEALTH_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        # How a head notices dead nodes. One whose port refuses (killed) is dead after 4 checks, 0.5 s apart: 2 s.
+        # One that is silent is dead after 4 checks of 2 s each: 10 s, long enough for a raylet that has to share
+        # two cores with ten busy processes. Ray's defaults (3 s apart, 10 s each, 5 checks) need 15 s and 65 s.
+        "RAY_health_check_initial_delay_ms": "1000",
+        "RAY_health_check_period_ms": "500",
+        "RAY_health_check_timeout_ms": "2000",
+        "RAY_health_check_failure_threshold": "4",
+    }
+)
+
+
+def lender_environment(token: str) -> dict[str, str]:
+    """For a worker node: nothing of the lender's own but what tasks need."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _LENT_NAMES or name.startswith(_LENT_PREFIXES)
+    }
+    return {**kept, **NODE_SETTINGS, **_token(token)}
+
+
+def head_environment(token: str) -> dict[str, str]:
+    """For a head node: the borrower's own environment, without what it says to Ray about other clusters."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling Ray anew costs each of its processes a second
+    return {**kept, **NODE_SETTINGS, **HEALTH_SETTINGS, **_token(token)}
+
+
+def driver_environment(secret: JoinSecret) -> dict[str, str]:
+    """What a driver needs to find and use a cluster. Keep it secret."""
+    match_level = "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL"
+    return {
+        "RAY_ADDRESS": secret.address,
+        match_level: NODE_SETTINGS[match_level],
+        **_token(secret.token),
+    }
+
+
+@contextmanager
+def applied(environment: Mapping[str, str]) -> Generator[None, None, None]:
+    """Make this process a driver for the length of the context, then restore what was there before.
+
+    Works also where `import ray` came first: Ray reads the way to authenticate at import and keeps the token
+    it first used, so both are read anew. The environment belongs to the whole process: one cluster at a time.
+    """
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    _reread()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        _reread()
+
+
+def _token(token: str) -> dict[str, str]:
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+
+
+def _reread() -> None:
+    """Have Ray, if this process has imported it, read its environment again."""
+    raylet: Any = sys.modules.get("ray._raylet")
+    if raylet is not None:
+        # Ray 2.60's own authentication_token_setup.py does the same after it has set the mode.
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()

@@ -1,0 +1,161 @@
+"""A borrower's Ray head: GCS and a node for the driver, on this machine.
+
+GCS chooses its port itself when it binds it. Two servers can share a port without either noticing (gRPC sets
+SO_REUSEPORT), so choosing one beforehand could mix two clusters; and as every head makes a token of its own,
+a node that meets the wrong head is refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from ..errors import HeadFailed, UsageError
+from . import supervisor
+from .environment import driver_environment, head_environment
+from .events import JoinSecret
+from .node_tree import OBJECT_STORE_BYTES, NodePlan, NodeTree, open_node
+from .tree import TreeEnded
+from .versions import installed_versions
+
+LOOPBACK_IP: Final = "127.77.0.1"
+"""A head's default address. It cannot be 127.0.0.1: `ray.init("127.0.0.1:...")` replaces that by the host's
+outward address, on which a head at 127.0.0.1 does not listen."""
+
+_TOKEN_BYTES: Final = 32
+
+
+class RayHead:
+    """A head that is starting or running; made by `start_head`."""
+
+    def __init__(self, node: NodeTree, token: str) -> None:
+        self._tree, self._token = node.tree, token
+        self._address = ""
+        self.token_path = node.directory / "token"
+        """A file of mode 0600 that holds the token, for RAY_AUTH_TOKEN_PATH."""
+
+    def __repr__(self) -> str:
+        return f"RayHead(address={self._address!r}, pid={self.pid})"
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id."""
+        return self._tree.pid
+
+    @property
+    def mark(self) -> str:
+        """Value of SWARMP2P_TREE in its processes' environment."""
+        return self._tree.mark
+
+    @property
+    def log_path(self) -> Path:
+        """What its processes print."""
+        return self._tree.log_path
+
+    @property
+    def token(self) -> str:
+        """64 hex digits: full power over this cluster."""
+        return self._token
+
+    @property
+    def address(self) -> str:
+        """host:port of GCS. Raises UsageError before `gcs_ready`."""
+        if not self._address:
+            raise UsageError("the Ray head chooses its port when it starts: await gcs_ready() first")
+        return self._address
+
+    @property
+    def secret(self) -> JoinSecret:
+        """What a worker needs to join. Raises UsageError before `gcs_ready`."""
+        return JoinSecret(self.address, self._token)
+
+    def driver_environment(self) -> dict[str, str]:
+        """What a driver needs in its environment; see environment.py. Keep it secret."""
+        return driver_environment(self.secret)
+
+    async def gcs_ready(self) -> None:
+        """Until GCS answers: workers may be started. Raises HeadFailed."""
+        self._address = str(await self._told("gcs"))
+
+    async def ready(self) -> None:
+        """Until the head's own node is up as well: `ray.init(address)` works. Raises HeadFailed."""
+        await self.gcs_ready()
+        await self._told("joined")
+
+    async def died(self) -> str:
+        """Until nothing is left of the head. Returns why, in one line."""
+        return await self._tree.died()
+
+    async def stop(self, grace_s: float = supervisor.GRACE_S) -> None:
+        """End it: SIGTERM, and SIGKILL after the grace."""
+        await self._tree.stop(grace_s)
+
+    async def _told(self, subject: str) -> object:
+        try:
+            return await self._tree.told(subject)
+        except TreeEnded as ended:
+            raise HeadFailed(ended.reason, str(self.log_path)) from None
+
+
+@asynccontextmanager
+async def start_head(
+    *,
+    node_ip: str = LOOPBACK_IP,
+    port: int = 0,
+    cpus: float = 0,
+    directory: Path | None = None,
+    object_store_bytes: int = OBJECT_STORE_BYTES,
+) -> AsyncGenerator[RayHead, None]:
+    """Run a Ray head for the length of the context, which is entered at once: await `gcs_ready` or `ready`.
+
+    node_ip: the address that its Ray ports are reached at; 127.0.0.1 becomes 127.77.0.1. port: of GCS, 0 for
+    any free one. cpus: what tasks may use of this machine; with 0 they run on workers only. directory: where
+    head.log is kept; None to keep it only when the head fails. Raises RayMissing and UsageError.
+    """
+    installed_versions()
+    if port:
+        _refuse_used_port(port)
+    token = secrets.token_hex(_TOKEN_BYTES)
+    plan = NodePlan(
+        node_ip=usable_ip(node_ip),
+        name="head",
+        port=port,
+        cpus=cpus,
+        object_store_bytes=object_store_bytes,
+        logs=directory,
+    )
+    async with open_node(plan, head_environment(token)) as node:
+        head = RayHead(node, token)
+        _write_private(head.token_path, token)
+        yield head
+
+
+def usable_ip(node_ip: str) -> str:
+    """The address itself, or LOOPBACK_IP for every name that Ray takes for "localhost"."""
+    try:
+        return LOOPBACK_IP if ipaddress.ip_address(node_ip) == ipaddress.ip_address("127.0.0.1") else node_ip
+    except ValueError:
+        return LOOPBACK_IP if node_ip == "localhost" else node_ip
+
+
+def _refuse_used_port(port: int) -> None:
+    """Raise UsageError when somebody listens on the port, at whatever address: Ray listens on all of them."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(("", port))
+        except (OSError, OverflowError) as error:
+            raise UsageError(
+                f"port {port} cannot be the Ray head's: {error}; choose another, or 0 for any free one. "
+                "Nothing was started"
+            ) from None
+
+
+def _write_private(path: Path, text: str) -> None:
+    with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text)

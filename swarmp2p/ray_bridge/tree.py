@@ -1,0 +1,241 @@
+"""A command and everything it starts, from trio's side: started, heard, watched, and ended whole.
+
+`supervisor.py` says how a tree ends. This file holds the other end of its leash (its standard input) and of
+its status pipe (its standard output), on which a program of ours says in JSON objects, one a line, how far it
+has come: `{"gcs": "127.77.0.1:40321"}`, `{"failed": "why"}`. All else that the tree prints goes to its log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from signal import SIGKILL
+from typing import Final, cast
+
+import trio
+
+from ..errors import SwarmError
+from . import supervisor
+
+TREE_VARIABLE: Final = "SWARMP2P_TREE"
+"""Environment variable that marks every process of a tree with 16 random hex digits (Ray's workers wipe it)."""
+
+_LATE_S: Final = supervisor.GIVE_UP_S + 2.0  # beyond the grace, a supervisor that is not done is stuck
+_LAST_WORDS_S: Final = 1.0
+_MAX_LINE_BYTES: Final = 65536  # a longer status line is dropped
+_MAX_SUBJECTS: Final = 64  # subjects remembered; further ones are dropped
+_LOG_TAIL_BYTES: Final = 4096
+
+
+class TreeEnded(SwarmError):
+    """The tree ended, and nothing of it is left. reason: why, in one line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Tree:
+    """A running tree; made by `open_tree`, which ends it. Any number of tasks may wait for it."""
+
+    def __init__(self, process: trio.Process, mark: str, log_path: Path, remove: Sequence[Path]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process, self._input, self._output = process, process.stdin, process.stdout
+        self._remove = remove
+        # Ours besides trio's, because the session must be ended before the supervisor is reaped (see `wait`).
+        self._handle = os.pidfd_open(process.pid)
+        self._status: int | None = None
+        self._buffer = b""
+        self._told: dict[str, object] = {}
+        self._waiting, self._reading = trio.Lock(), trio.Lock()
+        self._asked_to_stop = False
+        self.mark, self.log_path = mark, log_path
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id; also the session that the tree began in."""
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether `wait` has seen the end."""
+        return self._status is not None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended, or said that it fails, without having been asked to stop."""
+        return "failed" in self._told or (self.ended and not self._asked_to_stop)
+
+    async def told(self, subject: str) -> object:
+        """What the tree said about a subject, as soon as it says it. Raises TreeEnded when it ends before."""
+        while subject not in self._told:
+            async with self._reading:
+                if subject not in self._told and not await self._read():
+                    break
+        if subject not in self._told:
+            raise TreeEnded(await self.died())
+        return self._told[subject]
+
+    async def wait(self) -> int:
+        """Until nothing is left of the tree. Returns its exit status; negative when its supervisor was killed."""
+        async with self._waiting:
+            if self._status is None:
+                await trio.lowlevel.wait_readable(self._handle)
+                if _was_killed(self._handle):
+                    # Until it is reaped, nobody else can get its pid, hence nobody else its session.
+                    await trio.to_thread.run_sync(_clean_up_after, self.pid, self._remove)
+                self._status = await self._process.wait()
+                os.close(self._handle)
+            return self._status
+
+    async def died(self) -> str:
+        """Until the tree has ended. Returns why, in one line."""
+        status = await self.wait()
+        with trio.move_on_after(
+            _LAST_WORDS_S
+        ):  # all who could write to the pipe are gone, so its end is near
+            async with self._reading:
+                while await self._read():
+                    pass
+        if "failed" in self._told:
+            return str(self._told["failed"])
+        if self._asked_to_stop:
+            return "it was told to stop"
+        if status < 0:
+            return f"its supervisor was killed by signal {-status}"
+        last = await trio.to_thread.run_sync(_last_line, self.log_path)
+        return f"it ended with status {status}" + (f": {last}" if last else "")
+
+    async def stop(self, grace_s: float = supervisor.GRACE_S) -> None:
+        """End the whole tree: SIGTERM now, SIGKILL after the grace. Returns when nothing of it is left.
+
+        Not cut short by cancellation, and bounded: the grace, and 12 s if something cannot be killed.
+        """
+        if not self.ended:
+            self._asked_to_stop = True
+            with _shielded(grace_s + _LATE_S):
+                try:
+                    await self._input.send_all(b"stop %.3f\n" % grace_s)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass  # it is ending already
+                await self.wait()
+        if not self.ended:
+            self._process.kill()
+            with _shielded(_LATE_S):
+                await self.wait()
+
+    async def close(self) -> None:
+        """Let go of the pipes. Without `stop` before it, the supervisor takes it for our death."""
+        with _shielded(_LATE_S):
+            await self._input.aclose()
+            await self._output.aclose()
+
+    async def _read(self) -> bool:
+        """Take in one chunk of status lines; False at their end."""
+        try:
+            chunk = await self._output.receive_some(_MAX_LINE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        lines = (self._buffer + bytes(chunk)).split(b"\n")
+        rest = lines.pop()
+        self._buffer = rest if len(rest) <= _MAX_LINE_BYTES else b""
+        for line in lines:
+            self._hear(line)
+        return bool(chunk)
+
+    def _hear(self, line: bytes) -> None:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            return
+        if isinstance(said, dict):
+            for subject, what in cast("dict[str, object]", said).items():
+                if len(self._told) < _MAX_SUBJECTS:
+                    self._told.setdefault(subject, what)
+
+
+@asynccontextmanager
+async def open_tree(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    log_path: Path,
+    cwd: Path | None = None,
+    remove: Sequence[Path] = (),
+    grace_s: float = supervisor.GRACE_S,
+) -> AsyncGenerator[Tree, None]:
+    """Run a command under a supervisor for the length of the context; nothing of it outlives that, or us.
+
+    environment: all of it, nothing is inherited. log_path: what the tree prints is appended there; a new file
+    is readable by nobody else. remove: directories that are deleted once the tree has ended, even when this
+    process was killed. grace_s: from SIGTERM to SIGKILL when the context or this process ends.
+    """
+    mark = secrets.token_hex(8)
+    arguments = ["--parent", str(os.getpid()), "--grace", str(grace_s)]
+    for directory in remove:
+        arguments += ["--remove", str(directory)]
+    descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        process = await trio.lowlevel.open_process(
+            # -I and -S: no user's site, no site-packages, no module beside the file: 20 ms instead of 60
+            [sys.executable, "-I", "-S", supervisor.__file__, *arguments, "--", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=descriptor,
+            env={**environment, TREE_VARIABLE: mark},
+            cwd=cwd,
+            start_new_session=True,
+        )
+    finally:
+        os.close(descriptor)
+    tree = Tree(process, mark, log_path, remove)
+    try:
+        yield tree
+    finally:
+        await tree.stop(grace_s)
+        await tree.close()
+
+
+@contextmanager
+def _shielded(seconds: float) -> Generator[None, None, None]:
+    """Cancelled by nothing but its own timeout. (trio-stubs, which py-libp2p pulls in, know no shield=True.)"""
+    with trio.move_on_after(seconds) as scope:
+        scope.shield = True
+        yield
+
+
+def _was_killed(handle: int) -> bool:
+    """Whether an ended process, not reaped yet, was ended by a signal."""
+    ended = os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOWAIT)
+    return ended is not None and ended.si_code != os.CLD_EXITED
+
+
+def _clean_up_after(killed: int, remove: Sequence[Path]) -> None:
+    """Do a killed supervisor's work, as far as its session goes."""
+    deadline = time.monotonic() + supervisor.GIVE_UP_S
+    while (left := supervisor.in_session(killed)) and time.monotonic() < deadline:
+        for process in left:
+            supervisor.send_signal(process, SIGKILL)
+        time.sleep(supervisor.POLL_S)
+    for directory in remove:
+        supervisor.remove(str(directory))
+
+
+def _last_line(path: Path) -> str:
+    """The last line of a log that says something, cut to 300 characters; "" when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""

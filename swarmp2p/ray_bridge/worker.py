@@ -1,0 +1,104 @@
+"""A Ray worker node on this machine, for the length of a lease.
+
+Started under a supervisor, joined by token, and gone without a trace when the lease is over or this process
+has died. Its tasks see neither the lender's environment nor its working directory; they are not jailed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from ..errors import WorkerNotStarted
+from . import supervisor
+from .environment import lender_environment
+from .events import JoinSecret, Need
+from .node_tree import OBJECT_STORE_BYTES, NodePlan, open_node
+from .tree import Tree, TreeEnded
+from .versions import installed_versions
+
+PEER_LABEL: Final = "swarmp2p.peer"
+"""Node label that holds the lender's peer id; its value is the node's name as well, where it is given."""
+
+JOIN_S: Final = 60.0
+"""Seconds that a worker may take to join. It needs 1 s, and 10 s where Ray's modules are not compiled yet."""
+
+
+class RayWorker:
+    """A worker node that has joined; made by `start_worker`.
+
+    pid: of its supervisor. node_id: Ray's, as hex. log_path: what its processes print.
+    """
+
+    def __init__(self, tree: Tree, node_id: str) -> None:
+        self._tree, self.node_id = tree, node_id
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id."""
+        return self._tree.pid
+
+    @property
+    def mark(self) -> str:
+        """Value of SWARMP2P_TREE in its processes' environment."""
+        return self._tree.mark
+
+    @property
+    def log_path(self) -> Path:
+        """What its processes print."""
+        return self._tree.log_path
+
+    async def died(self) -> str:
+        """Until nothing is left of the worker. Returns why, in one line."""
+        return await self._tree.died()
+
+    async def stop(self, grace_s: float = supervisor.GRACE_S) -> None:
+        """End it: SIGTERM, of which the head learns at once; SIGKILL after the grace."""
+        await self._tree.stop(grace_s)
+
+
+@asynccontextmanager
+async def start_worker(
+    secret: JoinSecret,
+    *,
+    need: Need,
+    node_ip: str,
+    labels: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    object_store_bytes: int = OBJECT_STORE_BYTES,
+    timeout_s: float = JOIN_S,
+) -> AsyncGenerator[RayWorker, None]:
+    """Run a Ray worker node for the length of the context, which is entered once the head lists it as alive.
+
+    need: what it offers to Ray. node_ip: the address that its Ray ports are reached at. labels: Ray node
+    labels, see PEER_LABEL. directory: where worker.log is kept; None to keep it only when the worker fails.
+    Raises RayMissing and WorkerNotStarted.
+    """
+    installed_versions()
+    plan = NodePlan(
+        node_ip=node_ip,
+        name=(labels or {}).get(PEER_LABEL, node_ip),
+        head_address=secret.address,
+        cpus=need.cpus,
+        gpus=need.gpus,
+        memory_bytes=need.memory_bytes,
+        object_store_bytes=object_store_bytes,
+        labels=labels,
+        logs=directory,
+    )
+    async with open_node(plan, lender_environment(secret.token)) as node:
+        tree = node.tree
+        problem = f"it did not join within {timeout_s:g} s"
+        node_id: object = None
+        try:
+            with trio.move_on_after(timeout_s):
+                node_id = await tree.told("joined")
+        except TreeEnded as ended:
+            problem = ended.reason
+        if node_id is None:
+            raise WorkerNotStarted(problem, str(tree.log_path))
+        yield RayWorker(tree, str(node_id))
