@@ -1,0 +1,69 @@
+"""One compute swarm out of machines that belong to different people.
+
+This is the whole public API; everything else may change. Errors derive from `SwarmError`, and all of them
+stand in `swarmp2p.errors`.
+
+A name is imported when it is first used, so that `import swarmp2p` costs next to nothing; and even then
+neither Ray nor py-libp2p is imported before a cluster or a peer is opened.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .blocking import BlockingCluster, ray_cluster
+    from .dht.records import ServiceRecord
+    from .errors import SwarmError
+    from .gossip.load import LoadSignal
+    from .identity import Identity, PeerId
+    from .lending import Lending
+    from .peer import Peer, Subscription, open_peer
+    from .queries import RemotePeer
+    from .ray_bridge.cluster import Cluster
+    from .ray_bridge.events import Need, Offer
+else:
+    _HOMES = {
+        "BlockingCluster": ".blocking",
+        "Cluster": ".ray_bridge.cluster",
+        "Identity": ".identity",
+        "Lending": ".lending",
+        "LoadSignal": ".gossip.load",
+        "Need": ".ray_bridge.events",
+        "Offer": ".ray_bridge.events",
+        "Peer": ".peer",
+        "PeerId": ".identity",
+        "RemotePeer": ".queries",
+        "ServiceRecord": ".dht.records",
+        "Subscription": ".peer",
+        "SwarmError": ".errors",
+        "open_peer": ".peer",
+        "ray_cluster": ".blocking",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found = getattr(import_module(_HOMES[name], __name__), name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_HOMES})
+
+
+__all__ = [
+    "BlockingCluster",
+    "Cluster",
+    "Identity",
+    "Lending",
+    "LoadSignal",
+    "Need",
+    "Offer",
+    "Peer",
+    "PeerId",
+    "RemotePeer",
+    "ServiceRecord",
+    "Subscription",
+    "SwarmError",
+    "open_peer",
+    "ray_cluster",
+]

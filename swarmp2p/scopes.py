@@ -21,6 +21,12 @@ async def start(nursery: trio.Nursery, async_fn: Callable[..., Awaitable[object]
     return await cast(Any, nursery).start(async_fn, *args)
 
 
+def cancel_scope(*, shield: bool = False) -> trio.CancelScope:
+    """`trio.CancelScope(shield=...)`, for the same reason. shield: whether cancellation waits outside."""
+    scope: trio.CancelScope = cast(Any, trio.CancelScope)(shield=shield)
+    return scope
+
+
 @asynccontextmanager
 async def background_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """A nursery whose tasks are cancelled when the body ends.

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from swarmp2p.errors import UsageError
-from swarmp2p.scopes import background_nursery
+from swarmp2p.scopes import background_nursery, cancel_scope
 
 
 async def test_background_tasks_end_with_the_body() -> None:
@@ -53,9 +53,15 @@ async def test_several_errors_stay_together() -> None:
 
 
 async def test_cancellation_passes_through() -> None:
-    with trio.CancelScope() as scope:
-        async with background_nursery() as nursery:
-            nursery.start_soon(trio.sleep_forever)
-            scope.cancel()
-            await trio.sleep_forever()
-    assert scope.cancelled_caught
+    scopes: list[trio.CancelScope] = []
+
+    async def body() -> None:
+        with cancel_scope() as scope:
+            scopes.append(scope)
+            async with background_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                scope.cancel()
+                await trio.sleep_forever()
+
+    await body()
+    assert scopes[0].cancelled_caught

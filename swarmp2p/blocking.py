@@ -1,0 +1,83 @@
+"""The same for synchronous code: a trio loop in a thread of its own.
+
+with swarmp2p.ray_cluster(workers=3, bootstrap=["/ip4/127.0.0.1/tcp/4001/p2p/12D3KooW..."]) as cluster:
+    ray.init(cluster.address)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from multiaddr.multiaddr import Multiaddr
+
+from .identity import Identity
+from .peer import DEFAULT_DHT_PROTOCOL, DEFAULT_LISTEN, open_peer
+from .ray_bridge.cluster import Cluster, LeasedWorker
+from .ray_bridge.environment import applied
+from .ray_bridge.events import Need
+
+
+class BlockingCluster:
+    """A cluster as synchronous code sees it; made by `ray_cluster`."""
+
+    def __init__(self, cluster: Cluster, portal: BlockingPortal) -> None:
+        self._cluster, self._portal = cluster, portal
+
+    @property
+    def address(self) -> str:
+        """host:port of the head's GCS: what `ray.init(address)` takes."""
+        return self._cluster.address
+
+    @property
+    def workers(self) -> tuple[LeasedWorker, ...]:
+        """The workers that run now."""
+        return self._cluster.workers
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What another process needs in its environment to use the cluster. Keep it secret: it holds the token."""
+        return self._cluster.environment
+
+    def wait_for_workers(self, count: int, timeout_s: float = 60.0) -> None:
+        """Wait until `count` workers run; raises NotEnoughWorkers after `timeout_s` seconds."""
+        self._portal.call(self._cluster.wait_for_workers, count, timeout_s)
+
+
+@contextmanager
+def ray_cluster(
+    *,
+    workers: int = 1,
+    bootstrap: Iterable[Multiaddr | str] = (),
+    need: Need | None = None,
+    min_workers: int | None = None,
+    timeout_s: float = 60.0,
+    identity: Identity | str | os.PathLike[str] | None = None,
+    listen: Iterable[Multiaddr | str] = DEFAULT_LISTEN,
+    dht_protocol: str = DEFAULT_DHT_PROTOCOL,
+) -> Generator[BlockingCluster, None, None]:
+    """Join the swarm, start a Ray head and lease workers for it; everything is released on exit.
+
+    While the context is open, this process's environment holds RAY_ADDRESS and the cluster's token, so that
+    `ray.init()` finds and may use it. Arguments are those of `open_peer` and `Peer.borrow`, and so are the
+    errors raised.
+    """
+
+    @asynccontextmanager
+    async def run() -> AsyncGenerator[Cluster, None]:
+        async with (
+            open_peer(
+                identity=identity, listen=listen, bootstrap=bootstrap, dht_protocol=dht_protocol
+            ) as peer,
+            peer.borrow(need, workers=workers, min_workers=min_workers, timeout_s=timeout_s) as cluster,
+        ):
+            yield cluster
+
+    with (
+        start_blocking_portal("trio") as portal,
+        portal.wrap_async_context_manager(run()) as cluster,
+        applied(cluster.environment),
+    ):
+        yield BlockingCluster(cluster, portal)

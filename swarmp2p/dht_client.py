@@ -1,0 +1,107 @@
+"""`peer.dht`: the DHT as async calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .dht.events import (
+    FindClosest,
+    FindPeer,
+    FindProviders,
+    GetValue,
+    Provide,
+    ProviderFound,
+    PutValue,
+    StopProviding,
+)
+from .dht.keys import multihash_key
+from .errors import LookupFailed, PeerNotFound, UsageError, ValueNotFound
+from .identity import PeerId
+from .queries import Found, Queries, RemotePeer, Results, remote_peer
+
+if TYPE_CHECKING:
+    from .dht.kademlia import Kademlia
+    from .dht.routing import TableEntry
+
+
+class Dht:
+    """A peer's view of the DHT. Keys: a 34-byte sha2-256 multihash is used as it is, other bytes are hashed
+    into one."""
+
+    def __init__(self, engine: Kademlia, queries: Queries) -> None:
+        self._engine, self._queries = engine, queries
+
+    @property
+    def table(self) -> tuple[TableEntry, ...]:
+        """A snapshot of the routing table, nearest bucket last."""
+        return self._engine.table.snapshot()
+
+    async def provide(self, key: bytes) -> int:
+        """Say that this peer provides `key`, now and again until it closes or `stop_providing` is called.
+
+        Returns the number of other peers that hold the record now; 0 when this peer knows no others yet (it
+        then answers for the key itself). Raises LookupFailed when others are known but none could be reached.
+        """
+        multihash = multihash_key(_checked_key(key))
+        done = await self._queries.run(lambda query: Provide(query, multihash))
+        if done.stored == 0 and done.failed > 0:
+            raise LookupFailed(
+                f"no peer took the provider record for {multihash.hex()}: {done.failed} were asked and none answered; "
+                "check the network. It will be tried again at the next republish"
+            )
+        return done.stored
+
+    def stop_providing(self, key: bytes) -> None:
+        """Stop renewing the record of `key`; what others hold expires."""
+        self._queries.tell(StopProviding(multihash_key(_checked_key(key))))
+
+    def find_providers(self, key: bytes, limit: int = 20) -> Results[RemotePeer]:
+        """Iterate over providers of `key`, each once, as soon as it is known. limit: 0 for as many as there are."""
+        if limit < 0:
+            raise UsageError(f"limit is a count, 0 for no limit; not {limit}")
+        multihash = multihash_key(_checked_key(key))
+
+        def convert(found: Found) -> RemotePeer:
+            assert isinstance(found, ProviderFound)
+            return remote_peer(found.provider)
+
+        return Results(self._queries, lambda query: FindProviders(query, multihash, limit), convert)
+
+    async def find_peer(self, peer: PeerId | str) -> RemotePeer:
+        """Where a peer can be dialled; raises PeerNotFound."""
+        target = PeerId.from_text(peer) if isinstance(peer, str) else peer
+        done = await self._queries.run(lambda query: FindPeer(query, target))
+        if done.peer is None:
+            raise PeerNotFound(str(target))
+        return remote_peer(done.peer)
+
+    async def closest(self, key: bytes) -> tuple[RemotePeer, ...]:
+        """The live peers nearest to `key`, nearest first, at most k (20), without this one."""
+        done = await self._queries.run(lambda query: FindClosest(query, _checked_key(key)))
+        return tuple(remote_peer(info) for info in done.closest)
+
+    async def put(self, key: bytes, value: bytes) -> int:
+        """Store a value at the peers nearest to `key`; returns how many confirmed it.
+
+        Raises LookupFailed when others are known but none of them took it.
+        """
+        done = await self._queries.run(lambda query: PutValue(query, _checked_key(key), bytes(value)))
+        if done.stored == 0 and done.asked > 0:
+            raise LookupFailed(
+                f"no peer took the value under {key.hex()}: {done.asked} were asked, {done.failed} did not answer; "
+                "check the value against the key's validator, and the network. Nothing was stored elsewhere"
+            )
+        return done.stored
+
+    async def get(self, key: bytes) -> bytes:
+        """The best value under `key`; raises ValueNotFound."""
+        done = await self._queries.run(lambda query: GetValue(query, _checked_key(key)))
+        if done.value is None:
+            raise ValueNotFound(bytes(key))
+        return done.value
+
+
+def _checked_key(key: bytes) -> bytes:
+    if not key:
+        raise UsageError("a DHT key has at least one byte; this one is empty")
+    return bytes(key)

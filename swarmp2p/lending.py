@@ -1,0 +1,138 @@
+"""What a peer lends: the announcement, the load signals and the workers that follow from the lease engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from .dht.records import Attribute
+from .gossip.load import LoadSignal
+from .identity import PeerId
+from .ray_bridge.events import (
+    LeaseCommand,
+    LeaseEnded,
+    LeaseGranted,
+    LeaseId,
+    LeaseOutput,
+    Lend,
+    Offer,
+    Versions,
+)
+from .ray_bridge.lender import Lender
+from .scopes import TaskStatus, start
+
+if TYPE_CHECKING:
+    from .peer import Announcement, Peer
+
+RAY_SERVICE: Final = "ray-worker"
+_SIGNAL_EVERY_S: Final = 5.0  # slow heartbeat of the load signal; changes are sent at once
+_STOP_S: Final = 10.0  # how long closing waits for the workers' trees to end; supervisors go on by themselves
+
+
+class Lending:
+    """What a peer lends; made by `Peer.lend`."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        post: Callable[[LeaseCommand], None],
+        offer: Offer,
+        versions: Versions,
+        allowed: frozenset[PeerId] | None,
+        logs: Path | None,
+    ) -> None:
+        self._peer, self._post, self._versions = peer, post, versions
+        self.offer = offer
+        self.allowed = allowed
+        self.announcement: Announcement | None = None
+        self._borrowers: dict[LeaseId, PeerId] = {}
+        self._changed = trio.Event()
+        self.lender = Lender(offer, str(peer.id), logs, post)
+
+    @property
+    def borrowers(self) -> tuple[PeerId, ...]:
+        """Who holds a lease now, one entry a lease."""
+        return tuple(self._borrowers.values())
+
+    async def allow(self, peers: Iterable[PeerId | str] | None) -> None:
+        """Replace the list of peers that may lease; None for everybody. Leases that stand are kept."""
+        self.allowed = peer_set(peers)
+        self._post(Lend(self.offer, self._versions, self.allowed))
+        # a newer record tells those who were refused that asking again may help
+        if self.announcement is not None:
+            await self.announcement.update(self.attributes())
+
+    async def changed(self) -> None:
+        """Wait for the next lease to begin or end."""
+        await self._changed.wait()
+
+    def attributes(self) -> dict[str, Attribute]:
+        """What the service record says."""
+        return {
+            "kind": self.offer.kind,
+            "region": self.offer.region,
+            "cpus": self.offer.cpus,
+            "gpus": self.offer.gpus,
+            "ray": self._versions.ray,
+            "python": self._versions.python,
+        }
+
+    def output(self, output: LeaseOutput) -> None:
+        """Take an output of the lease engine about a lease given by this peer."""
+        match output:
+            case LeaseGranted(lease=lease, peer=peer):
+                self._borrowers[lease] = peer
+            case LeaseEnded(lease=lease):
+                self._borrowers.pop(lease, None)
+            case _:
+                pass
+        self.lender.handle(output)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _signal(self) -> LoadSignal:
+        leases = len(self._borrowers)
+        free = max(0.0, 1.0 - leases / max(1, self.offer.max_leases))
+        return LoadSignal(
+            cpus_free=self.offer.cpus * free,
+            memory_free_bytes=int(self.offer.memory_bytes * free),
+            gpus_free=self.offer.gpus * free,
+            in_flight=leases,
+            leases=leases,
+            latency_s=0.0,
+            kind=self.offer.kind,
+            region=self.offer.region,
+        )
+
+    async def _publish_loads(self) -> None:
+        while True:
+            changed = self._changed
+            await self._peer.publish_load(self._signal())
+            with trio.move_on_after(_SIGNAL_EVERY_S):
+                await changed.wait()
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Lend until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await start(nursery, self.lender.run)
+            self._post(Lend(self.offer, self._versions, self.allowed))
+            nursery.start_soon(self._publish_loads)
+            task_status.started()
+
+    async def ended(self) -> None:
+        """Wait until no worker is left, a few seconds at most."""
+        with trio.move_on_after(_STOP_S):
+            while self.lender.running:
+                await self._changed.wait()
+
+
+def peer_set(peers: Iterable[PeerId | str] | None) -> frozenset[PeerId] | None:
+    """Peer ids or their texts as a set; raises UsageError for a text that is none."""
+    if peers is None:
+        return None
+    if isinstance(peers, str | PeerId):
+        peers = (peers,)
+    return frozenset(PeerId.from_text(peer) if isinstance(peer, str) else peer for peer in peers)

@@ -1,0 +1,163 @@
+"""Lending and borrowing: connects the lease engine of a peer to real Ray workers and heads.
+
+Decisions are elsewhere: lease.py (who gets a lease, when it ends), balancer.py (who is best), recruit.py (whom
+to ask next). Here is what joins them: one lending at a time, any number of clusters.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from .dht.records import ServiceRecord
+from .errors import HeadFailed, UsageError
+from .gossip.balancer import choose
+from .gossip.load import LoadTable
+from .identity import PeerId
+from .lending import RAY_SERVICE, Lending, peer_set
+from .node import FollowLoads, NodeCommand, UnfollowLoads
+from .providers import kind
+from .ray_bridge.cluster import Cluster
+from .ray_bridge.events import (
+    LeaseOutput,
+    LeaseRefusal,
+    Need,
+    Offer,
+    StopLending,
+)
+from .ray_bridge.head import RayHead, start_head
+from .ray_bridge.recruit import Candidate, Recruiter
+from .ray_bridge.versions import installed_versions
+from .scopes import background_nursery, cancel_scope, start
+
+if TYPE_CHECKING:
+    from .peer import Peer
+
+_FIND_S: Final = 2.0  # how long one search for providers may take before those found so far are ranked
+
+
+class Market:
+    """The lending and borrowing side of one peer; routes the lease engine's outputs to either."""
+
+    def __init__(self, peer: Peer, post: Callable[[NodeCommand], None]) -> None:
+        self._peer, self._post = peer, post
+        self._rng = random.Random(os.urandom(16))
+        self._lending: Lending | None = None
+        self._clusters: list[Cluster] = []
+
+    def output(self, output: LeaseOutput) -> None:
+        """Take an output of the lease engine."""
+        for cluster in self._clusters:
+            if cluster.concerns(output.lease):
+                cluster.handle(output)
+                return
+        if self._lending is not None and not isinstance(output, LeaseRefusal):
+            self._lending.output(output)
+
+    @asynccontextmanager
+    async def follow_loads(self) -> AsyncGenerator[LoadTable, None]:
+        """See Peer.follow_loads."""
+        self._post(FollowLoads())
+        try:
+            yield self._peer.loads
+        finally:
+            self._post(UnfollowLoads())
+
+    @asynccontextmanager
+    async def lend(
+        self, offer: Offer, allow: Iterable[PeerId | str] | None, logs: Path | None
+    ) -> AsyncGenerator[Lending, None]:
+        """See Peer.lend."""
+        if self._lending is not None:
+            raise UsageError(
+                "this peer lends already; close that first, or change it with `allow`. Nothing was changed"
+            )
+        kind(offer.kind)  # raises UsageError for an unknown one
+        lending = Lending(self._peer, self._post, offer, installed_versions(), peer_set(allow), logs)
+        self._lending = lending
+        try:
+            async with background_nursery() as nursery, self.follow_loads():
+                await start(nursery, lending.run)
+                async with self._peer.announce(RAY_SERVICE, lending.attributes()) as announcement:
+                    lending.announcement = announcement
+                    yield lending
+                self._post(StopLending())
+                await lending.ended()
+        finally:
+            self._lending = None
+
+    @asynccontextmanager
+    async def borrow(
+        self,
+        need: Need,
+        workers: int,
+        min_workers: int | None,
+        timeout_s: float,
+        logs: Path | None,
+    ) -> AsyncGenerator[Cluster, None]:
+        """See Peer.borrow."""
+        if workers < 1:
+            raise UsageError(f"workers is a count of at least 1, not {workers}")
+        first = workers if min_workers is None else min_workers
+        if not 0 <= first <= workers:
+            raise UsageError(f"min_workers is between 0 and workers ({workers}), not {first}")
+        versions = installed_versions()
+        async with (
+            start_head(directory=logs) as head,
+            self.follow_loads(),
+            background_nursery() as nursery,
+        ):
+            nursery.start_soon(_watch, head)
+
+            async def candidates() -> Sequence[tuple[Candidate, str]]:
+                return await self._candidates(need)
+
+            cluster = Cluster(
+                head, need, Recruiter(workers), versions, candidates, self._post, self._peer.now
+            )
+            self._clusters.append(cluster)
+            try:
+                nursery.start_soon(cluster.hire)
+                await cluster.wait_for_workers(first, timeout_s)
+                await head.ready()
+                yield cluster
+            finally:
+                with cancel_scope(shield=True):
+                    await cluster.release()  # bounded in time
+                self._clusters.remove(cluster)
+
+    async def _candidates(self, need: Need) -> Sequence[tuple[Candidate, str]]:
+        """Providers that announce themselves in the DHT, best first by their load signals."""
+        records: dict[PeerId, ServiceRecord] = {}
+        with trio.move_on_after(_FIND_S):
+            async with self._peer.find(RAY_SERVICE) as found:
+                async for record in found:
+                    known = records.get(record.provider)
+                    if known is None or record.sequence > known.sequence:
+                        records[record.provider] = record
+        records.pop(self._peer.id, None)
+        entries = [entry for entry in self._peer.loads if entry.provider in records]
+        ranked = [
+            (Candidate(choice.provider, records[choice.provider].sequence), choice.reason)
+            for choice in choose(entries, need, self._peer.now(), self._rng)
+        ]
+        # not heard of yet: it may have just come up, so it is asked after those that are known to have room
+        heard = {entry.provider for entry in entries}
+        unheard = [
+            (Candidate(provider, record.sequence), "no load signal yet")
+            for provider, record in records.items()
+            if provider not in heard
+        ]
+        self._rng.shuffle(unheard)
+        return ranked + unheard
+
+
+async def _watch(head: RayHead) -> None:
+    """Raise HeadFailed when the head dies while the cluster is in use."""
+    raise HeadFailed(await head.died(), str(head.log_path))

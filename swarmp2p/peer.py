@@ -1,0 +1,416 @@
+"""A running peer: `open_peer()` and what can be done with it."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+from multiaddr.multiaddr import Multiaddr
+
+from .dht.events import (
+    Announce,
+    FindService,
+    Join,
+    ProviderFound,
+    QueryDone,
+    ServiceFound,
+    SetAddresses,
+    Withdraw,
+)
+from .dht.records import Attribute, ServiceRecord, check_attributes
+from .dht.wire import dht_protocol as _dht_protocol
+from .dht.wire import record_protocol
+from .dht_client import Dht
+from .driver import Driver
+from .engine import PeerInfo
+from .errors import AddressError, BootstrapError, DialError, PeerClosed, UsageError
+from .gossip.events import Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
+from .gossip.load import LoadSignal, LoadSuspected, LoadTable, LoadUpdated, PublishLoad, loads_protocol
+from .gossip.wire import pubsub_protocol
+from .identity import Identity, PeerId, verify
+from .lending import Lending
+from .market import Market
+from .node import NodeCommand, NodeConfig, NodeEngine, NodeOutput
+from .queries import Found, Queries, Results, with_peer
+from .ray_bridge.auth import LeaseKeys
+from .ray_bridge.events import Need, Offer
+from .ray_bridge.wire import lease_protocol
+from .scopes import background_nursery, cancel_scope, start
+from .transport.network import PeerNetwork, PeerStream, StreamHandler
+from .wire import WireProtocol
+
+if TYPE_CHECKING:
+    from .ray_bridge.cluster import Cluster
+
+DEFAULT_LISTEN: Final = ("/ip4/127.0.0.1/tcp/0",)
+DEFAULT_DHT_PROTOCOL: Final = "/swarm/kad/1.0.0"
+_MAX_UNREAD: Final = 1024  # messages that a slow subscriber may leave unread; the oldest are dropped
+_MAX_PUBLISH_BYTES: Final = 1 << 20  # gossipsub's default frame limit, less what surrounds the data
+_PUBLISH_OVERHEAD: Final = 1024
+_WITHDRAW_S: Final = 2.0  # how long leaving an announcement waits; records expire by themselves after that
+
+
+class Subscription(AsyncIterator[GossipMessage]):
+    """Messages of one topic: source, data, sequence number. dropped: messages lost because they were not read."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.dropped = 0
+        self._unread: deque[GossipMessage] = deque()
+        self._news = trio.Event()
+        self._closed = False
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> GossipMessage:
+        while not self._unread:
+            if self._closed:
+                raise PeerClosed("the peer was closed; this subscription has no further messages")
+            self._news = trio.Event()
+            await self._news.wait()
+        await trio.lowlevel.checkpoint()
+        return self._unread.popleft()
+
+    def deliver(self, message: GossipMessage) -> None:
+        """Queue a message; when the queue is full the oldest is dropped and counted."""
+        if len(self._unread) >= _MAX_UNREAD:
+            self._unread.popleft()
+            self.dropped += 1
+        self._unread.append(message)
+        self._news.set()
+
+    def close(self) -> None:
+        """Wake the reader with PeerClosed once everything is read."""
+        self._closed = True
+        self._news.set()
+
+
+class Peer:
+    """One running peer; made by `open_peer()`. Everything on it belongs to the trio run that opened it."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        engine: NodeEngine,
+        network: PeerNetwork,
+        driver: Driver[NodeCommand, NodeOutput],
+    ) -> None:
+        self._identity, self._engine, self._network, self._driver = identity, engine, network, driver
+        self._queries = Queries(driver.post)
+        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._market = Market(self, driver.post)
+        self.dht = Dht(engine.dht, self._queries)
+
+    @property
+    def id(self) -> PeerId:
+        """This peer's id."""
+        return self._identity.peer_id
+
+    @property
+    def identity(self) -> Identity:
+        """The key that this peer is."""
+        return self._identity
+
+    @property
+    def addresses(self) -> tuple[Multiaddr, ...]:
+        """Where others can dial this peer: multiaddrs ending in /p2p/<id>."""
+        return tuple(with_peer(address, self.id) for address in self._network.addresses)
+
+    @property
+    def loads(self) -> LoadTable:
+        """The newest load signal of each provider. It fills while the peer lends, borrows or `follow_loads`."""
+        return self._engine.loads.table
+
+    def now(self) -> float:
+        """The peer's clock: seconds since the Unix epoch, never going backwards."""
+        return self._driver.now()
+
+    async def connect(self, address: Multiaddr | str) -> PeerId:
+        """Connect to a peer and join its network; returns its id.
+
+        Raises AddressError for a text that is no address with /p2p/<id>, PeerMismatch when another peer
+        answers there, DialError when nobody does.
+        """
+        peer, transport = _split_address(address)
+        await self._network.dial_peer(peer, (transport,))
+        await self._queries.run(lambda query: Join(query, (PeerInfo(peer, (transport,)),)))
+        return peer
+
+    @asynccontextmanager
+    async def announce(
+        self, service: str, attributes: Mapping[str, Attribute] | None = None
+    ) -> AsyncGenerator[Announcement, None]:
+        """Announce a service while the context is open; withdrawn on exit.
+
+        attributes: str to str, int, float or bool, at most 512 bytes with signature; raises UsageError otherwise.
+        """
+        announcement = Announcement(self._queries, service)
+        await announcement.update(attributes or {})
+        try:
+            yield announcement
+        finally:
+            with cancel_scope(shield=True), trio.move_on_after(_WITHDRAW_S):
+                await announcement.withdraw()
+
+    def find(
+        self, service: str, where: Mapping[str, Attribute] | None = None, limit: int = 0
+    ) -> Results[ServiceRecord]:
+        """Iterate over the verified records of a service, each as soon as it is known; a newer record of the
+        same provider may follow. where: attributes that must be equal. limit: 0 for all that are found."""
+        wanted = tuple(sorted((where or {}).items()))
+
+        def convert(found: Found) -> ServiceRecord:
+            assert isinstance(found, ServiceFound)
+            return found.record
+
+        return Results(self._queries, lambda query: FindService(query, service, wanted, limit), convert)
+
+    @asynccontextmanager
+    async def subscribe(self, topic: str) -> AsyncGenerator[Subscription, None]:
+        """Receive a topic's messages while the context is open."""
+        if not topic:
+            raise UsageError("a topic has at least one character; this one is empty")
+        subscription = Subscription(topic)
+        self._subscriptions.setdefault(topic, []).append(subscription)
+        self._driver.post(Subscribe(topic))
+        try:
+            await trio.lowlevel.checkpoint()
+            yield subscription
+        finally:
+            self._subscriptions[topic].remove(subscription)
+            if not self._subscriptions[topic]:
+                del self._subscriptions[topic]
+            self._driver.post(Unsubscribe(topic))
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        """Sign data and send it to the topic's subscribers; best effort. Raises UsageError above 1 MiB."""
+        if not topic:
+            raise UsageError("a topic has at least one character; this one is empty")
+        if len(data) + len(topic.encode()) > _MAX_PUBLISH_BYTES - _PUBLISH_OVERHEAD:
+            raise UsageError(
+                f"{len(data)} bytes are too many for one message; publish at most "
+                f"{_MAX_PUBLISH_BYTES - _PUBLISH_OVERHEAD}, or publish where the data can be fetched. Nothing was sent"
+            )
+        self._driver.post(Publish(topic, bytes(data)))
+        await trio.lowlevel.checkpoint()
+
+    async def publish_load(self, signal: LoadSignal) -> None:
+        """Sign a load signal and spread it; sequence and expiry are filled in."""
+        self._driver.post(PublishLoad(signal))
+        await trio.lowlevel.checkpoint()
+
+    def follow_loads(self) -> AbstractAsyncContextManager[LoadTable]:
+        """Keep `loads` filled while the context is open."""
+        return self._market.follow_loads()
+
+    def lend(
+        self,
+        offer: Offer | None = None,
+        *,
+        allow: Iterable[PeerId | str] | None = (),
+        logs: str | os.PathLike[str] | None = None,
+    ) -> AbstractAsyncContextManager[Lending]:
+        """Lend Ray workers while the context is open; leases given are ended on exit.
+
+        allow: peers that may lease; None for everybody, nobody by default. logs: folder for the workers'
+        logs, one folder a lease; by default only those of workers that failed are kept. Raises RayMissing.
+        """
+        return self._market.lend(offer or Offer(), allow, None if logs is None else Path(logs))
+
+    def borrow(
+        self,
+        need: Need | None = None,
+        *,
+        workers: int = 1,
+        min_workers: int | None = None,
+        timeout_s: float = 60.0,
+        logs: str | os.PathLike[str] | None = None,
+    ) -> AbstractAsyncContextManager[Cluster]:
+        """Start a Ray head and lease workers for it; all are released on exit.
+
+        Yields once `min_workers` run (all of them by default; 0 yields at once); the cluster goes on hiring
+        until it has `workers`, and replaces those that are lost. logs: folder for the head's log, which is by
+        default only kept when the head fails. Raises NotEnoughWorkers after `timeout_s` seconds, RayMissing,
+        HeadFailed (also in the body, when the head dies while it is in use).
+        """
+        folder = None if logs is None else Path(logs)
+        return self._market.borrow(need or Need(), workers, min_workers, timeout_s, folder)
+
+    def handle(self, protocol: str, handler: StreamHandler) -> None:
+        """Serve a protocol of your own: `handler(stream)` runs for each stream that another peer opens.
+
+        A handler that raises ends its own stream and nothing else.
+        """
+        self._network.set_handler(protocol, handler)
+
+    async def open_stream(self, peer: PeerId | str, protocol: str) -> PeerStream:
+        """Open a stream of your own protocol; the peer is looked up when its address is not known.
+
+        Raises ProtocolUnsupported, PeerNotFound, DialError.
+        """
+        target = PeerId.from_text(peer) if isinstance(peer, str) else peer
+        try:
+            return await self._network.open_stream(target, protocol)
+        except DialError:
+            found = await self.dht.find_peer(target)
+            self._network.introduce(target, [a.decapsulate_code(0x01A5).to_bytes() for a in found.addresses])
+            return await self._network.open_stream(target, protocol)
+
+    # ----------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def running(self, bootstrap: Sequence[Multiaddr | str]) -> AsyncGenerator[None, None]:
+        """Run the peer while the context is open: what `open_peer` does once everything is put together."""
+        self._driver.on_output = self._output
+        try:
+            async with background_nursery() as nursery:
+                await start(nursery, self._driver.run)
+                await self._join(bootstrap)
+                yield
+        finally:
+            self._close()
+
+    async def _join(self, bootstrap: Sequence[Multiaddr | str]) -> None:
+        self._driver.post(SetAddresses(tuple(self._network.addresses)))
+        if not bootstrap:
+            return
+        parts = [(address, *_split_address(address)) for address in bootstrap]
+        reached: list[PeerInfo] = []
+        problems: list[DialError] = []
+
+        async def dial(peer: PeerId, transport: bytes) -> None:
+            try:
+                await self._network.dial_peer(peer, (transport,))
+                reached.append(PeerInfo(peer, (transport,)))
+            except DialError as problem:
+                problems.append(problem)
+
+        async with trio.open_nursery() as nursery:
+            for _, peer, transport in parts:
+                if peer != self.id:
+                    nursery.start_soon(dial, peer, transport)
+        if not reached and problems:
+            if len(problems) == 1:
+                raise problems[0]
+            raise BootstrapError(
+                ", ".join(str(address) for address, _, _ in parts),
+                "; ".join(problem.problem for problem in problems),
+                "check that one of these peers runs and that its address is right. This peer was not started",
+            )
+        await self._queries.run(lambda query: Join(query, tuple(reached)))
+
+    def _output(self, output: NodeOutput) -> None:
+        if isinstance(output, ProviderFound | ServiceFound | QueryDone):
+            self._queries.handle(output)
+        elif isinstance(output, Delivered):
+            for subscription in self._subscriptions.get(output.message.topic, ()):
+                subscription.deliver(output.message)
+        elif not isinstance(output, LoadUpdated | LoadSuspected):
+            self._market.output(output)
+
+    def _close(self) -> None:
+        self._queries.close()
+        for subscriptions in self._subscriptions.values():
+            for subscription in subscriptions:
+                subscription.close()
+
+
+class Announcement:
+    """A service that is being announced; `update` replaces its attributes."""
+
+    def __init__(self, queries: Queries, service: str) -> None:
+        self._queries, self.service = queries, service
+
+    async def update(self, attributes: Mapping[str, Attribute]) -> None:
+        """Announce new attributes; raises UsageError when they do not fit into a record (nothing is changed)."""
+        check_attributes(self.service, attributes)
+        items = tuple(sorted(attributes.items()))
+        await self._queries.run(lambda query: Announce(query, self.service, items))
+
+    async def withdraw(self) -> None:
+        """Tell those who hold the record that it is over."""
+        await self._queries.run(lambda query: Withdraw(query, self.service))
+
+
+def _split_address(address: Multiaddr | str) -> tuple[PeerId, bytes]:
+    """(peer, transport address in binary form) of a multiaddr that ends in /p2p/<id>; raises AddressError."""
+    text = str(address)
+    try:
+        parsed = Multiaddr(text)
+        transport, _, peer_text = text.rpartition("/p2p/")
+        if not transport or not peer_text or "/" in peer_text:
+            raise AddressError(text, "it does not end in /p2p/<peer id>")
+        return PeerId.from_text(peer_text), Multiaddr(transport).to_bytes() if parsed else b""
+    except AddressError:
+        raise
+    except (ValueError, LookupError) as problem:  # multiaddr's errors are ValueErrors and LookupErrors
+        raise AddressError(text, str(problem) or "it is no multiaddr") from None
+
+
+def _listen_address(address: Multiaddr | str) -> Multiaddr:
+    """A multiaddr to listen on; raises AddressError."""
+    try:
+        return Multiaddr(str(address))
+    except (ValueError, LookupError) as problem:
+        raise AddressError(str(address), str(problem) or "it is no multiaddr") from None
+
+
+def _libp2p_host(
+    identity: Identity, listen: Sequence[Multiaddr], protocols: Sequence[WireProtocol]
+) -> PeerNetwork:
+    from .transport.host import Host  # py-libp2p costs half a second to import
+
+    return Host(identity, listen, protocols)
+
+
+@asynccontextmanager
+async def open_peer(
+    *,
+    identity: Identity | str | os.PathLike[str] | None = None,
+    listen: Iterable[Multiaddr | str] = DEFAULT_LISTEN,
+    bootstrap: Iterable[Multiaddr | str] = (),
+    network: PeerNetwork | None = None,
+    dht_protocol: str = DEFAULT_DHT_PROTOCOL,
+    config: NodeConfig | None = None,
+) -> AsyncGenerator[Peer, None]:
+    """Run a peer while the context is open.
+
+    identity: an Identity, or the path of its file (made when missing); a fresh one that is kept nowhere by
+        default. listen: multiaddrs; /tcp/0 lets the system choose the port. bootstrap: addresses of peers
+        of the swarm to join, ending in /p2p/<id>; empty starts a new swarm. network: another transport than
+        libp2p (embedders, tests). dht_protocol: "/ipfs/kad/1.0.0" would join that network.
+
+    Raises IdentityFileError, AddressError, ListenError, BootstrapError (or the one address's DialError):
+    nothing is left running then.
+    """
+    if not isinstance(identity, Identity):
+        identity = Identity.generate() if identity is None else Identity.load_or_create(identity)
+    addresses = [_listen_address(address) for address in listen]
+    targets = list(bootstrap)
+    for target in targets:
+        _split_address(target)  # fail before anything starts
+    network = network or _libp2p_host(identity, addresses, node_protocols(dht_protocol))
+    keys = LeaseKeys(identity.sign, verify, identity.seal_to, identity.open_sealed, os.urandom)
+    engine = NodeEngine(identity.peer_id, keys, random.Random(os.urandom(16)), config)
+    driver: Driver[NodeCommand, NodeOutput] = Driver(engine, network)
+    peer = Peer(identity, engine, network, driver)
+    async with peer.running(targets):
+        yield peer
+
+
+def node_protocols(dht_protocol: str = DEFAULT_DHT_PROTOCOL) -> tuple[WireProtocol, ...]:
+    """Every protocol that a node speaks."""
+    return (
+        _dht_protocol(dht_protocol),
+        record_protocol(),
+        pubsub_protocol(),
+        loads_protocol(),
+        lease_protocol(),
+    )

@@ -1,0 +1,220 @@
+"""A borrower's cluster: its Ray head and the workers that other peers lend to it.
+
+`Cluster` hires until it has as many workers as wanted, and again whenever a lease ends. It decides nothing
+about leases (lease.py) nor about whom to ask (recruit.py, gossip/balancer.py); it connects them to the head.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import trio
+
+from ..errors import NotEnoughWorkers
+from ..identity import PeerId
+from ..scopes import cancel_scope
+from .events import (
+    EndLease,
+    LeaseActive,
+    LeaseCommand,
+    LeaseEnded,
+    LeaseGranted,
+    LeaseId,
+    LeaseOutput,
+    LeaseRefusal,
+    Need,
+    OpenPath,
+    PathUp,
+    RequestLease,
+    Versions,
+)
+from .head import RayHead
+from .recruit import Candidate, Recruiter
+
+_LOOK_AGAIN_S = 1.0  # between searches while workers are missing
+_RELEASE_S = 5.0  # how long closing waits for lenders to confirm; leases that do not end by then expire
+_MAX_EVENTS = 1024
+
+
+class ClusterEventKind(Enum):
+    """What happened to a lease."""
+
+    FOUND = "found"
+    ASKED = "asked"
+    GRANTED = "granted"
+    ACTIVE = "active"
+    REFUSED = "refused"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterEvent:
+    """One change. at: seconds as the peer's clock. reason: why, for REFUSED and ENDED; load for FOUND."""
+
+    at: float
+    kind: ClusterEventKind
+    peer: PeerId
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedWorker:
+    """A worker that runs. node_ip: its Ray node's address. path: how traffic goes there."""
+
+    lease: LeaseId
+    peer: PeerId
+    node_ip: str
+    path: str = "direct"
+
+
+class Cluster:
+    """A Ray head and its leased workers; made by `Peer.borrow`."""
+
+    def __init__(
+        self,
+        head: RayHead,
+        need: Need,
+        recruiter: Recruiter,
+        versions: Versions,
+        candidates: Callable[[], Awaitable[Sequence[tuple[Candidate, str]]]],
+        post: Callable[[LeaseCommand], None],
+        now: Callable[[], float],
+    ) -> None:
+        """candidates: finds providers and returns them best first, each with a word on its load."""
+        self._head, self._need, self._recruiter = head, need, recruiter
+        self._versions, self._candidates = versions, candidates
+        self._post, self._now = post, now
+        self._workers: dict[LeaseId, LeasedWorker] = {}
+        self._seen: dict[PeerId, int] = {}
+        self._log: deque[ClusterEvent] = deque(maxlen=_MAX_EVENTS)
+        self._logged = 0
+        self._changed = trio.Event()
+        self._closing = False
+        self.name = os.urandom(8).hex()
+
+    @property
+    def address(self) -> str:
+        """host:port of the head's GCS: what `ray.init(address)` takes, and RAY_ADDRESS."""
+        return self._head.address
+
+    @property
+    def workers(self) -> tuple[LeasedWorker, ...]:
+        """The workers that run now."""
+        return tuple(self._workers.values())
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs in its environment to use the cluster: address and token. Keep it secret."""
+        return self._head.driver_environment()
+
+    @property
+    def log_directory(self) -> str:
+        """Where the head's logs are."""
+        return str(self._head.log_path)
+
+    @property
+    def refusals(self) -> tuple[tuple[PeerId, str], ...]:
+        """Providers that declined or were lost, with the last reason of each."""
+        return self._recruiter.refusals()
+
+    async def events(self) -> AsyncIterator[ClusterEvent]:
+        """Every event from the cluster's beginning (at most the last 1,024), then each as it happens."""
+        position = 0
+        while True:
+            position = max(position, self._logged - len(self._log))
+            while position < self._logged:
+                event = self._log[position - (self._logged - len(self._log))]
+                position += 1
+                yield event
+            await self._changed.wait()
+
+    async def wait_for_workers(self, count: int, timeout_s: float = math.inf) -> None:
+        """Wait until `count` workers run; raises NotEnoughWorkers after `timeout_s` seconds."""
+        with trio.move_on_after(timeout_s):
+            while len(self._workers) < count:
+                await self._changed.wait()
+            return
+        raise NotEnoughWorkers(
+            count, len(self._workers), tuple((str(peer), reason) for peer, reason in self.refusals)
+        )
+
+    # What the peer calls --------------------------------------------------------------------------------------
+
+    def concerns(self, lease: LeaseId) -> bool:
+        """Whether a lease is one of this cluster's."""
+        return self._recruiter.provider(lease) is not None
+
+    def handle(self, output: LeaseOutput) -> None:
+        """Take what the lease engine says about one of this cluster's leases."""
+        match output:
+            case OpenPath(lease=lease):
+                self._post(PathUp(lease))  # direct: nothing to build on this side
+            case LeaseGranted(peer=peer):
+                self._record(ClusterEventKind.GRANTED, peer)
+            case LeaseActive(lease=lease, peer=peer, node_ip=node_ip):
+                self._recruiter.active(lease)
+                self._workers[lease] = LeasedWorker(lease, peer, node_ip)
+                self._record(ClusterEventKind.ACTIVE, peer)
+            case LeaseRefusal(lease=lease, provider=peer, reason=reason, retry_after_s=retry_after_s):
+                self._recruiter.refused(lease, reason, retry_after_s, self._now())
+                self._record(ClusterEventKind.REFUSED, peer, reason)
+            case LeaseEnded(lease=lease, peer=peer, reason=reason):
+                self._workers.pop(lease, None)
+                self._recruiter.ended(lease, reason, self._now())
+                self._record(ClusterEventKind.ENDED, peer, reason)
+            case _:
+                pass  # workers are the lender's affair
+
+    async def hire(self) -> None:
+        """Keep the cluster at its size until cancelled."""
+        while True:
+            changed = self._changed
+            if self._recruiter.missing() > 0 and not self._closing:
+                found = await self._candidates()
+                self._note_found(found)
+                await self._head.gcs_ready()  # a worker that starts before it would only wait
+                self._ask([candidate for candidate, _ in found])
+                with trio.move_on_after(_LOOK_AGAIN_S):
+                    await changed.wait()
+            else:
+                await changed.wait()
+
+    async def release(self) -> None:
+        """End every lease and wait a short while for the ends to be confirmed."""
+        self._closing = True
+        for lease in self._recruiter.leases():
+            self._post(EndLease(lease, "the borrower closed its cluster"))
+        with cancel_scope(shield=True), trio.move_on_after(_RELEASE_S):
+            while self._recruiter.leases():
+                await self._changed.wait()
+
+    # ----------------------------------------------------------------------------------------------------------
+
+    def _ask(self, candidates: Sequence[Candidate]) -> None:
+        while not self._closing:
+            provider = self._recruiter.next(candidates, self._now())
+            if provider is None:
+                return
+            lease = os.urandom(16)
+            self._recruiter.asked(lease, next(c for c in candidates if c.provider == provider))
+            self._record(ClusterEventKind.ASKED, provider)
+            self._post(
+                RequestLease(lease, provider, self._need, self._versions, self._head.secret, self.name)
+            )
+
+    def _note_found(self, found: Sequence[tuple[Candidate, str]]) -> None:
+        for candidate, load in found:
+            if candidate.provider not in self._seen and len(self._seen) < _MAX_EVENTS:
+                self._seen[candidate.provider] = candidate.sequence
+                self._record(ClusterEventKind.FOUND, candidate.provider, load)
+
+    def _record(self, kind: ClusterEventKind, peer: PeerId, reason: str = "") -> None:
+        self._log.append(ClusterEvent(self._now(), kind, peer, reason))
+        self._logged += 1
+        self._changed.set()
+        self._changed = trio.Event()

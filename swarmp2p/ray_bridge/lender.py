@@ -1,0 +1,120 @@
+"""The lender's hands: starts, watches and stops the Ray workers that the lease engine says.
+
+Every decision is lease.py's. This file turns `StartWorker` into a process tree under a supervisor, `StopWorker`
+into its end, and tells the engine what became of it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from ..errors import SwarmError
+from ..scopes import TaskStatus, cancel_scope
+from .events import (
+    ClosePath,
+    LeaseCommand,
+    LeaseId,
+    LeaseOutput,
+    Offer,
+    OpenPath,
+    PathUp,
+    StartWorker,
+    StopWorker,
+    WorkerFailed,
+    WorkerStarted,
+)
+from .worker import PEER_LABEL, start_worker
+
+
+def direct_path_problem(head_address: str, node_ip: str) -> str | None:
+    """Why Ray's traffic may not go directly between these two addresses; None when it may.
+
+    Ray authenticates by token but does not encrypt, so a direct path stays on one machine.
+    """
+    head_host = head_address.rpartition(":")[0].strip("[]")
+    for host in (head_host, node_ip):
+        try:
+            if not ipaddress.ip_address(host).is_loopback:
+                return (
+                    f"{host} is not a loopback address, and Ray's traffic would cross the network unencrypted"
+                )
+        except ValueError:
+            return f"{host} is not an IP address"
+    return None
+
+
+class Lender:
+    """Runs the workers of the leases that this peer gives. `run` owns every process."""
+
+    def __init__(
+        self, offer: Offer, peer_label: str, logs: Path | None, post: Callable[[LeaseCommand], None]
+    ) -> None:
+        """peer_label: the lender's peer id as text; it becomes the Ray node's name and label.
+
+        logs: where workers' logs go, one folder a lease; None keeps those of failed workers only.
+        """
+        self.offer = offer
+        self._label, self._logs, self._post = peer_label, logs, post
+        self._stops: dict[LeaseId, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def running(self) -> int:
+        """Workers that run, or start, or are being stopped."""
+        return len(self._stops)
+
+    def handle(self, output: LeaseOutput) -> None:
+        """Take what the lease engine says about a lease given by this peer."""
+        match output:
+            case OpenPath(lease=lease):
+                self._post(
+                    PathUp(lease)
+                )  # direct; whether it may be is checked when the head's address is known
+            case StartWorker():
+                if self._nursery is not None:
+                    scope = self._stops[output.lease] = cancel_scope()
+                    self._nursery.start_soon(self._work, output, scope)
+            case StopWorker(lease=lease):
+                if lease in self._stops:
+                    self._stops[lease].cancel()
+            case ClosePath():
+                pass
+            case _:
+                pass
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the workers until cancelled; all of them are stopped before this returns."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    async def _work(self, order: StartWorker, scope: trio.CancelScope) -> None:
+        reason = "the worker was stopped"
+        try:
+            with scope:
+                problem = direct_path_problem(order.secret.address, self.offer.node_ip)
+                if problem is not None:
+                    reason = problem
+                    return
+                async with start_worker(
+                    order.secret,
+                    need=order.need,
+                    node_ip=self.offer.node_ip,
+                    labels={**dict(self.offer.labels), PEER_LABEL: self._label},
+                    directory=None if self._logs is None else self._logs / order.lease.hex()[:12],
+                ) as worker:
+                    self._post(WorkerStarted(order.lease))
+                    reason = await worker.died()
+        except SwarmError as problem:
+            reason = str(problem)
+        finally:
+            del self._stops[order.lease]
+            self._post(WorkerFailed(order.lease, reason))
