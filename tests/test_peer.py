@@ -1,0 +1,282 @@
+"""The public API over the in-memory network: every message as bytes, in virtual time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from swarmp2p.dht.keys import multihash_key
+from swarmp2p.errors import (
+    AddressError,
+    DialError,
+    PeerClosed,
+    PeerNotFound,
+    ProtocolUnsupported,
+    UsageError,
+    ValueNotFound,
+)
+from swarmp2p.gossip.load import LoadSignal
+from swarmp2p.identity import Identity
+from swarmp2p.peer import Peer, node_protocols, open_peer
+from swarmp2p.transport.link import UniformLink
+from swarmp2p.transport.memory import MemorySwitch
+from swarmp2p.transport.network import PeerStream
+
+
+class Swarm:
+    """Peers on one switch, the first of which is everybody's bootstrap."""
+
+    def __init__(self) -> None:
+        self.switch = MemorySwitch(UniformLink(0.01), Random(7), node_protocols())
+        self.peers: list[Peer] = []
+
+    def identity(self, index: int) -> Identity:
+        return Identity(hashlib.sha256(b"swarm %d" % index).digest())
+
+    @asynccontextmanager
+    async def peer(self, index: int, bootstrap: tuple[str, ...] = ()) -> AsyncGenerator[Peer, None]:
+        identity = self.identity(index)
+        network = self.switch.join(identity.peer_id)
+        async with open_peer(identity=identity, network=network, bootstrap=bootstrap) as peer:
+            yield peer
+
+    @asynccontextmanager
+    async def of(self, count: int) -> AsyncGenerator[list[Peer], None]:
+        async with AsyncExitStack() as stack:
+            first = await stack.enter_async_context(self.peer(0))
+            address = str(first.addresses[0])
+            others = [
+                await stack.enter_async_context(self.peer(index, (address,))) for index in range(1, count)
+            ]
+            yield [first, *others]
+
+
+async def test_addresses_end_in_the_peers_id(autojump_clock: MockClock) -> None:
+    async with Swarm().of(1) as (peer,):
+        assert peer.addresses
+        assert all(str(address).endswith(f"/p2p/{peer.id}") for address in peer.addresses)
+
+
+async def test_providers_are_found_by_others(autojump_clock: MockClock) -> None:
+    async with Swarm().of(6) as peers:
+        stored = await peers[1].dht.provide(b"model weights")
+        assert stored >= 4
+        found = [provider async for provider in peers[5].dht.find_providers(b"model weights")]
+        assert [provider.id for provider in found] == [peers[1].id]
+        assert set(found[0].addresses) == set(peers[1].addresses)
+
+
+async def test_a_multihash_key_is_used_as_it_is(autojump_clock: MockClock) -> None:
+    multihash = multihash_key(b"model weights")
+    async with Swarm().of(3) as peers:
+        await peers[1].dht.provide(multihash)
+        found = [provider.id async for provider in peers[2].dht.find_providers(b"model weights")]
+        assert found == [peers[1].id]
+
+
+async def test_a_find_may_be_left_early(autojump_clock: MockClock) -> None:
+    async with Swarm().of(6) as peers:
+        for peer in peers[1:5]:
+            await peer.dht.provide(b"key")
+        async for provider in peers[5].dht.find_providers(b"key"):
+            assert provider.id in [peer.id for peer in peers]
+            break
+        found = [provider async for provider in peers[5].dht.find_providers(b"key", limit=2)]
+        assert len(found) == 2
+
+
+async def test_values(autojump_clock: MockClock) -> None:
+    async with Swarm().of(5) as peers:
+        assert await peers[1].dht.put(b"key", b"value") >= 3
+        assert await peers[4].dht.get(b"key") == b"value"
+        with pytest.raises(ValueNotFound, match="no value found"):
+            await peers[4].dht.get(b"another key")
+
+
+async def test_find_peer_and_closest(autojump_clock: MockClock) -> None:
+    swarm = Swarm()
+    async with swarm.of(5) as peers:
+        found = await peers[1].dht.find_peer(str(peers[4].id))
+        assert (found.id, set(found.addresses)) == (peers[4].id, set(peers[4].addresses))
+        closest = await peers[1].dht.closest(b"anything")
+        assert {peer.id for peer in closest} == {peer.id for peer in peers if peer is not peers[1]}
+        with pytest.raises(PeerNotFound, match="no address found"):
+            await peers[1].dht.find_peer(swarm.identity(99).peer_id)
+        assert {entry.peer for entry in peers[0].dht.table} == {peer.id for peer in peers[1:]}
+
+
+async def test_a_service_is_found_with_its_attributes_and_gone_when_withdrawn(
+    autojump_clock: MockClock,
+) -> None:
+    async with Swarm().of(5) as peers:
+        async with (
+            peers[1].announce("ray-worker", {"gpu": "h100", "cpus": 8}),
+            peers[2].announce("ray-worker", {"gpu": "a100", "cpus": 8}),
+        ):
+            records = [record async for record in peers[4].find("ray-worker")]
+            assert {record.provider for record in records} == {peers[1].id, peers[2].id}
+            records = [record async for record in peers[4].find("ray-worker", where={"gpu": "h100"})]
+            assert [record.provider for record in records] == [peers[1].id]
+            assert dict(records[0].attributes) == {"gpu": "h100", "cpus": 8}
+        await trio.sleep(1)  # withdrawals are sent by now, and on their way
+        assert [record async for record in peers[4].find("ray-worker")] == []
+
+
+async def test_an_updated_announcement_replaces_the_older_one(autojump_clock: MockClock) -> None:
+    async with Swarm().of(4) as peers, peers[1].announce("ray-worker", {"free": 1}) as announcement:
+        await announcement.update({"free": 0})
+        records = [record async for record in peers[3].find("ray-worker")]
+        assert dict(records[-1].attributes) == {"free": 0}
+
+
+async def test_attributes_that_do_not_fit_are_refused_before_anything_is_sent(
+    autojump_clock: MockClock,
+) -> None:
+    async with Swarm().of(1) as (peer,):
+        with pytest.raises(UsageError):
+            async with peer.announce("ray-worker", {"text": "x" * 600}):
+                pass
+
+
+async def test_messages_reach_subscribers_with_source_and_sequence(autojump_clock: MockClock) -> None:
+    async with (
+        Swarm().of(5) as peers,
+        peers[3].subscribe("news") as third,
+        peers[4].subscribe("news") as fourth,
+    ):
+        await trio.sleep(2)  # the mesh grows at heartbeats
+        await peers[1].publish("news", b"first")
+        await peers[1].publish("news", b"second")
+        for subscription in (third, fourth):
+            messages = [await anext(subscription) for _ in range(2)]
+            assert {message.data for message in messages} == {b"first", b"second"}
+            assert {message.source for message in messages} == {peers[1].id}
+            assert messages[0].sequence != messages[1].sequence
+
+
+async def test_a_slow_subscriber_loses_the_oldest_and_is_told(autojump_clock: MockClock) -> None:
+    async with Swarm().of(2) as peers, peers[1].subscribe("news") as subscription:
+        await trio.sleep(2)
+        for number in range(1100):
+            await peers[0].publish("news", b"%d" % number)
+            await trio.sleep(0.001)
+        await trio.sleep(2)
+        assert subscription.dropped == 1100 - 1024
+        assert int((await anext(subscription)).data) >= 1100 - 1024
+
+
+async def test_too_large_a_message_is_refused(autojump_clock: MockClock) -> None:
+    async with Swarm().of(1) as (peer,):
+        with pytest.raises(UsageError, match="too many for one message"):
+            await peer.publish("news", bytes(1 << 20))
+
+
+async def test_load_signals_fill_the_table(autojump_clock: MockClock) -> None:
+    signal = LoadSignal(
+        cpus_free=3.0,
+        memory_free_bytes=10**9,
+        gpus_free=0.0,
+        in_flight=1,
+        leases=1,
+        latency_s=0.0,
+        kind="individual",
+        region="",
+    )
+    async with Swarm().of(4) as peers, peers[3].follow_loads() as loads:
+        await trio.sleep(2)
+        await peers[1].publish_load(signal)
+        await trio.sleep(2)
+        entries = {entry.provider: entry.signal for entry in loads}
+        assert entries[peers[1].id].cpus_free == 3.0
+
+
+async def test_streams_of_an_embedders_own_protocol(autojump_clock: MockClock) -> None:
+    async def echo(stream: PeerStream) -> None:
+        while data := await stream.receive_some():
+            await stream.send_all(data.upper())
+
+    async with Swarm().of(3) as peers:
+        peers[1].handle("/echo/1", echo)
+        stream = await peers[2].open_stream(str(peers[1].id), "/echo/1")
+        await stream.send_all(b"hello")
+        assert await stream.receive_some() == b"HELLO"
+        await stream.aclose()
+        with pytest.raises(ProtocolUnsupported):
+            await peers[1].open_stream(peers[2].id, "/echo/1")
+
+
+async def test_connect_joins_two_swarms(autojump_clock: MockClock) -> None:
+    swarm = Swarm()
+    async with swarm.peer(1) as alice, swarm.peer(2) as bob:
+        assert await alice.connect(bob.addresses[0]) == bob.id
+        await alice.dht.provide(b"key")
+        assert [found.id async for found in bob.dht.find_providers(b"key")] == [alice.id]
+
+
+@pytest.mark.parametrize(
+    "address", ["", "nonsense", "/ip4/127.0.0.1/tcp/1", "/ip4/999.0.0.1/tcp/1/p2p/12D3", "/p2p/12D3KooW"]
+)
+async def test_an_address_that_is_none_gives_a_clear_error(autojump_clock: MockClock, address: str) -> None:
+    async with Swarm().of(1) as (peer,):
+        with pytest.raises(AddressError, match="cannot use the address"):
+            await peer.connect(address)
+    with pytest.raises(AddressError, match="cannot use the address"):
+        async with open_peer(bootstrap=[address]):
+            pass
+
+
+async def test_an_unreachable_bootstrap_gives_a_clear_error(autojump_clock: MockClock) -> None:
+    swarm = Swarm()
+    nobody = swarm.identity(9).peer_id
+    with pytest.raises(DialError, match="cannot reach"):
+        async with swarm.peer(1, (f"/ip4/127.0.0.1/tcp/9/p2p/{nobody}",)):
+            pass
+    async with swarm.peer(1):
+        pass  # and the identity can be used again: nothing was left running
+
+
+async def test_one_of_several_bootstrap_peers_is_enough(autojump_clock: MockClock) -> None:
+    swarm = Swarm()
+    nobody = swarm.identity(9).peer_id
+    async with swarm.peer(0) as first:
+        addresses = (f"/ip4/127.0.0.1/tcp/9/p2p/{nobody}", str(first.addresses[0]))
+        async with swarm.peer(1, addresses) as second:
+            assert [peer.id for peer in await second.dht.closest(b"key")] == [first.id]
+
+
+async def test_waiting_callers_learn_that_the_peer_closed(autojump_clock: MockClock) -> None:
+    closed: list[str] = []
+
+    async def listen(peer: Peer, ready: trio.Event) -> None:
+        try:
+            async with peer.subscribe("news") as subscription:
+                ready.set()
+                await anext(subscription)
+        except PeerClosed:
+            closed.append("subscription")
+
+    ready = trio.Event()
+    async with trio.open_nursery() as nursery:
+        async with Swarm().of(1) as (peer,):
+            nursery.start_soon(listen, peer, ready)
+            await ready.wait()
+            await trio.testing.wait_all_tasks_blocked()
+    assert closed == ["subscription"]
+    with pytest.raises(PeerClosed):
+        await peer.dht.get(b"key")
+
+
+async def test_limits_and_keys_are_checked(autojump_clock: MockClock) -> None:
+    async with Swarm().of(1) as (peer,):
+        with pytest.raises(UsageError, match="at least one byte"):
+            await peer.dht.provide(b"")
+        with pytest.raises(UsageError, match="limit"):
+            peer.dht.find_providers(b"key", limit=-1)
+        with pytest.raises(UsageError, match="topic"):
+            await peer.publish("", b"data")
