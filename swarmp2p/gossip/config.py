@@ -13,7 +13,6 @@ class GossipConfig:
     """Tuning of a GossipRouter. Defaults without a source of their own are go-libp2p-pubsub's.
 
     mesh_degree, mesh_low, mesh_high: D, Dlo and Dhi, peers in a topic's mesh: aimed at, at least, at most.
-    mesh_score: Dscore, peers with the best scores that stay when a mesh is cut back.
     gossip_degree, gossip_factor: Dlazy and the share of a topic's other peers that IHAVE goes to each
         heartbeat; the larger of the two counts.
     heartbeat_s: seconds between heartbeats.
@@ -42,7 +41,6 @@ class GossipConfig:
     mesh_degree: int = 6
     mesh_low: int = 5
     mesh_high: int = 12
-    mesh_score: int = 4
     gossip_degree: int = 6
     gossip_factor: float = 0.25
     heartbeat_s: float = 1.0
@@ -77,8 +75,6 @@ class GossipConfig:
                 f"mesh degrees must satisfy 0 <= low <= degree <= high, "
                 f"not {self.mesh_low}, {self.mesh_degree}, {self.mesh_high}"
             )
-        if not 0 <= self.mesh_score <= self.mesh_degree:
-            raise UsageError(f"mesh_score is at most mesh_degree ({self.mesh_degree}), not {self.mesh_score}")
         if not 1 <= self.history_gossip <= self.history:
             raise UsageError(f"history_gossip is 1 to history ({self.history}), not {self.history_gossip}")
         if self.heartbeat_s <= 0 or self.flush_interval_s < 0:

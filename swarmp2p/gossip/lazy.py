@@ -50,6 +50,11 @@ class LazyGossip:
         """Whether a heartbeat would have nothing to advertise, to age or to wait for."""
         return not self._promises and not len(self.cache)
 
+    @property
+    def promises(self) -> int:
+        """Promises that are waited for."""
+        return sum(map(len, self._promises.values()))
+
     def offered(
         self, state: PeerState, offers: tuple[IHave, ...], topics: Container[str], now: float
     ) -> None:

@@ -150,6 +150,11 @@ class LoadTable:
             self._set_alarm(provider, self._next_change(entry))
         return suspected
 
+    @property
+    def pending_alarms(self) -> int:
+        """Alarms set, void ones included; for checks that they do not pile up."""
+        return len(self._alarms)
+
     def deadline(self) -> float:
         """When `advance` is next wanted; math.inf for never. May turn out to have been early."""
         return self._alarms[0][0] if self._alarms else math.inf

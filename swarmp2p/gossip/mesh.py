@@ -8,6 +8,9 @@ exchange its messages in full. A *fanout* belongs to a topic that this peer only
 
 Beyond the specs: a peer that announces a topic whose mesh is too small is grafted at once rather than at the
 next heartbeat, so that newcomers and restarted peers miss as little as possible.
+
+A mesh never has more than Dhi peers, since GRAFTs are refused from there on (gossipsub 1.1, against takeovers);
+so there is nothing to cut back at heartbeats, as 1.0 has it.
 """
 
 from __future__ import annotations
@@ -171,25 +174,12 @@ class Mesh:
                 self._prune(topic, members, bad, now)
             if len(members) < config.mesh_low:
                 self._fill(topic, members, now)
-            elif len(members) > config.mesh_high:
-                self._prune(topic, members, self._surplus(members, now), now)
         for topic in list(self._fanouts):
             fanout = self._fanouts[topic]
             if now >= fanout.published + config.fanout_ttl_s:
                 del self._fanouts[topic]
             else:
                 self._fill_fanout(topic, fanout, now)
-
-    def _surplus(self, members: dict[PeerId, PeerState], now: float) -> list[PeerState]:
-        """Who has to go from a mesh that is too large: all but Dscore with the best scores and others by
-        lot."""
-        config = self._config
-        states = list(members.values())
-        self._rng.shuffle(states)
-        states.sort(key=lambda state: -state.score.value(now))  # stable: ties stay shuffled
-        rest = states[config.mesh_score :]
-        self._rng.shuffle(rest)
-        return rest[config.mesh_degree - config.mesh_score :]
 
     def _fill(self, topic: str, members: dict[PeerId, PeerState], now: float) -> None:
         wanted = self._config.mesh_degree - len(members)

@@ -49,6 +49,11 @@ class Outbox:
         """Whether anything waits."""
         return bool(self._publish or self._control)
 
+    @property
+    def queued(self) -> int:
+        """Messages that wait for the peer with the most of them."""
+        return max(map(len, self._publish.values()), default=0)
+
     def message(self, to: PeerId, message_id: bytes, message: GossipMessage) -> None:
         """Send a published message; at most once within a flush."""
         waiting = self._publish.get(to)
@@ -153,7 +158,11 @@ class Outbox:
                 ihaves, used = [], 0
             ihaves.append(have)
             used += size
-        used += sum(map(len, control.iwants))
+        iwant_bytes = sum(map(len, control.iwants)) + 3 * len(control.iwants)
+        if ihaves and used + iwant_bytes > _SPLIT_BYTES:
+            out.append(Send(peer, Rpc(ihave=tuple(ihaves))))
+            ihaves, used = [], 0
+        used += iwant_bytes
         parts = _split(waiting.values(), used) if waiting else [()]
         out.append(
             Send(

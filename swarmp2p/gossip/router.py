@@ -96,6 +96,22 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         state = self._peers.get(peer)
         return state.score.value(now) if state is not None else 0.0
 
+    def sizes(self) -> dict[str, int]:
+        """How many entries each table, cache and queue holds; for checks that they stay within their bounds."""
+        return {
+            "peers": len(self._peers),
+            "peer_topics": max((len(state.topics) for state in self._peers), default=0),
+            "backoffs": max((len(state.backoff) for state in self._peers), default=0),
+            "unwanted": max((len(state.unwanted) for state in self._peers), default=0),
+            "fanouts": len(self._mesh.fanouts),
+            "mesh": max(map(len, self._mesh.meshes.values()), default=0),
+            "seen": len(self._seen),
+            "cached": len(self._lazy.cache),
+            "cached_bytes": self._lazy.cache.held_bytes,
+            "promises": self._lazy.promises,
+            "queued": self._outbox.queued,
+        }
+
     # The engine ---------------------------------------------------------------------------------------------
 
     def handle(self, event: NetworkEvent | GossipCommand, now: float) -> list[NetworkOutput | GossipOutput]:
@@ -266,9 +282,9 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         now: float,
         out: list[NetworkOutput | GossipOutput],
     ) -> None:
-        stats, seen, sender = self.stats, self._seen, state.peer
+        stats, seen, sender, meshes = self.stats, self._seen, state.peer, self._mesh.meshes
         for message in messages:
-            members = self._mesh.meshes.get(message.topic)
+            members = meshes.get(message.topic)
             if members is None:
                 stats.not_subscribed += 1
                 continue

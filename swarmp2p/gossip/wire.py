@@ -32,8 +32,9 @@ MAX_IDS: Final = 10_000
 """Message ids kept of one RPC, in IHAVE, IWANT and IDONTWANT each; the rest is left out, since gossip about
 messages is best effort. go-libp2p-pubsub sends at most 5,000 a topic and heartbeat."""
 
-MAX_ID_BYTES: Final = 256
-"""Longer message ids are left out. Those of the default form have 46 bytes with an Ed25519 source."""
+MAX_ID_BYTES: Final = 128
+"""Longer message ids are left out. Those of the default form have 46 bytes with an Ed25519 source; as many as
+are asked of a peer in one heartbeat fit into an RPC."""
 
 _MAX_BACKOFF_S: Final = 1 << 31
 _SIGN_PREFIX: Final = b"libp2p-pubsub:"

@@ -1,0 +1,165 @@
+"""The load table: newest signal wins, whatever the order; silence is noticed; nothing outgrows its bound."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swarmp2p.gossip.load_signal import LoadSignal
+from swarmp2p.gossip.load_table import LoadTable, TableConfig
+from swarmp2p.identity import PeerId
+
+from .network import peer_id
+
+A, B = peer_id(1), peer_id(2)
+
+
+def signal(sequence: int, expires: float = 100.0, in_flight: int = 0) -> LoadSignal:
+    return LoadSignal(sequence=sequence, expires=expires, in_flight=in_flight)
+
+
+offers = st.lists(
+    st.tuples(
+        st.integers(1, 4).map(peer_id), st.builds(signal, st.integers(0, 5), in_flight=st.integers(0, 3))
+    ),
+    max_size=25,
+)
+
+
+def contents(table: LoadTable) -> dict[PeerId, LoadSignal]:
+    return {entry.provider: entry.signal for entry in table}
+
+
+@given(offers, st.randoms(use_true_random=False))
+@settings(max_examples=150, deadline=None)
+def test_a_last_writer_wins_set(history: list[tuple[PeerId, LoadSignal]], shuffler: Random) -> None:
+    """Commutative and idempotent: order and repeats do not matter; the highest sequence stands."""
+    table, other = LoadTable(), LoadTable()
+    for provider, sent in history:
+        table.offer(provider, sent, 1.0)
+    again = history + history[::2]
+    shuffler.shuffle(again)
+    for provider, sent in again:
+        other.offer(provider, sent, 2.0)
+    assert contents(table) == contents(other)
+    for provider, standing in contents(table).items():
+        assert standing.sequence == max(sent.sequence for by, sent in history if by == provider)
+
+
+def test_an_older_or_equal_signal_changes_nothing() -> None:
+    table = LoadTable()
+    assert table.offer(A, signal(2), 0.0)
+    assert not table.offer(A, signal(2), 1.0)
+    assert not table.offer(A, signal(1), 1.0)
+    entry = table.get(A)
+    assert entry is not None
+    assert (entry.signal.sequence, entry.arrived, entry.age(3.0)) == (2, 0.0, 3.0)
+
+
+def test_expired_signals_are_refused_and_removed() -> None:
+    """Thirty seconds of clock error are forgiven; more life than ten minutes is not believed."""
+    table = LoadTable()
+    assert not table.offer(A, signal(1, expires=10.0), 40.0)
+    assert not table.offer(A, signal(1, expires=40.0 + 600 + 31), 40.0)
+    assert table.offer(A, signal(1, expires=10.0), 39.9)
+    assert table.deadline() == 40.0
+    assert table.advance(39.95) == []
+    assert table.advance(40.0) == [A]
+    assert len(table) == 0
+    assert A not in table
+    assert table.deadline() == math.inf
+
+
+def test_silence_is_suspected_once() -> None:
+    table = LoadTable()
+    for second in range(5):
+        table.offer(A, signal(second), float(second))
+    assert table.advance(7.9) == []
+    assert table.advance(8.0) == [A]
+    entry = table.get(A)
+    assert entry is not None
+    assert entry.suspected
+    assert table.advance(50.0) == []
+    table.offer(A, signal(9), 51.0)
+    entry = table.get(A)
+    assert entry is not None
+    assert not entry.suspected
+
+
+def test_suspicion_follows_the_observed_interval() -> None:
+    table = LoadTable()
+    for number in range(4):
+        table.offer(A, signal(number), number * 0.1)
+        table.offer(B, signal(number), number * 3.0)
+    assert table.advance(2.2) == []
+    assert table.advance(2.4) == [A], "never before two seconds"
+    assert table.advance(9.0 + 11.9) == []
+    assert table.advance(9.0 + 12.1) == [B]
+
+
+def test_a_burst_does_not_make_the_pause_after_it_suspicious() -> None:
+    table = LoadTable()
+    now = 0.0
+    for number, pause in enumerate([5.0, 5.0, 0.1, 0.1, 0.1]):
+        now += pause
+        table.offer(A, signal(number), now)
+    assert table.advance(now + 10.0) == []
+
+
+def test_the_first_signal_alone_is_not_suspected_before_it_expires() -> None:
+    table = LoadTable()
+    table.offer(A, signal(1, expires=60.0), 0.0)
+    assert table.advance(89.0) == []
+    assert table.advance(90.0) == [A]
+
+
+def test_a_full_table_still_updates_those_it_knows() -> None:
+    table = LoadTable(TableConfig(max_providers=2))
+    assert table.offer(peer_id(1), signal(1, expires=10), 0.0)
+    assert table.offer(peer_id(2), signal(1), 0.0)
+    assert not table.offer(peer_id(3), signal(1), 0.0)
+    assert table.refused == 1
+    assert table.offer(peer_id(2), signal(2), 0.0)
+    table.advance(40.0)
+    assert table.offer(peer_id(3), signal(2), 40.0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 20), st.floats(0, 60), st.floats(0, 2)), max_size=80)
+)
+@settings(max_examples=100, deadline=None)
+def test_alarms_against_a_plain_model(history: list[tuple[int, int, float, float]]) -> None:
+    """Whatever arrives when: what `advance` finds is what looking at every entry would find."""
+    config = TableConfig(max_providers=3, clock_error_s=1.0)
+    table = LoadTable(config)
+    now = 0.0
+    for number, sequence, ttl_s, pause in history:
+        now += pause
+        before = list(table)
+        due = {
+            entry.provider
+            for entry in before
+            if not entry.suspected
+            and (
+                entry.signal.expires + 1.0 <= now
+                or (entry.interval_s and entry.arrived + max(2.0, 4 * entry.interval_s) <= now)
+            )
+        }
+        assert set(table.advance(now)) == due
+        assert {entry.provider for entry in table} == {
+            entry.provider for entry in before if entry.signal.expires + 1.0 > now
+        }
+        assert table.deadline() > now
+        table.offer(peer_id(number), signal(sequence, expires=now + ttl_s), now)
+        assert len(table) <= 3
+
+
+def test_alarms_do_not_pile_up() -> None:
+    """A provider whose signals expire ever earlier sets an alarm with each; the void ones are swept."""
+    table = LoadTable()
+    for sequence in range(5000):
+        assert table.offer(A, signal(sequence, expires=500.0 - sequence / 20), 1.0)
+    assert table.pending_alarms < 100
