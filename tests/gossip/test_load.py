@@ -249,8 +249,8 @@ class LoadNode(Engine[Any, Any]):
             for output in self.loads.handle(event, now):
                 out.extend(self.gossip.handle(output, now) if isinstance(output, Publish) else [output])
         if not isinstance(event, PublishLoad):
-            for output in self.gossip.handle(event, now):
-                out.extend(self.loads.handle(output, now) if isinstance(output, Delivered) else [output])
+            for result in self.gossip.handle(event, now):
+                out.extend(self.loads.handle(result, now) if isinstance(result, Delivered) else [result])
         return out
 
     def deadline(self) -> float:

@@ -62,10 +62,14 @@ def test_counters_decay() -> None:
     assert score.value(400.0) == pytest.approx(-10 * 0.1**2)
     assert score.value(701.0) == 0
     assert score.clean
-    score.misbehaved(800.0)
-    score.broke_promise(800.0)
-    assert not score.clean
-    assert score.value(3000.0) == 0
+
+
+def test_a_clean_peer_is_clean_again_after_a_while() -> None:
+    score = PeerScore(CONFIG)
+    for _ in range(9):
+        score.misbehaved(800.0)
+        score.broke_promise(800.0)
+    assert [score.value(800.0) < 0, score.value(3000.0) < 0] == [True, False]
     assert score.clean
 
 
