@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import trio
 
+from .console import add_peer_options, emit, until_told_to_stop
 from .errors import SwarmError, UsageError
 from .identity import PeerId
 
@@ -61,30 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_peer_options(parser: argparse.ArgumentParser) -> None:
-    """The options that every command which opens a peer has."""
-    parser.add_argument(
-        "--bootstrap",
-        action="append",
-        default=[],
-        metavar="ADDRESS",
-        help="a peer of the swarm to join; repeatable",
-    )
-    parser.add_argument(
-        "--listen",
-        action="append",
-        default=[],
-        metavar="ADDRESS",
-        help="where to listen (default /ip4/127.0.0.1/tcp/0)",
-    )
-    parser.add_argument("--identity", type=Path, help="key file, made when missing; a fresh key by default")
-    parser.add_argument("--logs", type=Path, help="folder for the logs of Ray's processes")
-    parser.add_argument("--json", action="store_true", help="print events as JSON lines")
-    parser.add_argument(
-        "--exit-on-eof", action="store_true", help="end in good order when standard input closes"
-    )
-
-
 def _demo(options: argparse.Namespace) -> int:
     from .demo.conductor import run_demo
 
@@ -93,34 +68,6 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _lend(options: argparse.Namespace) -> int:
     return trio.run(_lend_until_stopped, options)
-
-
-def emit(options: argparse.Namespace, event: str, **fields: object) -> None:
-    """Print an event: a JSON line with --json, else a readable one."""
-    if options.json:
-        print(json.dumps({"event": event, **fields}), flush=True)
-    else:
-        print(event, *(f"{name}={value}" for name, value in fields.items()), flush=True)
-
-
-async def until_told_to_stop(exit_on_eof: bool) -> None:
-    """Wait for SIGINT or SIGTERM, or for the end of standard input."""
-    async with trio.open_nursery() as nursery:
-
-        async def wait_for_signal() -> None:
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for _ in signals:
-                    nursery.cancel_scope.cancel()
-
-        async def wait_for_eof() -> None:
-            async with trio.lowlevel.FdStream(0) as stream:
-                while await stream.receive_some(4096):
-                    pass
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(wait_for_signal)
-        if exit_on_eof:
-            nursery.start_soon(wait_for_eof)
 
 
 async def _lend_until_stopped(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from swarmp2p.dht.keys import multihash_key
 from swarmp2p.errors import (
@@ -262,11 +262,10 @@ async def test_waiting_callers_learn_that_the_peer_closed(autojump_clock: MockCl
             closed.append("subscription")
 
     ready = trio.Event()
-    async with trio.open_nursery() as nursery:
-        async with Swarm().of(1) as (peer,):
-            nursery.start_soon(listen, peer, ready)
-            await ready.wait()
-            await trio.testing.wait_all_tasks_blocked()
+    async with trio.open_nursery() as nursery, Swarm().of(1) as (peer,):
+        nursery.start_soon(listen, peer, ready)
+        await ready.wait()
+        await wait_all_tasks_blocked()
     assert closed == ["subscription"]
     with pytest.raises(PeerClosed):
         await peer.dht.get(b"key")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import trio
 
-from ..cli import add_peer_options, emit, until_told_to_stop
+from ..console import add_peer_options, emit, until_told_to_stop
 from ..errors import SwarmError
 from ..peer import DEFAULT_LISTEN, open_peer
 from ..ray_bridge import supervisor
