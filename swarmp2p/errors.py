@@ -11,6 +11,18 @@ from __future__ import annotations
 class SwarmError(Exception):
     """Base of everything that swarmp2p raises on purpose."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exception's own way calls the class with the finished text, which the classes below do not take: such
+        # errors could not be sent from one process to another.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[SwarmError], args: tuple[object, ...], values: dict[str, object]) -> SwarmError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(values)
+    return error
+
 
 class UsageError(SwarmError, ValueError):
     """An argument cannot be used as it is; nothing was changed."""
