@@ -35,7 +35,7 @@ class RayHead:
     """A head that is starting or running; made by `start_head`."""
 
     def __init__(self, node: NodeTree, token: str) -> None:
-        self._tree, self._token = node.tree, token
+        self._node, self._tree, self._token = node, node.tree, token
         self._address = ""
         self.token_path = node.directory / "token"
         """A file of mode 0600 that holds the token, for RAY_AUTH_TOKEN_PATH."""
@@ -100,7 +100,7 @@ class RayHead:
         try:
             return await self._tree.told(subject)
         except TreeEnded as ended:
-            raise HeadFailed(ended.reason, str(self.log_path)) from None
+            raise HeadFailed(ended.reason, self._node.kept_log()) from None
 
 
 @asynccontextmanager
@@ -116,7 +116,7 @@ async def start_head(
 
     node_ip: the address that its Ray ports are reached at; 127.0.0.1 becomes 127.77.0.1. port: of GCS, 0 for
     any free one. cpus: what tasks may use of this machine; with 0 they run on workers only. directory: where
-    head.log is kept; None to keep it only when the head fails. Raises RayMissing and UsageError.
+    head.log is kept; None to keep it only when the head fails to start. Raises RayMissing and UsageError.
     """
     installed_versions()
     if port:

@@ -17,7 +17,6 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Final
 
-from ..errors import WorkerNotStarted
 from . import _ray_node
 from .tree import Tree, open_tree
 
@@ -25,6 +24,7 @@ OBJECT_STORE_BYTES: Final = 256 * 2**20
 """Default size of a node's object store, in shared memory. Pages are taken as they are used; what does not fit
 is spilled to the node's directory."""
 
+_KEPT_LOG_BYTES: Final = 2**20
 _PRIVATE_PATH_BYTES: Final = (
     40  # 107, less "/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store.1"
 )
@@ -35,8 +35,9 @@ class NodePlan:
     """What to start.
 
     head_address: GCS to join, host:port; "" to be a head. port: a head's GCS port, 0 for any. node_ip: the
-    address that others reach the node at. memory_bytes: 0 leaves it to Ray. logs: folder of the log file;
-    None for a file that is kept only when the node fails. connect_s: how long to try to reach the head.
+    address that others reach the node at. memory_bytes: 0 leaves it to Ray. logs: folder of the log file,
+    which is appended to; None for one that goes with the node, unless the node fails. connect_s: how long to
+    try to reach the head.
     """
 
     node_ip: str
@@ -49,7 +50,7 @@ class NodePlan:
     object_store_bytes: int = OBJECT_STORE_BYTES
     labels: Mapping[str, str] | None = None
     logs: Path | None = None
-    connect_s: float = 5.0
+    connect_s: float = 2.0
 
     @property
     def kind(self) -> str:
@@ -61,14 +62,23 @@ class NodePlan:
 class NodeTree:
     """A node that is starting or running. directory: private to this user, and gone when the node is."""
 
+    plan: NodePlan
     tree: Tree
     directory: Path
+
+    def kept_log(self) -> str:
+        """Path of the log of a node that failed, outside of what goes with the node."""
+        if self.plan.logs is not None:
+            return str(self.tree.log_path)
+        descriptor, path = tempfile.mkstemp(prefix=f"swarmp2p-{self.plan.kind}-", suffix=".log")
+        with open(descriptor, "wb") as file:
+            file.write(self.tree.log_tail(_KEPT_LOG_BYTES))
+        return path
 
 
 @asynccontextmanager
 async def open_node(plan: NodePlan, environment: Mapping[str, str]) -> AsyncGenerator[NodeTree, None]:
     """Start a Ray node's processes for the length of the context; `tree.told` says how far they are."""
-    log_path = _log_path(plan)
     directory = private_directory()
     settings: _ray_node.Settings = {
         "head_address": plan.head_address,
@@ -83,30 +93,23 @@ async def open_node(plan: NodePlan, environment: Mapping[str, str]) -> AsyncGene
         "labels": dict(plan.labels or {}),
         "connect_s": plan.connect_s,
     }
-    keep_log = plan.logs is not None
     try:
         # Tasks' temporary files and relative paths stay in a place that goes with the node.
         for name in ("tmp", "work"):
             (directory / name).mkdir(mode=0o700)
+        logs = directory if plan.logs is None else plan.logs.absolute()
+        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with open_tree(
             # -P: modules beside the program (worker, messages) must not hide others' of the same name
             [sys.executable, "-P", _ray_node.__file__, json.dumps(settings)],
             environment={**environment, "TMPDIR": str(directory / "tmp")},
-            log_path=log_path,
+            log_path=logs / f"{plan.kind}.log",
             cwd=directory / "work",
             remove=(directory,),
         ) as tree:
-            try:
-                yield NodeTree(tree, directory)
-            except WorkerNotStarted:
-                keep_log = True
-                raise
-            finally:
-                keep_log |= tree.failed
+            yield NodeTree(plan, tree, directory)
     finally:
         rmtree(directory, ignore_errors=True)  # when the supervisor could not even be started
-        if not keep_log:
-            log_path.unlink(missing_ok=True)
 
 
 def private_directory() -> Path:
@@ -115,13 +118,3 @@ def private_directory() -> Path:
     if len(os.fsencode(base)) + len("/swarm-12345678") > _PRIVATE_PATH_BYTES:
         base = "/tmp"
     return Path(tempfile.mkdtemp(prefix="swarm-", dir=base))
-
-
-def _log_path(plan: NodePlan) -> Path:
-    """Where the node's log goes; a file of ours that exists already is appended to."""
-    if plan.logs is None:
-        descriptor, path = tempfile.mkstemp(prefix=f"swarmp2p-{plan.kind}-", suffix=".log")
-        os.close(descriptor)
-        return Path(path)
-    plan.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return (plan.logs / f"{plan.kind}.log").absolute()

@@ -31,7 +31,7 @@ _LATE_S: Final = supervisor.GIVE_UP_S + 2.0  # beyond the grace, a supervisor th
 _LAST_WORDS_S: Final = 1.0
 _MAX_LINE_BYTES: Final = 65536  # a longer status line is dropped
 _MAX_SUBJECTS: Final = 64  # subjects remembered; further ones are dropped
-_LOG_TAIL_BYTES: Final = 4096
+_LAST_LINE_BYTES: Final = 4096
 
 
 class TreeEnded(SwarmError):
@@ -45,11 +45,14 @@ class TreeEnded(SwarmError):
 class Tree:
     """A running tree; made by `open_tree`, which ends it. Any number of tasks may wait for it."""
 
-    def __init__(self, process: trio.Process, mark: str, log_path: Path, remove: Sequence[Path]) -> None:
+    def __init__(
+        self, process: trio.Process, mark: str, log_path: Path, log: int, remove: Sequence[Path]
+    ) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._process, self._input, self._output = process, process.stdin, process.stdout
         self._remove = remove
+        self._log = log  # kept open, so that it can be read when its file has been removed with the tree
         # Ours besides trio's, because the session must be ended before the supervisor is reaped (see `wait`).
         self._handle = os.pidfd_open(process.pid)
         self._status: int | None = None
@@ -111,7 +114,7 @@ class Tree:
             return "it was told to stop"
         if status < 0:
             return f"its supervisor was killed by signal {-status}"
-        last = await trio.to_thread.run_sync(_last_line, self.log_path)
+        last = _last_line(self.log_tail(_LAST_LINE_BYTES))
         return f"it ended with status {status}" + (f": {last}" if last else "")
 
     async def stop(self, grace_s: float = supervisor.GRACE_S) -> None:
@@ -132,8 +135,17 @@ class Tree:
             with _shielded(_LATE_S):
                 await self.wait()
 
+    def log_tail(self, limit_bytes: int) -> bytes:
+        """The end of the log, also when its file is gone already. Nothing after `close`."""
+        if self._log < 0:
+            return b""
+        return os.pread(self._log, limit_bytes, max(0, os.fstat(self._log).st_size - limit_bytes))
+
     async def close(self) -> None:
-        """Let go of the pipes. Without `stop` before it, the supervisor takes it for our death."""
+        """Let go of the log and the pipes. Without `stop` before, the supervisor takes it for our death."""
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
         with _shielded(_LATE_S):
             await self._input.aclose()
             await self._output.aclose()
@@ -182,21 +194,22 @@ async def open_tree(
     arguments = ["--parent", str(os.getpid()), "--grace", str(grace_s)]
     for directory in remove:
         arguments += ["--remove", str(directory)]
-    descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         process = await trio.lowlevel.open_process(
             # -I and -S: no user's site, no site-packages, no module beside the file: 20 ms instead of 60
             [sys.executable, "-I", "-S", supervisor.__file__, *arguments, "--", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=descriptor,
+            stderr=log,
             env={**environment, TREE_VARIABLE: mark},
             cwd=cwd,
             start_new_session=True,
         )
-    finally:
-        os.close(descriptor)
-    tree = Tree(process, mark, log_path, remove)
+    except BaseException:
+        os.close(log)
+        raise
+    tree = Tree(process, mark, log_path, log, remove)
     try:
         yield tree
     finally:
@@ -229,13 +242,7 @@ def _clean_up_after(killed: int, remove: Sequence[Path]) -> None:
         supervisor.remove(str(directory))
 
 
-def _last_line(path: Path) -> str:
-    """The last line of a log that says something, cut to 300 characters; "" when there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+def _last_line(log: bytes) -> str:
+    """The last line that says something, cut to 300 characters; "" when there is none."""
+    lines = [line.strip() for line in log.decode("utf-8", "replace").splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""

@@ -75,7 +75,7 @@ async def start_worker(
     """Run a Ray worker node for the length of the context, which is entered once the head lists it as alive.
 
     need: what it offers to Ray. node_ip: the address that its Ray ports are reached at. labels: Ray node
-    labels, see PEER_LABEL. directory: where worker.log is kept; None to keep it only when the worker fails.
+    labels, see PEER_LABEL. directory: where worker.log is kept; None to keep it only when the worker does not join.
     Raises RayMissing and WorkerNotStarted.
     """
     installed_versions()
@@ -100,5 +100,5 @@ async def start_worker(
         except TreeEnded as ended:
             problem = ended.reason
         if node_id is None:
-            raise WorkerNotStarted(problem, str(tree.log_path))
+            raise WorkerNotStarted(problem, node.kept_log())
         yield RayWorker(tree, str(node_id))

@@ -1,0 +1,128 @@
+"""What Ray's processes and drivers are told, and what they are not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from swarmp2p.errors import RayMissing, UsageError
+from swarmp2p.ray_bridge.environment import applied, driver_environment, head_environment, lender_environment
+from swarmp2p.ray_bridge.events import JoinSecret
+from swarmp2p.ray_bridge.head import LOOPBACK_IP, start_head, usable_ip
+from swarmp2p.ray_bridge.node_tree import private_directory
+from swarmp2p.ray_bridge.versions import installed_versions
+
+SECRET = JoinSecret("127.77.0.1:40321", "5ec7e7")
+
+
+def test_a_lender_shows_tasks_nothing_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CLOUD_SECRET_KEY", "RAY_ADDRESS", "SWARMP2P_TREE", "PYTHONDONTWRITEBYTECODE"):
+        monkeypatch.setenv(name, "private")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    environment = lender_environment("5ec7e7")
+    assert "private" not in environment.values()
+    assert environment["PATH"] == os.environ["PATH"]
+    assert environment["CUDA_VISIBLE_DEVICES"] == "1"
+    assert (environment["RAY_AUTH_MODE"], environment["RAY_AUTH_TOKEN"]) == ("token", "5ec7e7")
+
+
+def test_a_head_hears_nothing_of_other_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:1")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("MINE", "kept")
+    environment = head_environment("5ec7e7")
+    assert environment["RAY_AUTH_TOKEN"] == "5ec7e7"
+    assert environment["MINE"] == "kept"
+    assert environment["RAY_health_check_failure_threshold"] == "4"
+    assert not {"RAY_ADDRESS", "PYTHONDONTWRITEBYTECODE"} & environment.keys()
+
+
+def test_a_drivers_environment_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "before:1")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    with applied(driver_environment(SECRET)):
+        assert os.environ["RAY_ADDRESS"] == "127.77.0.1:40321"
+        assert os.environ["RAY_AUTH_TOKEN"] == "5ec7e7"
+    assert os.environ["RAY_ADDRESS"] == "before:1"
+    assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_a_ray_that_is_imported_already_reads_the_environment_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    def initialize(_config: str) -> None:
+        heard.append(os.environ.get("RAY_AUTH_MODE", "none"))
+
+    loader = SimpleNamespace(reset_cache=lambda: heard.append("reset"))
+    raylet = SimpleNamespace(
+        Config=SimpleNamespace(initialize=initialize),
+        AuthenticationTokenLoader=SimpleNamespace(instance=lambda: loader),
+    )
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setitem(sys.modules, "ray._raylet", raylet)
+    with applied(driver_environment(SECRET)):
+        assert heard == ["token", "reset"]
+    assert heard == ["token", "reset", "none", "reset"]
+
+
+def test_the_token_is_not_shown() -> None:
+    assert "5ec7e7" not in repr(SECRET)
+
+
+def test_versions_are_found_without_importing_ray() -> None:
+    versions = installed_versions()
+    assert versions.ray == metadata.version("ray")
+    assert versions.python == f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+async def test_without_ray_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    with pytest.raises(RayMissing, match="pip install"):
+        async with start_head():
+            pytest.fail("it started")
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("127.0.0.1", LOOPBACK_IP),
+        ("localhost", LOOPBACK_IP),
+        ("127.77.3.4", "127.77.3.4"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8::7", "2001:db8::7"),
+    ],
+)
+def test_a_heads_address_is_one_that_drivers_can_use(given: str, used: str) -> None:
+    assert usable_ip(given) == used
+
+
+async def test_a_port_in_use_is_refused() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UsageError, match="choose another"):
+            async with start_head(port=taken.getsockname()[1]):
+                pytest.fail("it started")
+
+
+def test_a_nodes_directory_is_private_and_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    directory = private_directory()
+    try:
+        assert len(os.fsencode(directory)) <= 40
+        assert directory.stat().st_mode & 0o777 == 0o700
+    finally:
+        directory.rmdir()
