@@ -69,7 +69,7 @@ class DialError(SwarmError):
 
     def __init__(self, address: str, problem: str, remedy: str) -> None:
         super().__init__(f"cannot reach {address}: {problem}; {remedy}")
-        self.address, self.problem = address, problem
+        self.address, self.problem, self.remedy = address, problem, remedy
 
 
 class PeerMismatch(DialError):

@@ -59,7 +59,7 @@ class Stream:
     more. finished: nothing more may be written. broken: reset by either side, or the connection is over.
     abandoned: nobody reads any more. fin_due: our end is still to be sent. flags: SYN or ACK, to go with our
     first frame. send_window, receive_window: bytes that may be sent, or come, before the next grant. credit:
-    bytes that the reader took and that are not granted again yet.
+    bytes that the reader took and that are not granted again yet. owner: for whoever uses the session.
     """
 
     __slots__ = (
@@ -72,6 +72,7 @@ class Stream:
         "flags",
         "id",
         "inbound",
+        "owner",
         "receive_window",
         "send_window",
         "unread",
@@ -87,6 +88,7 @@ class Stream:
         self.flags = _ACK if inbound else _SYN
         self.send_window = self.receive_window = WINDOW_BYTES
         self.credit = 0
+        self.owner: object = None
 
 
 class Session:
@@ -317,6 +319,11 @@ class Session:
     def _forget(self, stream: Stream) -> None:
         if self._streams.pop(stream.id, None) is not None and stream.inbound:
             self._inbound -= 1
+
+    @property
+    def pending(self) -> bool:
+        """Whether `take` has something to give."""
+        return bool(self._control or self._ready)
 
     @property
     def streams(self) -> int:

@@ -1,0 +1,112 @@
+"""Multiaddrs as the transport needs them: what can be dialled, where one can be dialled."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from multiaddr.multiaddr import Multiaddr
+from multiaddr.utils import get_network_addrs
+
+from ..engine import Address
+from ..errors import AddressError, UsageError
+from ..identity import PeerId
+
+_P2P: Final = 0x01A5
+_HOSTS: Final = ("ip4", "ip6", "dns", "dns4", "dns6")
+_MAX_ADDRESS_BYTES: Final = 256
+
+
+def split_address(address: Multiaddr | str) -> tuple[PeerId, Address]:
+    """(peer, transport address) of a multiaddr that ends in /p2p/<id>; raises AddressError."""
+    text = str(address)
+    _parse(text)
+    transport, mark, peer = text.rstrip("/").rpartition("/p2p/")
+    if not mark or "/" in peer:
+        raise AddressError(text, "it does not say which peer is there: /p2p/<peer id> is missing at its end")
+    if not transport:
+        raise AddressError(text, "it does not say where the peer is")
+    try:
+        return PeerId.from_text(peer), dialable(_parse(transport), text).to_bytes()
+    except UsageError as problem:
+        if isinstance(problem, AddressError):
+            raise
+        raise AddressError(text, str(problem)) from None
+
+
+def listen_address(address: Multiaddr | str) -> Multiaddr:
+    """A multiaddr that can be listened on; raises AddressError for others than /ip4 or /ip6 with /tcp."""
+    parsed = _parse(str(address))
+    names = [protocol.name for protocol in parsed.protocols()]
+    if len(names) != 2 or names[0] not in ("ip4", "ip6") or names[1] != "tcp":
+        raise AddressError(
+            str(address), "only /ip4/<address>/tcp/<port> and /ip6/<address>/tcp/<port> can be bound"
+        )
+    return parsed
+
+
+def dialable(address: Multiaddr, text: str = "") -> Multiaddr:
+    """The address itself when it is one that can be dialled: a host and a TCP port. Raises AddressError."""
+    names = [protocol.name for protocol in address.protocols()]
+    if len(names) != 2 or names[0] not in _HOSTS or names[1] != "tcp":
+        raise AddressError(
+            text or str(address), "only TCP addresses can be dialled, such as /ip4/192.0.2.1/tcp/4001"
+        )
+    return address
+
+
+def parse_transport(raw: Address) -> Multiaddr | None:
+    """The multiaddr of what some peer said, or None when it cannot be dialled. A /p2p part is cut off."""
+    if not raw or len(raw) > _MAX_ADDRESS_BYTES:
+        return None
+    try:
+        address = dialable(Multiaddr(raw).decapsulate_code(_P2P))
+        host_and_port(address)
+    except (ValueError, LookupError, TypeError):  # multiaddr's errors are these; bytes from a peer
+        return None
+    return address
+
+
+def host_and_port(address: Multiaddr) -> tuple[str, int]:
+    """(IP address or name, port) of a dialable or bindable address."""
+    name = next(protocol.name for protocol in address.protocols())
+    return str(address.value_for_protocol(name)), int(str(address.value_for_protocol("tcp")))
+
+
+def to_multiaddr(host: str, port: int) -> Address:
+    """Binary /ip4 or /ip6 with /tcp. host: an IP address."""
+    ip = ipaddress.ip_address(host)
+    return (b"\x04" if ip.version == 4 else b"\x29") + ip.packed + b"\x06" + port.to_bytes(2, "big")
+
+
+def reachable(bound: Sequence[tuple[str, int]]) -> tuple[Address, ...]:
+    """Where others can dial listeners: a listener on all interfaces is reached at each interface's address.
+
+    Loopback addresses come last: they help on this machine only.
+    """
+    found: dict[Address, bool] = {}
+    for host, port in bound:
+        ip = ipaddress.ip_address(host)
+        hosts = [host]
+        if ip.is_unspecified:
+            hosts = (
+                [*get_network_addrs(socket.AF_INET), "127.0.0.1"]
+                if ip.version == 4
+                else [*get_network_addrs(socket.AF_INET6), "::1"]
+            )
+        for one in hosts:
+            this = ipaddress.ip_address(one.partition("%")[0])
+            if not this.is_unspecified and not this.is_link_local:
+                found[to_multiaddr(str(this), port)] = this.is_loopback
+    return tuple(sorted(found, key=found.__getitem__))
+
+
+def _parse(text: str) -> Multiaddr:
+    try:
+        parsed = Multiaddr(text)
+        parsed.to_bytes()
+    except (ValueError, LookupError, TypeError) as problem:
+        raise AddressError(text, str(problem) or "it is no multiaddr") from None
+    return parsed

@@ -1,0 +1,104 @@
+"""libp2p's identify: what we say of ourselves to whoever asks, and asking a peer that dialled us where it listens.
+
+py-libp2p's own costs 6 ms a connection (a record signed for each answer, signatures checked for each question).
+Here the answer is built once, and of others' answers only addresses and protocol ids are read; both are what the
+peer says of itself, and no more is made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+from google.protobuf.message import DecodeError
+from libp2p.crypto.keys import KeyPair
+from libp2p.identity.identify.pb.identify_pb2 import Identify
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import create_signed_peer_record
+from multiaddr.multiaddr import Multiaddr
+
+from ..engine import Address
+from ..errors import BadMessage, ProtocolUnsupported
+from ..wire import Framing
+from .addresses import parse_transport, to_multiaddr
+from .framing import FrameBuffer, encode_frame
+from .multistream import begin, conclude
+from .muxer import MuxedConnection, MuxedStream
+
+PROTOCOL_ID: Final = "/ipfs/id/1.0.0"
+_PROTOCOL_VERSION: Final = "ipfs/0.1.0"
+_MAX_BYTES: Final = 16_384  # go-libp2p allows 8 KiB to the message and as much to the signed record
+_MAX_ADDRESSES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """What a peer says of itself. addresses: where it listens, those that can be dialled, at most 16."""
+
+    addresses: tuple[Address, ...]
+    protocols: frozenset[str]
+    agent: str
+
+
+class Introduction:
+    """Our answer to identify."""
+
+    def __init__(
+        self, keys: KeyPair, agent: str, addresses: Sequence[Address], protocols: Sequence[str]
+    ) -> None:
+        record = create_signed_peer_record(
+            ID.from_pubkey(keys.public_key), [Multiaddr(address) for address in addresses], keys.private_key
+        )
+        self._message = Identify(
+            protocol_version=_PROTOCOL_VERSION,
+            agent_version=agent,
+            public_key=keys.public_key.serialize(),
+            listen_addrs=list(addresses),
+            protocols=list(protocols),
+            signedPeerRecord=record.marshal_envelope(),
+        ).SerializeToString()
+
+    def answer(self, stream: MuxedStream) -> None:
+        """Send it, with the address that we see the other side at."""
+        remote = stream.connection.remote
+        observed = b"" if remote is None else to_multiaddr(*remote)
+        # Serialised protobuf messages are joined by putting one behind the other.
+        body = self._message + Identify(observed_addr=observed).SerializeToString()
+        stream.push(encode_frame(body, Framing.UVARINT))
+        stream.finish()
+
+
+async def identify(connection: MuxedConnection, timeout_s: float) -> Identified | None:
+    """Ask the other side who it is; None when it does not say, or not in time."""
+    stream = connection.open()
+    try:
+        with trio.fail_after(timeout_s):
+            await conclude(stream, begin(stream, [PROTOCOL_ID]))
+            stream.finish()
+            buffer = FrameBuffer(Framing.UVARINT, _MAX_BYTES)
+            while chunk := await stream.read():
+                bodies = buffer.feed(chunk)
+                if bodies:
+                    return _parse(bodies[0])
+    except (BadMessage, ProtocolUnsupported, trio.BrokenResourceError, trio.TooSlowError):
+        pass
+    finally:
+        stream.reset()
+    return None
+
+
+def _parse(body: bytes) -> Identified:
+    """Raises BadMessage."""
+    message = Identify()
+    try:
+        message.ParseFromString(body)
+    except DecodeError:
+        raise BadMessage("identify: no such message") from None
+    found = (parse_transport(raw) for raw in list(message.listen_addrs)[:_MAX_ADDRESSES])
+    return Identified(
+        tuple(address.to_bytes() for address in found if address is not None),
+        frozenset(message.protocols),
+        message.agent_version[:128],
+    )

@@ -1,0 +1,259 @@
+"""Connections: who is connected, dialling, accepting.
+
+Concurrent dials to one peer are one dial. Of a peer's addresses the next is tried when the one before failed
+or has taken 250 ms (RFC 8305); the first secure connection wins. Two peers that dial each other at the same
+moment keep both connections: if each closed one of them, both could be lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+from multiaddr.multiaddr import Multiaddr
+
+from ..engine import Address
+from ..errors import DialError, PeerMismatch, SwarmError
+from ..identity import PeerId
+from .addresses import host_and_port, parse_transport
+from .config import HostConfig, HostStats
+from .muxer import MuxedConnection, MuxedStream, mux
+from .secure import WrongPeer, secure
+from .swarm import LibP2P
+from .tcp import TcpListener, TcpPipe, dial_tcp
+
+_MAX_DIALS: Final = 1024  # waiting or under way; a further one fails at once
+
+
+@dataclass(slots=True, eq=False)
+class _Dial:
+    """One attempt to reach a peer. Of its result, only the failure is kept here."""
+
+    addresses: tuple[Address, ...]
+    done: trio.Event = field(default_factory=trio.Event)
+    failure: DialError | None = None
+
+
+class Links:
+    """The connections of one host.
+
+    on_stream: called with each stream that another peer opens. on_up: called with each new connection. on_down:
+    called with a peer whose last connection is over.
+    """
+
+    def __init__(
+        self,
+        me: PeerId,
+        libp2p: LibP2P,
+        config: HostConfig,
+        stats: HostStats,
+        on_stream: Callable[[MuxedStream], None],
+        on_up: Callable[[MuxedConnection], None],
+        on_down: Callable[[PeerId], None],
+    ) -> None:
+        self._me, self._libp2p, self._config, self._stats = me, libp2p, config, stats
+        self._on_stream, self._on_up, self._on_down = on_stream, on_up, on_down
+        self._connections: dict[PeerId, list[MuxedConnection]] = {}
+        self._count = 0
+        self._dials: dict[PeerId, _Dial] = {}
+        self._known: OrderedDict[PeerId, tuple[Address, ...]] = OrderedDict()
+        self._handshakes_out = trio.CapacityLimiter(config.handshakes)
+
+    # Who is where ---------------------------------------------------------------------------------------------
+
+    def get(self, peer: PeerId) -> MuxedConnection | None:
+        """The oldest connection to a peer."""
+        connections = self._connections.get(peer)
+        return connections[0] if connections else None
+
+    def all(self) -> list[MuxedConnection]:
+        """Every connection."""
+        return [one for connections in self._connections.values() for one in connections]
+
+    def learn(self, peer: PeerId, addresses: Sequence[Address]) -> None:
+        """Remember where a peer can be dialled: what was said last comes first."""
+        if addresses and peer != self._me:
+            merged = dict.fromkeys((*addresses, *self._known.get(peer, ())))
+            self._known[peer] = tuple(merged)[: self._config.known_addresses]
+            self._known.move_to_end(peer)
+            if len(self._known) > self._config.known_peers:
+                self._known.popitem(last=False)
+
+    def disconnect(self, peer: PeerId) -> None:
+        """Close every connection to a peer."""
+        for connection in list(self._connections.get(peer, ())):
+            connection.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in self.all():
+            connection.close()
+
+    # Dialling -------------------------------------------------------------------------------------------------
+
+    async def connect(self, peer: PeerId, addresses: Sequence[Address] = ()) -> MuxedConnection:
+        """A connection to a peer: the one that stands, or a new one. Raises DialError, PeerMismatch."""
+        self.learn(peer, addresses)
+        while True:
+            connection = self.get(peer)
+            if connection is not None:
+                return connection
+            dial = self._dials.get(peer)
+            if dial is None:
+                break
+            await dial.done.wait()
+            if dial.failure is not None and set(addresses) <= set(dial.addresses):
+                failure = dial.failure
+                raise type(failure)(failure.address, failure.problem, failure.remedy)
+        if peer == self._me:
+            raise DialError(str(peer), "that is this peer itself", "dial another one")
+        if len(self._dials) >= _MAX_DIALS:
+            raise DialError(str(peer), f"{_MAX_DIALS} dials are under way already", "try again later")
+        dial = self._dials[peer] = _Dial(self._known.get(peer, ()))
+        try:
+            async with self._handshakes_out:
+                return await self._race(peer, dial.addresses)
+        except DialError as failure:
+            dial.failure = failure
+            self._stats.failed_dials += 1
+            raise
+        finally:
+            del self._dials[peer]
+            dial.done.set()
+
+    async def _race(self, peer: PeerId, addresses: Sequence[Address]) -> MuxedConnection:
+        targets = [(raw, target) for raw in addresses if (target := parse_transport(raw)) is not None]
+        if not targets:
+            raise DialError(
+                str(peer), "no address is known for it", "name its address, or ask somebody who knows it"
+            )
+        won: list[MuxedConnection] = []
+        failures: list[DialError] = []
+
+        async def attempt(raw: Address, target: Multiaddr, over: trio.Event) -> None:
+            try:
+                connection = await self._dial(peer, raw, target)
+                if won or not await self._keep(connection, is_initiator=True):
+                    connection.close()
+                else:
+                    won.append(connection)
+                    nursery.cancel_scope.cancel()
+            except DialError as failure:
+                failures.append(failure)
+            finally:
+                over.set()
+
+        async with trio.open_nursery() as nursery:
+            for raw, target in targets:
+                over = trio.Event()
+                nursery.start_soon(attempt, raw, target, over)
+                with trio.move_on_after(self._config.dial_stagger_s):
+                    await over.wait()
+        if won:
+            return won[0]
+        connection = self.get(peer)  # or it dialled us meanwhile
+        if connection is not None:
+            return connection
+        if not failures:
+            raise DialError(str(peer), "the connection broke at once", "try again later")
+        if len(failures) == 1 or all(isinstance(one, PeerMismatch) for one in failures):
+            raise failures[0]
+        raise DialError(
+            ", ".join(failure.address for failure in failures),
+            "; ".join(failure.problem for failure in failures),
+            "check that it runs, and that one of these addresses is right",
+        )
+
+    async def _dial(self, peer: PeerId, raw: Address, target: Multiaddr) -> MuxedConnection:
+        """Connect to one address; raises DialError. A connection that loses the race is closed by Cancelled."""
+        self._stats.dials += 1
+        text = f"{target}/p2p/{peer}"
+        pipe: TcpPipe | None = None
+        done = False
+        try:
+            with trio.fail_after(self._config.dial_timeout_s):
+                pipe = await dial_tcp(*host_and_port(target))
+                channel = await secure(pipe, self._libp2p.noise, peer)
+                connection = await mux(channel, True, self._config.max_streams, self._on_stream)
+            connection.dialled = raw
+            done = True
+            return connection
+        except trio.TooSlowError:
+            raise DialError(
+                text,
+                f"no answer within {self._config.dial_timeout_s:g} s",
+                "check that the peer runs, and that its port is open",
+            ) from None
+        except WrongPeer:
+            raise PeerMismatch(
+                text, "another peer answers there", "ask the peer for its address and id again"
+            ) from None
+        except OSError as problem:
+            raise DialError(
+                text,
+                (problem.strerror or str(problem) or type(problem).__name__).lower(),
+                "check that the peer runs, and that its address is right",
+            ) from None
+        except SwarmError as problem:
+            raise DialError(
+                text, str(problem), "check that a libp2p peer with Noise and Yamux listens there"
+            ) from None
+        finally:
+            if pipe is not None and not done:
+                pipe.shut()
+
+    # Accepting ------------------------------------------------------------------------------------------------
+
+    async def serve(self, listener: TcpListener, nursery: trio.Nursery) -> None:
+        """Take connections from a listener until it is closed."""
+        await listener.serve(self._accept, nursery, self._config.handshakes)
+
+    async def _accept(self, pipe: TcpPipe) -> None:
+        kept = False
+        try:
+            with trio.move_on_after(self._config.dial_timeout_s):
+                channel = await secure(pipe, self._libp2p.noise, None)
+                connection = await mux(channel, False, self._config.max_streams, self._on_stream)
+                kept = await self._keep(connection, is_initiator=False)
+        except SwarmError:
+            pass  # whoever it was spoke another protocol, or left
+        finally:
+            if not kept:
+                pipe.shut()
+
+    async def _keep(self, connection: MuxedConnection, is_initiator: bool) -> bool:
+        """Take a new connection in; False when there are too many, or it is over already."""
+        peer = connection.peer
+        connections = self._connections.get(peer, [])
+        if (
+            peer == self._me
+            or self._count >= self._config.max_connections
+            or len(connections) >= self._config.max_connections_per_peer
+        ):
+            return False
+        self._count += 1
+        self._connections.setdefault(peer, []).append(connection)
+        connection.on_closed = self._closed
+        if connection.dialled is not None:
+            self.learn(peer, (connection.dialled,))
+        self._on_up(connection)  # before its first stream can come
+        try:
+            with trio.move_on_after(math.inf) as scope:
+                scope.shield = True  # it is brief, and a dial that is cancelled now has succeeded
+                await self._libp2p.add(connection, is_initiator)
+        except Exception:  # noqa: BLE001 - py-libp2p refuses it, whatever the reason: it is over
+            connection.close()
+        return not connection.closed.is_set()
+
+    def _closed(self, connection: MuxedConnection) -> None:
+        connections = self._connections[connection.peer]
+        connections.remove(connection)
+        self._count -= 1
+        if not connections:
+            del self._connections[connection.peer]
+            self._libp2p.forget(connection)
+            self._on_down(connection.peer)

@@ -1,0 +1,156 @@
+"""One-way traffic with one peer in one protocol: what it is told, and what it tells.
+
+Each side writes on a stream of its own, opened when there is something to send and kept. Everything queued in
+one turn of the loop leaves in one write: 16 small messages in one cost a third of what two cost alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from ..engine import Received
+from ..errors import BadMessage, ProtocolUnsupported
+from ..wire import WireProtocol
+from .decoding import decoded
+from .framing import FrameBuffer, encode_frame
+from .multistream import propose
+from .muxer import MuxedStream
+
+if TYPE_CHECKING:
+    from .session import PeerSession
+
+_MAX_WRITE_BYTES: Final = 65_536
+_TRIES: Final = 2  # a stream that breaks while it is opened is opened once more
+
+
+class Outbox:
+    """The queue of one peer in one protocol, and the stream that it leaves by.
+
+    When the queue is full, what comes is dropped. discard: read what the other side writes, and drop it. For
+    requests without reply: some implementations answer them all the same, and would stop reading if nobody
+    took the answers.
+    """
+
+    def __init__(self, session: PeerSession, protocol: WireProtocol, discard: bool) -> None:
+        self._session, self._protocol, self._discard = session, protocol, discard
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._stream: MuxedStream | None = None
+        self._busy = False  # a task opens the stream, or waits for it to drain
+        self._used_at = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """How many messages have not left."""
+        return len(self._queue)
+
+    def put(self, body: bytes) -> None:
+        """Queue a message; it leaves with the others of this turn of the loop."""
+        config = self._session.config
+        frame = encode_frame(body, self._protocol.framing)
+        if len(self._queue) >= config.queue_messages or self._queued_bytes + len(frame) > config.queue_bytes:
+            self._session.drop("queue full")
+            return
+        self._queue.append(frame)
+        self._queued_bytes += len(frame)
+        self._session.soon(self.flush)
+
+    def flush(self) -> None:
+        """Send what the stream takes."""
+        nursery = self._session.nursery
+        if nursery is None or self._busy or not self._queue:
+            return
+        stream = self._stream
+        if stream is None or stream.broken:
+            self._busy = True
+            nursery.start_soon(self._open)
+            return
+        self._used_at = trio.current_time()
+        while self._queue and stream.unsent < _MAX_WRITE_BYTES:
+            stream.push(self._join())
+        if self._queue:
+            self._busy = True
+            nursery.start_soon(self._wait, stream)
+
+    def sweep(self, now: float) -> None:
+        """Close a stream that has been idle for long."""
+        idle = now - self._used_at > self._session.config.idle_s
+        if self._discard and idle and self._stream is not None and not self._queue:
+            self._stream.abandon()
+            self._stream = None
+
+    def _join(self) -> bytes:
+        """The next write: whole frames, at least one, up to 64 KiB."""
+        frames, size = [self._queue.popleft()], 0
+        size = len(frames[0])
+        while self._queue and size + len(self._queue[0]) <= _MAX_WRITE_BYTES:
+            frames.append(self._queue.popleft())
+            size += len(frames[-1])
+        self._queued_bytes -= size
+        self._session.stats.sent += len(frames)
+        return b"".join(frames)
+
+    async def _open(self) -> None:
+        for _ in range(_TRIES):
+            connection = self._session.connection()
+            if connection is None:
+                break
+            stream = connection.open()
+            try:
+                with trio.fail_after(self._session.config.negotiate_timeout_s):
+                    stream.protocol = await propose(stream, self._protocol.ids)
+            except ProtocolUnsupported:
+                stream.reset()
+                self._session.refuse(self._protocol.name)
+                self._give_up("unsupported")
+                return
+            except (BadMessage, trio.BrokenResourceError, trio.TooSlowError):
+                stream.reset()
+                continue
+            self._stream, self._busy = stream, False
+            self.flush()
+            if self._discard:
+                await _discard(stream)
+            return
+        self._give_up("no stream")
+
+    def _give_up(self, cause: str) -> None:
+        self._session.drop(cause, len(self._queue))
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._busy = False
+
+    async def _wait(self, stream: MuxedStream) -> None:
+        await stream.drained(_MAX_WRITE_BYTES // 2)
+        self._busy = False
+        self.flush()
+
+
+async def _discard(stream: MuxedStream) -> None:
+    try:
+        while await stream.read():
+            pass
+    except trio.BrokenResourceError:
+        pass
+
+
+async def receive_messages(session: PeerSession, protocol: WireProtocol, stream: MuxedStream) -> None:
+    """Deliver what comes on a stream that the other side opened, until it ends."""
+    buffer = FrameBuffer(protocol.framing, protocol.max_frame_bytes)
+    try:
+        while chunk := await stream.read():
+            for body in buffer.feed(chunk):
+                message = decoded(protocol.decode, session.peer, body, 0)
+                session.stats.received += 1
+                await session.deliver(Received(session.peer, message))
+        if buffer.partial:
+            raise BadMessage("the stream ended within a message")
+        stream.finish()
+    except BadMessage as problem:
+        stream.reset()
+        session.offence(str(problem))
+    except trio.BrokenResourceError:
+        pass

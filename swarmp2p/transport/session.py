@@ -1,0 +1,126 @@
+"""What stands between one PeerUp and its PeerDown: queues and streams with one peer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from ..engine import Message, Request
+from ..identity import PeerId
+from ..wire import Exchange, WireProtocol
+from .config import HostConfig, HostStats
+from .muxer import MuxedConnection, MuxedStream
+from .network import Deliver
+from .outbox import Outbox, receive_messages
+from .replies import Desk, RequestServer
+from .requests import RequestPool
+
+
+class PeerSession:
+    """One peer while it is connected, or being dialled because something was sent to it.
+
+    nursery: of its streams; None until a connection stands. Events, in this order: connected (a connection
+    stands, or none came about), ready (streams can be served), up (PeerUp was delivered), gone (the last
+    connection is over, or none came about), over (PeerDown was delivered; the peer may have a new session).
+    """
+
+    def __init__(
+        self,
+        peer: PeerId,
+        config: HostConfig,
+        stats: HostStats,
+        deliver: Deliver,
+        connection: Callable[[], MuxedConnection | None],
+        soon: Callable[[Callable[[], None]], None],
+        punish: Callable[[PeerId, str], None],
+    ) -> None:
+        self.peer, self.config, self.stats, self.deliver = peer, config, stats, deliver
+        self.connection, self.soon = connection, soon
+        self.nursery: trio.Nursery | None = None
+        self.connected = trio.Event()
+        self.ready = trio.Event()
+        self.up = trio.Event()
+        self.gone = trio.Event()
+        self.over = trio.Event()
+        self.used = False  # the engine sent something: it wants to know when this fails
+        self._punish = punish
+        self._outboxes: dict[str, Outbox] = {}
+        self._pools: dict[str, RequestPool] = {}
+        self._refused: dict[str, None] = {}
+        self._reading: dict[str, MuxedStream] = {}
+
+    def send(self, protocol: WireProtocol, message: Message) -> None:
+        """Queue a message that is no reply."""
+        self.used = True
+        if protocol.name in self._refused:
+            self.drop("unsupported")
+        elif (
+            protocol.exchange is Exchange.REQUESTS and isinstance(message, Request) and message.expects_reply
+        ):
+            pool = self._pools.get(protocol.name)
+            if pool is None:
+                pool = self._pools[protocol.name] = RequestPool(self, protocol)
+            pool.put(message.id, protocol.encode(message))
+        else:
+            outbox = self._outboxes.get(protocol.name)
+            if outbox is None:
+                outbox = self._outboxes[protocol.name] = Outbox(
+                    self, protocol, discard=protocol.exchange is Exchange.REQUESTS
+                )
+            outbox.put(protocol.encode(message))
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """A connection stands: send what waits."""
+        self.nursery = nursery
+        self.ready.set()
+        for outbox in self._outboxes.values():
+            outbox.flush()
+        for pool in self._pools.values():
+            pool.flush()
+
+    def end(self) -> None:
+        """The last connection is over, or none came about: what waits is lost."""
+        if not self.gone.is_set():
+            lost = sum(outbox.waiting for outbox in self._outboxes.values())
+            self.drop("unreachable", lost + sum(pool.waiting for pool in self._pools.values()))
+            for event in (self.connected, self.ready, self.gone):
+                event.set()
+
+    async def serve(self, protocol: WireProtocol, stream: MuxedStream, desk: Desk) -> None:
+        """Deliver what comes on a stream that the other side opened, until it ends."""
+        await self.up.wait()
+        if protocol.exchange is Exchange.REQUESTS:
+            await RequestServer(self, protocol, stream, desk).run()
+            return
+        replaced = self._reading.get(protocol.name)
+        if replaced is not None:
+            replaced.reset()
+        self._reading[protocol.name] = stream
+        await receive_messages(self, protocol, stream)
+        if self._reading.get(protocol.name) is stream:
+            del self._reading[protocol.name]
+
+    def sweep(self, now: float) -> None:
+        """Called at intervals: close what is idle, give up what is late."""
+        for outbox in self._outboxes.values():
+            outbox.sweep(now)
+        for pool in self._pools.values():
+            pool.sweep(now)
+
+    def refuse(self, protocol: str) -> None:
+        """The other side does not speak a protocol: do not try again before the next connection."""
+        self._refused[protocol] = None
+
+    def refuses(self, protocol: str) -> bool:
+        """Whether the other side does not speak a protocol."""
+        return protocol in self._refused
+
+    def drop(self, cause: str, number: int = 1) -> None:
+        """Count lost messages."""
+        if number:
+            self.stats.dropped[cause] += number
+
+    def offence(self, problem: str) -> None:
+        """The other side sent what it should not."""
+        self._punish(self.peer, problem)

@@ -1,0 +1,243 @@
+"""TCP connections and listeners whose writes never wait.
+
+A `TcpPipe` writes at once what the system takes and keeps the rest; a connection's cipher and multiplexer can
+therefore work in plain functions, and no cancelled task can leave half a packet behind. Reads take whatever has
+arrived, up to 64 KiB. `TcpPipe` is also the raw connection that py-libp2p's Noise handshake runs on.
+
+py-libp2p's own listener binds with SO_REUSEPORT, so that a second peer on the same port goes unnoticed and
+takes half of its connections; this one does not.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+from libp2p.abc import IListener, IRawConnection
+from libp2p.connection_types import ConnectionType
+from multiaddr.multiaddr import Multiaddr
+
+from ..errors import ListenError
+from .addresses import host_and_port, to_multiaddr
+
+_CHUNK_BYTES: Final = 65_536
+_BACKLOG: Final = 256
+_OUT_OF_DESCRIPTORS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class TcpPipe(IRawConnection):
+    """One TCP connection. unsent: bytes that wait for the other side to read; `drain` sends them."""
+
+    def __init__(self, sock: socket.socket, is_initiator: bool) -> None:
+        self.is_initiator = is_initiator
+        self._socket = sock
+        self._remote = _address_of(sock.getpeername())
+        self._kept = b""  # read and put back
+        self._unsent = bytearray()
+        self._closed = False
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait."""
+        return len(self._unsent)
+
+    def push(self, data: bytes) -> None:
+        """Send what can be sent now and keep the rest. A broken connection takes everything and sends nothing:
+        who reads from it will notice."""
+        if self._closed:
+            return
+        if self._unsent:
+            self._unsent += data
+            return
+        sent = self._send(data)
+        if sent < len(data):
+            self._unsent += data[sent:]
+
+    async def drain(self) -> None:
+        """Send what waits, until nothing does or the connection is closed."""
+        while self._unsent and not self._closed:
+            try:
+                await trio.lowlevel.wait_writable(self._socket.fileno())
+            except trio.ClosedResourceError:
+                return
+            with memoryview(self._unsent) as waiting:
+                sent = self._send(waiting[:_CHUNK_BYTES])
+            del self._unsent[:sent]
+
+    async def receive(self) -> bytes:
+        """The next bytes, at most 64 KiB; b"" at the end, however it came."""
+        if self._kept:
+            data, self._kept = self._kept, b""
+            return data
+        while not self._closed:
+            try:
+                await trio.lowlevel.wait_readable(self._socket.fileno())
+                return self._socket.recv(_CHUNK_BYTES)
+            except (BlockingIOError, InterruptedError):
+                continue
+            except (OSError, trio.ClosedResourceError):
+                break
+        return b""
+
+    def unread(self, data: bytes) -> None:
+        """Put bytes back in front of those to be read."""
+        self._kept = data + self._kept
+
+    def shut(self) -> None:
+        """Close the connection; what waits is lost."""
+        if not self._closed:
+            self._closed = True
+            self._unsent.clear()
+            trio.lowlevel.notify_closing(self._socket.fileno())
+            self._socket.close()
+
+    def _send(self, data: bytes | memoryview) -> int:
+        try:
+            return self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            return len(data)
+
+    # What py-libp2p's Noise and Swarm use ---------------------------------------------------------------------
+
+    async def read(self, n: int | None = None) -> bytes:
+        """At most `n` bytes."""
+        data = await self.receive()
+        if n is not None and len(data) > n:
+            self.unread(data[n:])
+            return data[:n]
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """As `push`."""
+        self.push(data)
+
+    async def close(self) -> None:
+        """As `shut`."""
+        self.shut()
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """(ip, port) of the other side."""
+        return self._remote
+
+    def get_transport_addresses(self) -> list[Multiaddr]:
+        """The other side's end of the connection: where it dialled from, or where it was dialled."""
+        return [Multiaddr(to_multiaddr(*self._remote))]
+
+    def get_connection_type(self) -> ConnectionType:
+        """Nothing between the two sides."""
+        return ConnectionType.DIRECT
+
+
+async def dial_tcp(host: str, port: int) -> TcpPipe:
+    """Connect. host: an IP address or a name. Raises OSError when nobody listens, or the name is unknown."""
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    problem: OSError | None = None
+    for family, _, _, _, address in found:
+        sock = _new_socket(family)
+        try:
+            await trio.socket.from_stdlib_socket(sock).connect(address)
+            return TcpPipe(sock, is_initiator=True)
+        except OSError as this:
+            problem = this
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+    raise problem or OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
+
+
+class TcpListener(IListener):
+    """A listening socket, bound when made."""
+
+    def __init__(self, address: Multiaddr) -> None:
+        """address: /ip4 or /ip6 and /tcp. Raises ListenError when it cannot be bound."""
+        host, port = host_and_port(address)
+        self._socket = _new_socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if ":" in host:
+                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            self._socket.bind((host, port))
+            self._socket.listen(_BACKLOG)
+        except OSError as problem:
+            self._socket.close()
+            raise ListenError(str(address), problem.strerror or str(problem)) from None
+        self._bound = _address_of(self._socket.getsockname())
+        self._closed = False
+
+    @property
+    def bound(self) -> tuple[str, int]:
+        """(ip, port) where it listens; the port that the system chose for /tcp/0."""
+        return self._bound
+
+    async def serve(
+        self, handler: Callable[[TcpPipe], Awaitable[None]], nursery: trio.Nursery, at_once: int
+    ) -> None:
+        """Run `handler` in the nursery for each connection that comes, until the listener is closed.
+
+        at_once: handlers that run at the same time; further connections wait in the system's queue.
+        """
+        room = trio.Semaphore(at_once)
+
+        async def run(pipe: TcpPipe) -> None:
+            try:
+                await handler(pipe)
+            finally:
+                room.release()
+
+        while not self._closed:
+            await room.acquire()
+            pipe = await self._accept()
+            if pipe is None:
+                return
+            nursery.start_soon(run, pipe)
+
+    async def _accept(self) -> TcpPipe | None:
+        while not self._closed:
+            try:
+                await trio.lowlevel.wait_readable(self._socket.fileno())
+                sock, _ = self._socket.accept()
+                return TcpPipe(_prepared(sock), is_initiator=False)
+            except trio.ClosedResourceError:
+                break
+            except OSError as problem:  # the connection was gone before it was accepted, or
+                if problem.errno in _OUT_OF_DESCRIPTORS:
+                    await trio.sleep(0.1)  # as trio.serve_listeners does: others may close theirs
+        return None
+
+    async def listen(self, maddr: Multiaddr) -> None:
+        """It listens already."""
+
+    def get_addrs(self) -> tuple[Multiaddr, ...]:
+        """Where it is bound."""
+        return (Multiaddr(to_multiaddr(*self._bound)),)
+
+    def shut(self) -> None:
+        """Stop listening."""
+        if not self._closed:
+            self._closed = True
+            trio.lowlevel.notify_closing(self._socket.fileno())
+            self._socket.close()
+
+    async def close(self) -> None:
+        """As `shut`."""
+        self.shut()
+
+
+def _new_socket(family: int) -> socket.socket:
+    return _prepared(socket.socket(family, socket.SOCK_STREAM))
+
+
+def _prepared(sock: socket.socket) -> socket.socket:
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _address_of(name: tuple[str, int] | tuple[str, int, int, int]) -> tuple[str, int]:
+    return name[0].partition("%")[0], name[1]
