@@ -35,8 +35,8 @@ Ends. A lender lets go `lease_s` after the last renewal that it saw; a borrower 
 last renewal that was answered, which is earlier, so it never counts on a worker that its lender has given
 up. These ends need no message. Sooner ends: silence (a renewal a second; about 3 s without an answer), and
 the closed connection. `PeerDown` may be a passing fault: the borrower renews at once, which dials again, and
-gives up at the second `PeerDown`, or `confirm_s` later; the lender shortens the term to `orphan_grace_s`
-until it is renewed. So a killed lender is noticed in milliseconds when TCP tells, in 2 to 3 s when it does
+gives up when that failed twice, or `confirm_s` later; the lender shortens the term to `orphan_grace_s` until
+it is renewed. So a killed lender is noticed in milliseconds when TCP tells, in 2 to 3 s when it does
 not. A peer that restarted knows no leases; it answers whatever comes about one with Release, and its partner
 ends. Lease ids are never used twice: both sides remember the last ones that ended, so that a late copy of a
 request does not revive them; and if they forgot, its challenge is answered by Release.

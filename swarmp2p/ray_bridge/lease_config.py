@@ -21,6 +21,8 @@ class LeaseConfig:
     silence_s: silence that ends an active lease. A lender killed right after an answer is noticed after this,
         one killed right before its next answer after silence_s - renew_interval_s: 2 to 3 s.
     confirm_s: the same after the connection closed (PeerDown), when all depends on dialling again.
+    redials: so many times it is dialled again; the PeerDown after that ends the lease. Two, not one, because
+        a message that was under way when the connection closed may come back as a PeerDown of its own.
 
     Lender:
 
@@ -49,6 +51,7 @@ class LeaseConfig:
     renew_interval_s: float = 1.0
     silence_s: float = 3.0
     confirm_s: float = 2.0
+    redials: int = 2
     challenge_timeout_s: float = 5.0
     lease_s: float | None = None
     orphan_grace_s: float = 10.0

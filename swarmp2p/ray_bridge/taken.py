@@ -72,7 +72,7 @@ class _Taken:
         between an answered renewal and the next one. first_sent: when it was first sent. next_send: when it,
         or the next renewal, is due.
     heard: when the lender last answered. unanswered: how often something was sent since. silent_by: when its
-        silence ends the lease, if so much was sent that it counts. suspected: the connection closed since.
+        silence ends the lease, if so much was sent that it counts. downs: how often PeerDown came since.
     expires, start_by: ends that nothing but a renewal, or the worker's start, moves.
     """
 
@@ -86,7 +86,7 @@ class _Taken:
     silent_by: float
     state: TakenState = TakenState.REQUESTING
     unanswered: int = 0
-    suspected: bool = False
+    downs: int = 0
     sequence: int = 0
     node_ip: str = ""
     expires: float = math.inf
@@ -182,7 +182,6 @@ class Taken:
             case TakenState.PROVING, Grant(envelope=envelope):
                 return self._granted(taken, envelope, now)
             case TakenState.STARTING, Started():
-                self._heard(taken, now)
                 return self._activate(taken, now)
             case TakenState.STARTING | TakenState.ACTIVE, Renewed():
                 return self._renewed(taken, message, now)
@@ -194,17 +193,17 @@ class Taken:
     def down(self, peer: PeerId, now: float) -> Outputs:
         """The connection to a lender closed, or it could not be dialled.
 
-        The first time that may be anything: what is due is sent at once, which dials again. The second time
-        without an answer in between, the lender cannot be reached, and the lease is over.
+        That may be a passing fault: what is due is sent at once, which dials again. When that failed
+        `redials` times without an answer in between, the lease is over.
         """
         out: Outputs = []
         for taken in [taken for taken in self._leases.values() if taken.provider == peer]:
-            if taken.suspected:
+            taken.downs += 1
+            if taken.downs > self._config.redials:
                 out += self._end(
                     taken, "the lender cannot be reached: its connection closed and dialling it failed"
                 )
                 continue
-            taken.suspected, taken.unanswered = True, 0
             taken.silent_by = min(taken.silent_by, now + self._config.confirm_s)
             out.append(self._send(taken, now))
         return out
@@ -285,14 +284,14 @@ class Taken:
         if not isinstance(taken.message, Renew) or message.sequence != taken.message.sequence:
             return []  # a late copy, or an answer to what was not asked
         taken.expires, taken.message = taken.first_sent + message.lease_s, None
-        self._heard(taken, now)
         if message.started and taken.state is TakenState.STARTING:
             return self._activate(taken, now)
+        self._heard(taken, now)
         return []
 
     def _activate(self, taken: _Taken, now: float) -> Outputs:
         taken.state, taken.start_by = TakenState.ACTIVE, math.inf
-        taken.silent_by = now + self._patience_s[taken.state]
+        self._heard(taken, now)
         return [LeaseActive(taken.lease, Role.BORROWER, taken.provider, taken.node_ip)]
 
     def _send(self, taken: _Taken, now: float) -> Send:
@@ -308,7 +307,7 @@ class Taken:
 
     def _heard(self, taken: _Taken, now: float) -> None:
         """The lender answered: all is well for a while."""
-        taken.heard, taken.unanswered, taken.suspected = now, 0, False
+        taken.heard, taken.unanswered, taken.downs = now, 0, 0
         taken.silent_by = now + self._patience_s[taken.state]
         if taken.message is None:
             # up to a tenth sooner, so that many leases' renewals do not keep in step

@@ -38,6 +38,7 @@ from swarmp2p.ray_bridge.events import (
     WorkerFailed,
     WorkerStarted,
 )
+from swarmp2p.ray_bridge.finished import Finished
 from swarmp2p.ray_bridge.lease import GivenState, LeaseConfig, Leases, TakenState
 from swarmp2p.ray_bridge.messages import (
     AnyLeaseMessage,
@@ -390,11 +391,22 @@ def test_after_a_closed_connection_two_seconds_without_answer_are_the_end() -> N
     assert TakenState.ACTIVE not in two.states()
 
 
-def test_a_request_to_one_who_cannot_be_reached_is_refused_at_the_second_failure() -> None:
+def test_a_closed_connection_after_long_silence_adds_no_patience() -> None:
+    two = Two().activate()
+    heard = two.now
+    two.cut = True
+    two.run(heard + 2.9)
+    two.feed(BORROWER, PeerDown(LENDER))
+    two.run(heard + 3.0)
+    assert TakenState.ACTIVE not in two.states()
+
+
+def test_a_request_to_one_who_cannot_be_reached_is_refused_at_the_second_failed_dial() -> None:
     engine = borrower()
     engine.handle(ask(), 0.0)
-    assert [type(message) for message in sent(engine.handle(PeerDown(LENDER), 0.1))] == [LeaseRequest]
-    (refusal,) = told(engine.handle(PeerDown(LENDER), 0.2))
+    for now in (0.1, 0.2):
+        assert [type(message) for message in sent(engine.handle(PeerDown(LENDER), now))] == [LeaseRequest]
+    (refusal,) = told(engine.handle(PeerDown(LENDER), 0.3))
     assert isinstance(refusal, LeaseRefusal)
     assert refusal.reason.startswith("the lender cannot be reached")
 
@@ -409,6 +421,41 @@ def test_a_borrower_whose_connection_closed_has_ten_seconds_to_renew() -> None:
     two.cut = True
     two.run(12.1)
     assert isinstance(two.log[LENDER][-1], LeaseEnded)
+
+
+def test_a_second_closed_connection_does_not_lengthen_the_term() -> None:
+    engine = Two().activate().engines[LENDER]
+    engine.handle(PeerDown(BORROWER), 3.0)
+    engine.handle(PeerDown(BORROWER), 9.0)
+    assert engine.deadline() == 13.0
+
+
+def test_a_lender_that_dies_right_after_it_started_the_worker_is_noticed_as_soon() -> None:
+    two = Two()
+    two.feed(BORROWER, ask())
+    two.feed(LENDER, PathUp(LEASE))
+    two.run(1.0)  # a renewal has just been answered or is under way
+    two.cut = True
+    two.run(1.2)
+    two.engines[BORROWER].handle(Received(LENDER, Started(LEASE)), 1.2)
+    two.run(4.1)
+    assert TakenState.ACTIVE in two.states()
+    two.run(4.3)
+    assert TakenState.ACTIVE not in two.states()
+
+
+def test_a_renewal_under_way_is_repeated_on_time_whatever_else_is_heard() -> None:
+    engine = borrower()
+    gives = lender()
+    (asked,) = sent(engine.handle(ask(), 0.0))
+    (challenge,) = sent(gives.handle(Received(BORROWER, asked), 0.0))
+    (proof,) = sent(engine.handle(Received(LENDER, challenge), 0.0))
+    (grant,) = sent(gives.handle(Received(BORROWER, proof), 0.0))
+    engine.handle(Received(LENDER, grant), 0.0)
+    due = engine.deadline()
+    assert sent(engine.handle(Tick(), due)) == [Renew(LEASE, 1)]
+    engine.handle(Received(LENDER, Started(LEASE)), due + 0.1)
+    assert engine.deadline() == due + 0.5
 
 
 def test_a_failed_workers_reason_arrives_fit_to_be_printed() -> None:
@@ -494,16 +541,27 @@ def test_challenges_under_way_are_bounded_for_each_peer_and_in_all() -> None:
     engine = lender(Offer(cpus=100, max_leases=100), config)
     answers: dict[PeerId, list[type]] = {}
     for number in range(12):
-        who = peer(10 + number % 4)
+        who = peer(10 + number // 3)
         (answer,) = sent(engine.handle(Received(who, request(number + 1)), 0.0))
         answers.setdefault(who, []).append(type(answer))
     assert answers == {
         peer(10): [Challenge, Challenge, Refuse],
-        peer(11): [Challenge, Refuse, Refuse],
+        peer(11): [Challenge, Challenge, Refuse],
         peer(12): [Challenge, Refuse, Refuse],
-        peer(13): [Challenge, Refuse, Refuse],
+        peer(13): [Refuse, Refuse, Refuse],
     }
     assert len(engine.states()) == 5
+
+
+def test_what_is_remembered_of_the_past_is_bounded() -> None:
+    finished = Finished(replace(CONFIG, max_finished=3, max_strangers=2, strange_per_s=1))
+    for number in range(10):
+        finished.add(lease_id(number), BORROWER, "over")
+    assert [number for number in range(10) if lease_id(number) in finished] == [7, 8, 9]
+    for number in range(3):
+        assert len(finished.answer(peer(number), LEASE, 0.0)) == 1
+    assert finished.answer(peer(2), LEASE, 0.0) == []  # still counted
+    assert len(finished.answer(peer(0), LEASE, 0.0)) == 1  # the oldest was forgotten
 
 
 def test_a_lease_id_in_use_is_not_given_to_another() -> None:
