@@ -114,13 +114,8 @@ class LazyGossip:
 
     def gone(self, peer: PeerId) -> None:
         """A peer's connection closed; it is not held to its promises."""
-        if not self._promises:
-            return
-        for message_id in [i for i, promised in self._promises.items() if peer in promised]:
-            promised = self._promises[message_id]
-            del promised[peer]
-            if not promised:
-                del self._promises[message_id]
+        for promised in self._promises.values():  # those left empty go at the next heartbeat
+            promised.pop(peer, None)
 
     def advertise(self, topic: str, known: Collection[PeerId], now: float) -> None:
         """Heartbeat: IHAVE to some of the topic's peers outside its mesh or fanout, `known` (gossipsub 1.1,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import lru_cache
+from typing import Final
 
 from ..errors import BadMessage, UsageError
 from ..signed import pack_map, unpack_map
@@ -48,10 +49,23 @@ class LoadSignal:
     expires: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("cpus_free", "gpus_free", "latency_s", "expires"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"a load signal's {name} is a number of at least 0, not {value!r}")
+        # One chain for the usual case: signals are decoded by the thousand.
+        if not (
+            0 <= self.cpus_free < math.inf
+            and 0 <= self.gpus_free < math.inf
+            and 0 <= self.latency_s < math.inf
+            and 0 <= self.expires < math.inf
+            and 0 <= self.in_flight < _MAX_COUNT
+            and 0 <= self.leases < _MAX_COUNT
+            and 0 <= self.memory_free_bytes < _MAX_MEMORY_BYTES
+            and 0 <= self.sequence < _MAX_SEQUENCE
+            and _utf8_bytes(self.kind) <= _MAX_KIND_BYTES
+            and _utf8_bytes(self.region) <= _MAX_REGION_BYTES
+        ):
+            raise UsageError(self._problem())
+
+    def _problem(self) -> str:
+        """Which value is out of range."""
         for name, limit in (
             ("in_flight", _MAX_COUNT),
             ("leases", _MAX_COUNT),
@@ -60,10 +74,19 @@ class LoadSignal:
         ):
             value = getattr(self, name)
             if not 0 <= value < limit:
-                raise UsageError(f"a load signal's {name} is at least 0 and below {limit}, not {value!r}")
+                return f"a load signal's {name} is at least 0 and below {limit}, not {value!r}"
         for name, limit in (("kind", _MAX_KIND_BYTES), ("region", _MAX_REGION_BYTES)):
-            if len(getattr(self, name).encode(errors="replace")) > limit:
-                raise UsageError(f"a load signal's {name} has at most {limit} bytes in UTF-8")
+            if _utf8_bytes(getattr(self, name)) > limit:
+                return f"a load signal's {name} has at most {limit} bytes in UTF-8"
+        for name in ("cpus_free", "gpus_free", "latency_s"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                return f"a load signal's {name} is a number of at least 0, not {value!r}"
+        return f"a load signal's expires is a time of at least 0, not {self.expires!r}"
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 def encode_signal(signal: LoadSignal) -> bytes:
@@ -89,22 +112,36 @@ def encode_signal(signal: LoadSignal) -> bytes:
     return data
 
 
+@lru_cache(maxsize=1024)  # where many peers share a process (simulations), each signal is decoded many times
 def decode_signal(data: bytes) -> LoadSignal:
     """The signal in a message's data; raises BadMessage for anything that is none, or longer than 200
     bytes."""
     fields = unpack_map(data, MAX_SIGNAL_BYTES)
     try:
+        numbers = [fields[key] for key in "cgte"]
+        counts = [fields[key] for key in "mfls"]
+        kind, region = fields["k"], fields["r"]
+    except KeyError as problem:
+        raise BadMessage(f"not a load signal: {problem} is missing") from None
+    # Exact types: a bool is an int to Python, and a text subclass cannot come out of msgpack.
+    if not ({*map(type, numbers)} <= {int, float} and {*map(type, counts)} == {int}):
+        raise BadMessage("not a load signal: a number is none")
+    if type(kind) is not str or type(region) is not str:
+        raise BadMessage("not a load signal: a text is none")
+    cpus_free, gpus_free, latency_s, expires = map(float, numbers)
+    memory_free_bytes, in_flight, leases, sequence = counts
+    try:
         return LoadSignal(
-            cpus_free=_number(fields, "c"),
-            memory_free_bytes=_integer(fields, "m"),
-            gpus_free=_number(fields, "g"),
-            in_flight=_integer(fields, "f"),
-            leases=_integer(fields, "l"),
-            latency_s=_number(fields, "t"),
-            kind=_text(fields, "k"),
-            region=_text(fields, "r"),
-            sequence=_integer(fields, "s"),
-            expires=_number(fields, "e"),
+            cpus_free,
+            memory_free_bytes,
+            gpus_free,
+            in_flight,
+            leases,
+            latency_s,
+            kind,
+            region,
+            sequence,
+            expires,
         )
     except UsageError as problem:
         raise BadMessage(f"not a load signal: {problem}") from None
@@ -113,24 +150,3 @@ def decode_signal(data: bytes) -> LoadSignal:
 def _short(value: float) -> float:
     """Whole numbers take fewer bytes as integers."""
     return int(value) if value == int(value) and value < _MAX_SEQUENCE else float(value)
-
-
-def _number(fields: dict[str, Any], key: str) -> float:
-    value = fields.get(key)
-    if type(value) is not int and type(value) is not float:
-        raise BadMessage(f"not a load signal: {key!r} is no number")
-    return float(value)
-
-
-def _integer(fields: dict[str, Any], key: str) -> int:
-    value = fields.get(key)
-    if type(value) is not int:
-        raise BadMessage(f"not a load signal: {key!r} is no integer")
-    return value
-
-
-def _text(fields: dict[str, Any], key: str) -> str:
-    value = fields.get(key)
-    if type(value) is not str:
-        raise BadMessage(f"not a load signal: {key!r} is no text")
-    return value

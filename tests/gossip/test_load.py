@@ -186,7 +186,8 @@ def test_asking_often_gets_nothing() -> None:
 def test_large_tables_are_sampled() -> None:
     node = board(config=LoadConfig(table=TableConfig(max_providers=5000)))
     for number in range(1, 4501):
-        node.handle(delivered(number, 1), 0.0)
+        message = replace(load_message(number, 1), raw=bytes(1000))
+        node.handle(Delivered(message, peer_id(77)), 0.0)
     (sent,) = node.handle(Received(peer_id(9), LoadsRequest(1, 100)), 1.0)
     assert isinstance(sent, Send)
     assert isinstance(sent.message, LoadsReply)

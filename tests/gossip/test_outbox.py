@@ -107,13 +107,13 @@ def test_drops_beyond_its_bounds_are_counted() -> None:
 
 
 def test_cancelling_makes_room() -> None:
-    box, stats = outbox(GossipConfig(max_queued_bytes=3000))
-    messages = [message(3, number, data=bytes(1000)) for number in range(3)]
-    box.message(A, messages[0].id, messages[0])
-    box.message(A, messages[1].id, messages[1])
+    box, stats = outbox(GossipConfig(max_queued_bytes=4500))
+    messages = [message(3, number, data=bytes(1000)) for number in range(4)]
+    for sent in messages[:3]:
+        box.message(A, sent.id, sent)
     box.cancel(A, messages[0].id)
-    box.message(A, messages[2].id, messages[2])
-    assert box.flush() == [Send(A, Rpc(publish=(messages[1], messages[2])))]
+    box.message(A, messages[3].id, messages[3])
+    assert box.flush() == [Send(A, Rpc(publish=tuple(messages[1:])))]
     assert stats.queue_full == 0
 
 

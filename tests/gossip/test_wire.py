@@ -128,19 +128,34 @@ def test_malformed_messages_count_as_forged(raw: bytes) -> None:
     assert StrictSign().check(parse_message(raw), verify) is Verdict.FORGED
 
 
+@pytest.mark.parametrize(("seqno", "verdict"), [(SEQNO, Verdict.GENUINE), (SEQNO[1:], Verdict.FORGED)])
+def test_sequence_numbers_have_eight_bytes(seqno: bytes, verdict: Verdict) -> None:
+    """pubsub/README.md, "The Message": a 64-bit big-endian uint, however well it is signed."""
+    message = StrictSign().make(AUTHOR.peer_id, "t", b"data", seqno, AUTHOR.sign)
+    assert StrictSign().check(message, verify) is verdict
+
+
+def test_signing_bytes_of_what_is_cut_short() -> None:
+    for raw in (b"\x12\x05data", b"\x12", b"\x80" * 11):
+        with pytest.raises(BadMessage):
+            signing_bytes(GossipMessage(AUTHOR.peer_id, SEQNO, "t", b"data", raw=raw))
+
+
 def test_key_is_read_where_the_id_holds_only_its_hash() -> None:
     """peer-ids spec: longer keys are hashed; pubsub/README.md: then `key` must be in the message."""
     key = b"\x08\x01\x12\x20" + (AUTHOR.peer_id.public_key or b"")
     hashed = PeerId(b"\x12\x20" + hashlib.sha256(key).digest())
     body = field(1, hashed) + field(2, b"data") + field(3, SEQNO) + field(4, b"t")
-    raw = body + field(5, AUTHOR.sign(b"libp2p-pubsub:" + body))
 
-    def verdict(key: bytes) -> Verdict:
-        return StrictSign().check(parse_message(raw + field(6, key)), verify)
+    def verdict(key: bytes, signer: Identity) -> Verdict:
+        raw = body + field(5, signer.sign(b"libp2p-pubsub:" + body)) + field(6, key)
+        return StrictSign().check(parse_message(raw), verify)
 
-    assert verdict(key) is Verdict.GENUINE
-    assert verdict(b"\x08\x01\x12\x20" + bytes(32)) is Verdict.FORGED
-    assert verdict(b"\x08\x00\x12\x20 an RSA key would be longer") is Verdict.UNKNOWN_KEY
+    other = Identity(bytes(32))
+    assert verdict(key, AUTHOR) is Verdict.GENUINE
+    assert verdict(key, other) is Verdict.FORGED
+    assert verdict(b"\x08\x01\x12\x20" + (other.peer_id.public_key or b""), other) is Verdict.FORGED
+    assert verdict(b"\x08\x00\x12\x20 an RSA key would be longer", AUTHOR) is Verdict.UNKNOWN_KEY
 
 
 def test_a_message_never_encoded_is_encoded_from_its_fields() -> None:
