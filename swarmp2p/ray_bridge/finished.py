@@ -29,9 +29,6 @@ class Finished:
     def __contains__(self, lease: LeaseId) -> bool:
         return lease in self._reasons
 
-    def __len__(self) -> int:
-        return len(self._reasons)
-
     def add(self, lease: LeaseId, peer: PeerId, reason: str) -> None:
         """A lease or request with `peer` is over. Beyond `max_finished` the oldest is forgotten."""
         self._reasons[lease] = (peer, tidy(reason))

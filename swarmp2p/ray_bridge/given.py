@@ -109,9 +109,6 @@ class Given:
     def __contains__(self, lease: LeaseId) -> bool:
         return lease in self._leases
 
-    def __len__(self) -> int:
-        return len(self._leases)
-
     def states(self) -> dict[LeaseId, GivenState]:
         """A snapshot."""
         return {lease: given.state for lease, given in self._leases.items()}

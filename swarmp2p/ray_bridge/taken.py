@@ -116,9 +116,6 @@ class Taken:
     def __contains__(self, lease: LeaseId) -> bool:
         return lease in self._leases
 
-    def __len__(self) -> int:
-        return len(self._leases)
-
     def states(self) -> dict[LeaseId, TakenState]:
         """A snapshot."""
         return {lease: taken.state for lease, taken in self._leases.items()}
