@@ -161,6 +161,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 self._publisher.addresses = addresses
             case events.Join(query, peers):
                 traffic.bootstrap = tuple(info for info in peers if info.peer != self.peer)[:_MAX_BOOTSTRAP]
+                traffic.pardon(peers)
                 self._refresh(now, before=now, join=query)
             case events.Refresh(query):
                 self._refresh(now, before=now, report=query)
@@ -308,6 +309,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 traffic.out.append(QueryDone(report, closest, asked=asked, failed=failed))
 
         self._schedule_upkeep(now)
+        traffic.check_table(now - self.config.refresh_interval_s / 2, now)
         refresh = Refresh(self.peer, self.table, self._rng, self.config.k, traffic.lookup, traffic.run, done)
         refresh.start(join, traffic.bootstrap, before, now)
 

@@ -11,8 +11,8 @@ over. There are no rounds: each answer or failure lets the next request go at on
                                                        |------- failed() ---> FAILED
 
 A stalled peer has been silent for its time-out: it is passed over, and no longer counts as in flight, but its
-answer still counts if it comes before the end. As long as nobody has answered, the lookup waits for the
-stalled.
+answer still counts if it comes before the end. When more peers are silent than have answered, the time-outs were too
+short, or our own line is slow: then the lookup does wait for them, until they answer or fail.
 
 The machine knows no time and sends nothing: its owner calls next() after each change, sends what it returns,
 and tells it what came of it.
@@ -123,7 +123,7 @@ class Lookup:
                 break
         self._in_flight = in_flight
         self.asked += len(asking)
-        if not pending and (self._answered or not self._stalled):
+        if not pending and self._answered >= self._stalled:
             self.done = True
         return asking
 

@@ -4,7 +4,8 @@ Bucket i holds peers that share exactly i leading bits with the own id: k peers 
 prefix (kad-dht spec, "Kademlia routing table"). In each bucket:
 
     live      at most k peers, least recently seen first. A full bucket takes no newcomer: peers that have
-              been there for long are the likeliest to stay (§2.2).
+              been there for long are the likeliest to stay (§2.2). Except for one of the k nearest of all:
+              those are always known (the sibling list of S/Kademlia §4.2), since records are stored there.
     suspects  live peers whose last request failed. They keep their place, but are handed out to nobody and
               are asked only when there are too few others; asked again soon, they return or leave.
     spares    the replacement cache: at most k peers that would fit, most recently seen last.
@@ -14,12 +15,14 @@ prefix (kad-dht spec, "Kademlia routing table"). In each bucket:
     live <--- seen --- suspect <--- failed --- live
     suspect --- failed again, while others answered ---> gone, and banished for a while
 
-A failure counts only when some other peer answered since the last one: when the own line is down, everybody
-seems dead, and the table is what the way back depends on.
+A banished peer is dead as far as we know; while others still name it, it is not worth asking again. A failure
+counts only when some other peer answered since the last one: when the own line is down, everybody seems dead, and
+the table is what the way back depends on.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,8 +81,10 @@ class RoutingTable:
     """Peers that serve the DHT, by distance from the own id. Every one of them has an address.
 
     own: the own id. k: size of a bucket. per_group: peers of one public subnet in a bucket (diversity.py).
-    max_failures: failed requests in a row after which a peer is gone. banish_s: for how long it is not taken
-    back; doubles each time up to an hour; the last 1,024 are remembered.
+    max_failures: failed requests in a row after which a peer is gone. banish_s: for how long it is not asked
+    then; doubles each time up to an hour; the last 1,024 are remembered.
+
+    answered_at: when any peer answered last.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class RoutingTable:
         self._buckets: dict[int, _Bucket] = {}
         self._used: list[int] = []  # indices of _buckets, ascending
         self._banished: dict[PeerId, tuple[float, float]] = {}  # peer: (until, how long)
-        self._answered = 0.0  # when any peer was last seen
+        self.answered_at = -math.inf  # when any peer was last seen
         self._size = 0
         self._radius: int | None = None
 
@@ -98,7 +103,7 @@ class RoutingTable:
 
     def seen(self, peer: PeerId, now: float) -> bool:
         """A peer answered. Returns whether it is in the table; `add` it otherwise."""
-        self._answered = now
+        self.answered_at = now
         key = peer_key(peer)
         bucket = self._buckets.get(ID_BITS - (self._own ^ key).bit_length())
         if bucket is None:
@@ -138,6 +143,13 @@ class RoutingTable:
             self._size += 1
             self._radius = None
             return None
+        if self._own ^ key < self.radius() and bucket.live:
+            # A neighbour: take it in for the farthest of its bucket, which becomes a spare.
+            farthest = max(bucket.live, key=self._own.__xor__)
+            if farthest ^ self._own > key ^ self._own:
+                bucket.live[key] = entry
+                key, entry = farthest, bucket.live.pop(farthest)
+                self._radius = None
         if len(bucket.spares) >= self._k:
             del bucket.spares[next(iter(bucket.spares))]
         bucket.spares[key] = entry
@@ -145,8 +157,7 @@ class RoutingTable:
         return None if oldest is None else oldest.info
 
     def failed(self, peer: PeerId, now: float) -> bool:
-        """A request to a peer failed. Returns whether that made it a suspect, which is worth asking again
-        soon."""
+        """A request to a peer failed. Returns whether it is a suspect now, which is worth asking again soon."""
         key = peer_key(peer)
         bucket = self._bucket_of(key)
         if bucket is None:
@@ -157,8 +168,8 @@ class RoutingTable:
             entry = bucket.suspects.get(key)
             if entry is None:
                 return False
-            if self._answered <= entry.failed_at:
-                return False
+            if self.answered_at <= entry.failed_at:
+                return True
         self._radius = None
         entry.failures += 1
         entry.failed_at = now
@@ -172,13 +183,16 @@ class RoutingTable:
         return False
 
     def banish(self, peer: PeerId, now: float) -> None:
-        """Do not want a peer for a while: it failed, or does not serve the DHT. Its answer ends that at
-        once."""
+        """Do not ask a peer for a while, whoever names it. Its answer or connection ends that."""
         _, last = self._banished.pop(peer, (0.0, 0.0))
         span = min(max(2 * last, self._banish_s), _MAX_BANISH_S)
         if len(self._banished) >= _MAX_BANISHED:
             del self._banished[next(iter(self._banished))]
         self._banished[peer] = (now + span, span)
+
+    def pardon(self, peer: PeerId) -> None:
+        """A banished peer may be asked again."""
+        self._banished.pop(peer, None)
 
     def learn_addresses(self, info: PeerInfo) -> None:
         """A peer says where it can be dialled; nothing happens when it is not in the table."""
@@ -205,13 +219,12 @@ class RoutingTable:
         entry = self._entry(peer)
         return None if entry is None else entry.info
 
-    def wants(self, info: PeerInfo, now: float) -> bool:
+    def wants(self, info: PeerInfo) -> bool:
         """Whether a peer, should it answer, would be added or kept as a spare: worth asking once."""
         if not info.addresses:
             return False
         key = peer_key(info.peer)
-        until, _ = self._banished.get(info.peer, (0.0, 0.0))
-        if key == self._own or now < until:
+        if key == self._own:
             return False
         bucket = self._bucket_of(key)
         if bucket is None:
@@ -219,9 +232,29 @@ class RoutingTable:
         if key in bucket.live or key in bucket.suspects:
             return False
         full = len(bucket.live) + len(bucket.suspects) >= self._k
-        return not (full and len(bucket.spares) >= self._k) and self._is_diverse(
-            bucket, address_groups(info.addresses)
-        )
+        if full and len(bucket.spares) >= self._k and self._own ^ key >= self.radius():
+            return False
+        return self._is_diverse(bucket, address_groups(info.addresses))
+
+    def is_banished(self, peer: PeerId, now: float) -> bool:
+        """Whether a peer is not worth asking now."""
+        entry = self._banished.get(peer)
+        return entry is not None and now < entry[0]
+
+    def is_suspect(self, peer: PeerId) -> bool:
+        """Whether a peer is here and its last request failed."""
+        entry = self._entry(peer)
+        return entry is not None and entry.failures > 0
+
+    def not_seen_since(self, before: float, count: int) -> list[PeerInfo]:
+        """Up to `count` live peers that have not answered since `before`."""
+        found: list[PeerInfo] = []
+        for bucket in self._buckets.values():
+            for entry in bucket.live.values():
+                if entry.seen >= before or len(found) >= count:
+                    break
+                found.append(entry.info)
+        return found
 
     def closest(self, target: int, count: int, *, suspects: bool = False) -> list[PeerInfo]:
         """The `count` nearest peers to `target`, nearest first. suspects: fill up with those when there are

@@ -6,7 +6,8 @@ client-mode peer may ask but does not answer; a peer of the table that fails is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,7 @@ from ..identity import PeerId
 from .config import DhtConfig
 from .contacts import Contacts
 from .events import DhtOutput, QueryDone
-from .keys import key_id
+from .keys import key_id, peer_key
 from .lookup import Lookup, LookupConfig
 from .messages import (
     AddProvider,
@@ -35,6 +36,8 @@ from .timers import Timers
 _FOLLOW_UP_PATIENCE: Final = 4.0
 """How many times the usual a follow-up may be silent: nobody else is asked in its place, so that it is waited
 for."""
+
+_MAX_CLIENTS: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class Traffic:
         self._requests = Requests(timers, round_trips, config.request_timeout_s)
         self._queries: dict[int, Query] = {}
         self._probes: dict[PeerId, None] = {}
+        self._rechecks: dict[PeerId, None] = {}  # suspects with a timer
+        self._clients: dict[PeerId, float] = {}  # connected peers that serve nothing: not probed until then
         self._all_at_once = LookupConfig(config.k, config.alpha, config.alpha, 0, config.max_asked)
 
     # Queries ------------------------------------------------------------------------------------------------
@@ -111,7 +116,8 @@ class Traffic:
     def _known(self, target: int) -> list[PeerInfo]:
         """Where a lookup begins."""
         k = self._config.k
-        return self._table.closest(target, k, suspects=True) or [*self._contacts.some(k), *self.bootstrap]
+        # Twice k, so that there are others to ask when many of the nearest do not answer.
+        return self._table.closest(target, 2 * k, suspects=True) or [*self._contacts.some(k), *self.bootstrap]
 
     def _advance(self, query: Query, now: float) -> None:
         """Let go what the lookup wants asked now."""
@@ -144,6 +150,16 @@ class Traffic:
             self.out.append(query.result())
         if query.then is not None:
             query.then(query, now)
+
+    def check_table(self, before: float, now: float) -> None:
+        """Ask the peers of the table that have not answered since `before` whether they are still there."""
+        for info in self._table.not_seen_since(before, self._config.max_probes):
+            self._probe_if_idle(info, now)
+
+    def pardon(self, peers: Iterable[PeerInfo]) -> None:
+        """Ask these again, even if they were dead a moment ago: the application says so."""
+        for info in peers:
+            self._table.pardon(info.peer)
 
     # Requests -----------------------------------------------------------------------------------------------
 
@@ -188,8 +204,8 @@ class Traffic:
         if pending is None:
             return
         if reply.__class__ is not pending.answer:
+            self._blame(pending, now)
             self._failed(pending, now)
-            self._blame(sender, now)
             return
         if not isinstance(reply, FoundRecord):  # another protocol: says nothing about the DHT
             self._serves(pending.info, now)
@@ -200,34 +216,33 @@ class Traffic:
             pass
         elif pending.follow_up:
             self.out += query.confirmed(sender, reply, now)
+            if pending.stalled:
+                query.failed -= 1
             self._settle(pending, query, now)
         else:
             assert isinstance(reply, FoundNodes | FoundProviders | FoundValue)
             self.out += query.answered(sender, reply, now)
-            query.lookup.answered(sender, reply.closer)
+            query.lookup.answered(sender, self._worth_asking(reply.closer, now))
             self._advance(query, now)
 
     def up(self, peer: PeerId, addresses: tuple[Address, ...], now: float) -> None:
         """A connection stands: see whether the peer serves the DHT, unless it is known or being asked
         already."""
         self._contacts.up(peer, addresses)
+        self._table.pardon(peer)
         info = self._contacts.info(peer)
         if info is None:
             return
         self._table.learn_addresses(info)
-        if (
-            len(self._probes) < self._config.max_probes
-            and not self._requests.has(peer)
-            and self._table.wants(info, now)
-        ):
-            self._probe(info, now)
+        if self._table.wants(info) and now >= self._clients.get(peer, -math.inf):
+            self._probe_if_idle(info, now)
 
     def down(self, peer: PeerId, now: float) -> None:
         """No connection stands any more. Nothing is wrong with that, unless something was under way."""
         self._contacts.down(peer)
         failed = self._requests.peer_down(peer)
         if failed:
-            self._blame(peer, now)
+            self._blame(failed[0], now)
             for pending in failed:
                 self._failed(pending, now)
 
@@ -236,7 +251,7 @@ class Traffic:
         match item:
             case Pending():
                 if self._requests.overdue(item, now):
-                    self._blame(item.info.peer, now)
+                    self._blame(item, now)
                     self._failed(item, now)
                 else:
                     self._stalled(item, now)
@@ -244,31 +259,49 @@ class Traffic:
                 item.lookup.stop()
                 self._conclude(item, now)
             case Recheck(peer):
-                info = self._table.get(peer)
-                if info is not None and not self._requests.has(peer):
+                self._recheck(peer, now)
+
+    def _recheck(self, peer: PeerId, now: float) -> None:
+        """Ask a suspect again; and somebody else too, because a failure only counts when others answer."""
+        del self._rechecks[peer]
+        suspect = self._table.get(peer)
+        if suspect is not None and self._table.is_suspect(peer):
+            witnesses = self._table.closest(peer_key(peer), 1)
+            for info in (suspect, *witnesses):
+                if not self._requests.has(info.peer):
                     self._probe(info, now)
 
     def _probe(self, info: PeerInfo, now: float) -> None:
         self._probes[info.peer] = None
         self._ask(info, FindNode(self._requests.next_id(), bytes(self._peer)), None, now)
 
+    def _probe_if_idle(self, info: PeerInfo, now: float) -> None:
+        """Probe a peer, unless it is being asked anyway, or too many probes are under way."""
+        if len(self._probes) < self._config.max_probes and not self._requests.has(info.peer):
+            self._probe(info, now)
+
+    def _probe_failed(self, peer: PeerId, now: float) -> None:
+        if peer in self._probes:
+            del self._probes[peer]
+            if peer in self._contacts:
+                if len(self._clients) >= _MAX_CLIENTS:
+                    del self._clients[next(iter(self._clients))]
+                self._clients[peer] = now + self._config.client_s
+
     def _serves(self, info: PeerInfo, now: float) -> None:
         """A peer answered as only servers do."""
         if self._table.seen(info.peer, now):
             return
         oldest = self._table.add(self._contacts.info(info.peer) or info, now)
-        if (
-            oldest is not None
-            and len(self._probes) < self._config.max_probes
-            and not self._requests.has(oldest.peer)
-        ):
-            self._probe(oldest, now)
+        if oldest is not None:
+            self._probe_if_idle(oldest, now)
 
     def _stalled(self, pending: Pending, now: float) -> None:
         query = pending.query
         if query is None or query.closed:
             return
         if pending.follow_up:
+            query.failed += 1
             query.waiting -= 1
             self._conclude(query, now)
         else:
@@ -279,11 +312,12 @@ class Traffic:
         """A request has failed: its query goes on without it."""
         query = pending.query
         if query is None:
-            self._probes.pop(pending.info.peer, None)
+            self._probe_failed(pending.info.peer, now)
         elif query.closed:
             pass
         elif pending.follow_up:
-            query.failed += 1
+            if not pending.stalled:
+                query.failed += 1
             self._settle(pending, query, now)
         else:
             query.lookup.failed(pending.info.peer)
@@ -295,9 +329,21 @@ class Traffic:
             query.waiting -= 1
         self._conclude(query, now)
 
-    def _blame(self, peer: PeerId, now: float) -> None:
+    def _worth_asking(self, named: Sequence[PeerInfo], now: float) -> Sequence[PeerInfo]:
+        """Of peers that others name, those not known to be dead."""
+        table = self._table
+        if not any(table.is_banished(info.peer, now) for info in named):
+            return named
+        return [
+            info for info in named if info.peer in self._contacts or not table.is_banished(info.peer, now)
+        ]
+
+    def _blame(self, pending: Pending, now: float) -> None:
         """A peer did not do its part."""
-        if self._table.failed(peer, now):
-            self._timers.add(now + self._config.recheck_s, Recheck(peer))
-        elif peer not in self._table:
-            self._table.banish(peer, now)
+        peer, table = pending.info.peer, self._table
+        if table.failed(peer, now):
+            if peer not in self._rechecks:
+                self._rechecks[peer] = None
+                self._timers.add(now + self._config.recheck_s, Recheck(peer))
+        elif peer not in table and table.answered_at > pending.sent:
+            table.banish(peer, now)

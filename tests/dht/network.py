@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from random import Random
 from typing import TypeVar
@@ -90,7 +91,9 @@ class TestNetwork:
 
     __test__ = False
 
-    def __init__(self, seed: int = 1, *, delay_s: float = 0.02, loss: float = 0.0, dial_timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, seed: int = 1, *, delay_s: float = 0.02, loss: float = 0.0, dial_timeout_s: float = 5.0
+    ) -> None:
         self.now = 0.0
         self.events = 0
         self.nodes: dict[PeerId, Node] = {}
@@ -116,7 +119,7 @@ class TestNetwork:
         del self.nodes[node.id]
         for other in list(self.nodes.values()):
             if node.id in other.connected:
-                self.after(self.delay_s, lambda other=other: self._lose(other, node.id))
+                self.after(self.delay_s, partial(self._lose, other, node.id))
 
     def post(self, node: Node, event: NetworkEvent | DhtCommand) -> None:
         """Hand an event to an engine now."""
@@ -139,7 +142,10 @@ class TestNetwork:
         number = self.start(node, make)
         until = self.now + limit_s
         while (done := self.done(node, number)) is None:
-            assert self._heap and self._heap[0][0] <= until, f"query {number} of {make(number)} never ended"
+            assert self._heap, f"query {number} of {make(number)} never ended"
+            assert self._heap[0][0] <= until, (
+                f"query {number} of {make(number)} did not end within {limit_s} s"
+            )
             self._step()
         return done
 

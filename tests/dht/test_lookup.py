@@ -1,0 +1,361 @@
+"""One lookup: hand-made cases, then properties over random networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swarmp2p.dht.keys import key_id, peer_key
+from swarmp2p.dht.lookup import Lookup, LookupConfig, PeerState
+from swarmp2p.engine import PeerInfo
+from swarmp2p.identity import PeerId
+
+from .network import peer_id, peer_info
+
+OWN = peer_id(0)
+TARGET = key_id(b"target")
+# Peers 1..200, nearest to the target first.
+NEAR = sorted(range(1, 201), key=lambda number: peer_key(peer_id(number)) ^ TARGET)
+
+
+def infos(*numbers: int) -> list[PeerInfo]:
+    return [peer_info(number) for number in numbers]
+
+
+def peers(*numbers: int) -> list[PeerId]:
+    return [peer_id(number) for number in numbers]
+
+
+def asked(lookup: Lookup) -> list[PeerId]:
+    return [info.peer for info in lookup.next()]
+
+
+def is_done(lookup: Lookup) -> bool:
+    return lookup.done  # a function, for type checkers that take an attribute to stay as it was
+
+
+def make(*seeds: int, **tuning: int) -> Lookup:
+    return Lookup(OWN, TARGET, infos(*seeds), LookupConfig(**tuning))
+
+
+def test_with_nobody_to_ask_it_is_over_at_once() -> None:
+    lookup = make()
+    assert asked(lookup) == []
+    assert is_done(lookup)
+    assert lookup.closest() == ()
+
+
+def test_the_nearest_are_asked_first_and_at_most_alpha() -> None:
+    lookup = make(NEAR[5], NEAR[1], NEAR[9], NEAR[0], alpha=2)
+    assert asked(lookup) == peers(NEAR[0], NEAR[1])
+    assert asked(lookup) == []
+    assert lookup.in_flight == 2
+
+
+def test_each_answer_lets_the_next_request_go_at_once() -> None:
+    """No rounds: alpha stays in flight (py-libp2p waits for a whole batch)."""
+    lookup = make(*NEAR[10:16], alpha=3)
+    asked(lookup)
+    lookup.answered(peer_id(NEAR[11]), infos(NEAR[2]))
+    assert asked(lookup) == peers(NEAR[2])
+    lookup.failed(peer_id(NEAR[2]))
+    assert asked(lookup) == peers(NEAR[13])
+    assert lookup.in_flight == 3
+
+
+def test_it_ends_when_the_k_nearest_have_answered_and_asks_no_farther() -> None:
+    """kad-dht spec, "Peer routing": it terminates when the k closest seen have been queried and have answered."""
+    lookup = make(*NEAR[:6], k=3, alpha=10)
+    assert asked(lookup) == peers(*NEAR[:3])
+    for number in NEAR[:3]:
+        assert not is_done(lookup)
+        lookup.answered(peer_id(number), infos(*NEAR[3:6]))
+        assert asked(lookup) == []
+    assert is_done(lookup)
+    assert not lookup.stopped
+    assert [info.peer for info in lookup.closest()] == peers(*NEAR[:3])
+    assert lookup.asked == 3
+
+
+def test_a_nearer_peer_heard_of_late_must_answer_too() -> None:
+    lookup = make(*NEAR[1:3], k=2)
+    asked(lookup)
+    lookup.answered(peer_id(NEAR[1]), ())
+    lookup.answered(peer_id(NEAR[2]), infos(NEAR[0]))
+    assert asked(lookup) == peers(NEAR[0])
+    assert not is_done(lookup)
+    lookup.answered(peer_id(NEAR[0]), ())
+    asked(lookup)
+    assert is_done(lookup)
+    assert [info.peer for info in lookup.closest()] == peers(*NEAR[:2])
+
+
+def test_failed_peers_are_replaced_by_the_next_nearest() -> None:
+    lookup = make(*NEAR[:4], k=2)
+    asked(lookup)
+    lookup.failed(peer_id(NEAR[0]))
+    assert asked(lookup) == peers(NEAR[2])
+    lookup.answered(peer_id(NEAR[1]), ())
+    lookup.answered(peer_id(NEAR[2]), ())
+    asked(lookup)
+    assert is_done(lookup)
+    assert [info.peer for info in lookup.closest()] == peers(NEAR[1], NEAR[2])
+    assert lookup.silent == 1
+
+
+def test_a_silent_peer_does_not_hold_the_lookup_up() -> None:
+    lookup = make(*NEAR[:3], k=2, alpha=2)
+    asked(lookup)
+    lookup.answered(peer_id(NEAR[1]), ())
+    assert asked(lookup) == []
+    lookup.stalled(peer_id(NEAR[0]))
+    assert lookup.in_flight == 0
+    assert asked(lookup) == peers(NEAR[2])
+    lookup.answered(peer_id(NEAR[2]), ())
+    asked(lookup)
+    assert is_done(lookup)
+    assert [info.peer for info in lookup.closest()] == peers(NEAR[1], NEAR[2])
+
+
+def test_a_late_answer_still_counts() -> None:
+    lookup = make(*NEAR[:3], k=2, alpha=2)
+    asked(lookup)
+    lookup.answered(peer_id(NEAR[1]), ())
+    lookup.stalled(peer_id(NEAR[0]))
+    asked(lookup)
+    lookup.answered(peer_id(NEAR[0]), infos(NEAR[5]))
+    asked(lookup)
+    assert is_done(lookup)  # it is among the k again, and nobody waits for the third
+    assert [info.peer for info in lookup.closest()] == peers(*NEAR[:2])
+    assert lookup.state(peer_id(NEAR[0])) is PeerState.ANSWERED
+
+
+def test_while_more_are_silent_than_have_answered_they_are_waited_for() -> None:
+    """A bootstrap peer that is slow to dial must not end a join, nor one slow moment a whole provide."""
+    lookup = make(NEAR[0], NEAR[1])
+    asked(lookup)
+    lookup.stalled(peer_id(NEAR[0]))
+    lookup.stalled(peer_id(NEAR[1]))
+    assert asked(lookup) == []
+    assert not is_done(lookup)
+    lookup.failed(peer_id(NEAR[0]))
+    asked(lookup)
+    assert not is_done(lookup)
+    lookup.answered(peer_id(NEAR[1]), infos(NEAR[2]))
+    assert asked(lookup) == peers(NEAR[2])
+
+
+def test_one_late_answer_does_not_end_it_while_most_are_still_silent() -> None:
+    lookup = make(*NEAR[:3])
+    asked(lookup)
+    for number in NEAR[:3]:
+        lookup.stalled(peer_id(number))
+    lookup.answered(peer_id(NEAR[2]), ())
+    assert asked(lookup) == []
+    assert not is_done(lookup)
+    lookup.answered(peer_id(NEAR[0]), ())
+    asked(lookup)
+    assert is_done(lookup)
+    assert [info.peer for info in lookup.closest()] == peers(NEAR[0], NEAR[2])
+
+
+def test_it_ends_when_all_have_failed() -> None:
+    lookup = make(NEAR[0], NEAR[1])
+    asked(lookup)
+    lookup.failed(peer_id(NEAR[0]))
+    lookup.stalled(peer_id(NEAR[1]))
+    lookup.failed(peer_id(NEAR[1]))
+    assert asked(lookup) == []
+    assert is_done(lookup)
+    assert lookup.silent == 2
+
+
+def test_stopping_ends_it_early() -> None:
+    lookup = make(*NEAR[:3])
+    asked(lookup)
+    lookup.answered(peer_id(NEAR[0]), infos(NEAR[7]))
+    lookup.stop()
+    assert asked(lookup) == []
+    assert is_done(lookup)
+    assert lookup.stopped
+
+
+def test_nobody_is_asked_twice_nor_the_own_peer_nor_one_without_address() -> None:
+    lookup = make(NEAR[0], NEAR[0], 0)
+    assert asked(lookup) == peers(NEAR[0])
+    lookup.answered(peer_id(NEAR[0]), [*infos(NEAR[0], 0), PeerInfo(peer_id(NEAR[3]))])
+    assert asked(lookup) == []
+    assert is_done(lookup)
+    assert lookup.state(OWN) is None
+
+
+def test_unasked_answers_failures_and_silence_change_nothing() -> None:
+    lookup = make(NEAR[0], NEAR[1], alpha=1)
+    asked(lookup)
+    for number in (NEAR[1], NEAR[9]):
+        lookup.answered(peer_id(number), infos(NEAR[3]))
+        lookup.failed(peer_id(number))
+        lookup.stalled(peer_id(number))
+    lookup.answered(peer_id(NEAR[0]), ())
+    lookup.failed(peer_id(NEAR[0]))
+    lookup.answered(peer_id(NEAR[0]), infos(NEAR[4]))
+    assert lookup.state(peer_id(NEAR[0])) is PeerState.ANSWERED
+    assert lookup.state(peer_id(NEAR[1])) is PeerState.HEARD
+    assert lookup.state(peer_id(NEAR[4])) is None
+    assert lookup.in_flight == 0
+
+
+def test_a_find_begins_with_few_requests_among_likely_holders() -> None:
+    near = peer_key(peer_id(NEAR[9])) ^ TARGET
+    lookup = make(*NEAR[:20], alpha=10, window=3, near=near)
+    assert asked(lookup) == peers(*NEAR[:3])
+    lookup.answered(peer_id(NEAR[0]), ())
+    assert asked(lookup) == peers(*NEAR[3:5])
+    lookup.failed(peer_id(NEAR[1]))
+    assert asked(lookup) == peers(NEAR[5])
+
+
+def test_a_find_that_is_still_far_away_begins_with_alpha_requests() -> None:
+    near = peer_key(peer_id(NEAR[1])) ^ TARGET
+    lookup = make(*NEAR[5:40], alpha=10, window=3, near=near)
+    assert asked(lookup) == peers(*NEAR[5:15])
+
+
+def test_requests_are_bounded_whatever_peers_make_up() -> None:
+    """An adversary that always knows somebody nearer ends with max_asked."""
+    lookup = make(NEAR[199], k=4, max_asked=12)
+    order = iter(reversed(NEAR[:199]))
+    count = 0
+    while not lookup.done:
+        for info in lookup.next():
+            count += 1
+            lookup.answered(info.peer, infos(next(order), next(order)))
+    assert count == lookup.asked == 12
+
+
+def test_what_is_remembered_is_bounded_and_the_nearest_stay() -> None:
+    lookup = make(NEAR[100], k=2, alpha=1)
+    asked(lookup)
+    lookup.answered(peer_id(NEAR[100]), infos(*NEAR[:100], *NEAR[101:]))
+    remembered = [number for number in NEAR if lookup.state(peer_id(number)) is PeerState.HEARD]
+    assert remembered == NEAR[:16]
+
+
+# Properties -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """Peers that know some others, and how each treats a request."""
+
+    knows: dict[PeerId, list[PeerInfo]]
+    behaviour: dict[PeerId, str]
+
+    def play(self, lookup: Lookup, alpha: int, rng: Random) -> list[PeerId]:
+        """Run a lookup to its end in a random order of events; returns who was asked, in order."""
+        order: list[PeerId] = []
+        waiting: list[PeerId] = []
+        stalled: list[PeerId] = []
+        for info in lookup.next():
+            waiting.append(info.peer)
+        while not lookup.done:
+            order += [peer for peer in waiting if peer not in order]
+            assert len(waiting) <= alpha
+            assert lookup.in_flight == len(waiting)
+            late = stalled and (not waiting or rng.random() < 0.3)
+            pool = stalled if late else waiting
+            assert pool, "it waits for nothing"
+            peer = pool.pop(rng.randrange(len(pool)))
+            behaviour = self.behaviour.get(peer, "answers")
+            if behaviour == "slow" and not late:
+                lookup.stalled(peer)
+                stalled.append(peer)
+            elif behaviour == "dead":
+                lookup.failed(peer)
+            else:
+                lookup.answered(peer, self.knows.get(peer, []))
+            waiting += [info.peer for info in lookup.next()]
+        return order
+
+
+@st.composite
+def worlds(draw: st.DrawFn, faults: bool) -> tuple[World, list[int], Random]:
+    size = draw(st.integers(1, 60))
+    rng = Random(draw(st.integers(0, 1 << 30)))
+    knows = {
+        peer_id(n): infos(*rng.sample(range(1, size + 1), min(size, rng.randrange(8))))
+        for n in range(1, size + 1)
+    }
+    behaviour = {}
+    if faults:
+        behaviour = {
+            peer_id(n): rng.choice(["answers", "answers", "slow", "dead"]) for n in range(1, size + 1)
+        }
+    seeds = rng.sample(range(1, size + 1), min(size, draw(st.integers(1, 5))))
+    return World(knows, behaviour), seeds, rng
+
+
+@settings(max_examples=150, deadline=None)
+@given(worlds(faults=True), st.integers(1, 5), st.integers(1, 6), st.integers(1, 6))
+def test_it_ends_within_alpha_without_asking_twice(
+    drawn: tuple[World, list[int], Random], alpha: int, k: int, window: int
+) -> None:
+    world, seeds, rng = drawn
+    lookup = make(*seeds, alpha=alpha, k=k, window=window, near=1 << 255)
+    order = world.play(lookup, alpha, rng)
+    assert len(order) == len(set(order)) == lookup.asked
+    found = [info.peer for info in lookup.closest()]
+    assert found == sorted(found, key=lambda peer: peer_key(peer) ^ TARGET)
+    assert len(found) <= k
+    assert all(world.behaviour.get(peer) != "dead" for peer in found)
+    assert OWN not in order
+
+
+@settings(max_examples=150, deadline=None)
+@given(worlds(faults=True), st.integers(1, 6))
+def test_nobody_nearer_that_answers_was_left_unasked(drawn: tuple[World, list[int], Random], k: int) -> None:
+    """At the end, all peers heard of that are nearer than the farthest result were asked."""
+    world, seeds, rng = drawn
+    lookup = make(*seeds, k=k)
+    order = world.play(lookup, 10, rng)
+    found = [info.peer for info in lookup.closest()]
+    heard = {peer_id(n) for n in seeds} | {
+        info.peer
+        for peer in order
+        if lookup.state(peer) is PeerState.ANSWERED
+        for info in world.knows.get(peer, [])
+    }
+    for peer in heard - set(order) - {OWN}:
+        assert len(found) == k
+        assert peer_key(peer) ^ TARGET > peer_key(found[-1]) ^ TARGET
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 120), st.integers(0, 1 << 30), st.integers(1, 10))
+def test_the_true_nearest_are_found_when_tables_are_right_and_nobody_fails(
+    size: int, seed: int, alpha: int
+) -> None:
+    """Each peer answers with the k nearest of those that share its buckets' view: here, of all peers that it
+    knows by a Kademlia table filled to the brim."""
+    k, rng = 4, Random(seed)
+    everybody = [peer_id(number) for number in range(1, size + 1)]
+    knows: dict[PeerId, list[PeerInfo]] = {}
+    for peer in everybody:
+        buckets: dict[int, list[PeerId]] = {}
+        for other in everybody:
+            if other != peer:
+                buckets.setdefault((peer_key(peer) ^ peer_key(other)).bit_length(), []).append(other)
+        table = [other for bucket in buckets.values() for other in rng.sample(bucket, min(k, len(bucket)))]
+        nearest = sorted(table, key=lambda other: peer_key(other) ^ TARGET)[:k]
+        knows[peer] = [PeerInfo(other, (b"x",)) for other in nearest]
+    seeds = rng.sample(range(1, size + 1), 1)
+    lookup = make(*seeds, k=k, alpha=alpha)
+    World(knows, {}).play(lookup, alpha, rng)
+    expected = sorted(everybody, key=lambda peer: peer_key(peer) ^ TARGET)[:k]
+    found = [info.peer for info in lookup.closest()]
+    # A seed next to nobody else may know fewer than k; with k of each bucket, the nearest is always found.
+    assert found[0] == expected[0]
+    assert found == expected
