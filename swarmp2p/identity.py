@@ -46,10 +46,9 @@ class PeerId(bytes):
     def from_text(cls, text: str) -> PeerId:
         """Parse base58btc text ("12D3KooW..." or "Qm..."); raises UsageError for anything else."""
         try:
-            raw = base58.b58decode(text.strip())
-        except ValueError:
-            raise UsageError(f"{text!r} is no peer id: it is not base58 text like 12D3KooW...") from None
-        return cls.from_bytes(raw)
+            return cls.from_bytes(base58.b58decode(text.strip()))
+        except ValueError:  # UsageError is one
+            raise UsageError(f"{text!r} is no peer id; one is base58 text like 12D3KooW...") from None
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> PeerId:

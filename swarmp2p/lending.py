@@ -125,8 +125,7 @@ class Lending:
     async def ended(self) -> None:
         """Wait until no worker is left, a few seconds at most."""
         with trio.move_on_after(_STOP_S):
-            while self.lender.running:
-                await self._changed.wait()
+            await self.lender.idle()
 
 
 def peer_set(peers: Iterable[PeerId | str] | None) -> frozenset[PeerId] | None:

@@ -22,7 +22,6 @@ from .gossip.load import LoadTable
 from .identity import PeerId
 from .lending import RAY_SERVICE, Lending, peer_set
 from .node import FollowLoads, NodeCommand, UnfollowLoads
-from .providers import kind
 from .ray_bridge.cluster import Cluster
 from .ray_bridge.events import (
     LeaseOutput,
@@ -32,6 +31,7 @@ from .ray_bridge.events import (
     StopLending,
 )
 from .ray_bridge.head import RayHead, start_head
+from .ray_bridge.policy import check_offer
 from .ray_bridge.recruit import Candidate, Recruiter
 from .ray_bridge.versions import installed_versions
 from .scopes import background_nursery, cancel_scope, start
@@ -78,7 +78,7 @@ class Market:
             raise UsageError(
                 "this peer lends already; close that first, or change it with `allow`. Nothing was changed"
             )
-        kind(offer.kind)  # raises UsageError for an unknown one
+        check_offer(offer)
         lending = Lending(self._peer, self._post, offer, installed_versions(), peer_set(allow), logs)
         self._lending = lending
         try:

@@ -29,9 +29,10 @@ from .dht.wire import record_protocol
 from .dht_client import Dht
 from .driver import Driver
 from .engine import PeerInfo
-from .errors import AddressError, BootstrapError, DialError, PeerClosed, UsageError
+from .errors import AddressError, BootstrapError, DialError, PeerClosed
 from .gossip.events import Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
 from .gossip.load import LoadSignal, LoadSuspected, LoadTable, LoadUpdated, PublishLoad, loads_protocol
+from .gossip.messages import check_publish, check_topic
 from .gossip.wire import pubsub_protocol
 from .identity import Identity, PeerId, verify
 from .lending import Lending
@@ -51,8 +52,6 @@ if TYPE_CHECKING:
 DEFAULT_LISTEN: Final = ("/ip4/127.0.0.1/tcp/0",)
 DEFAULT_DHT_PROTOCOL: Final = "/swarm/kad/1.0.0"
 _MAX_UNREAD: Final = 1024  # messages that a slow subscriber may leave unread; the oldest are dropped
-_MAX_PUBLISH_BYTES: Final = 1 << 20  # gossipsub's default frame limit, less what surrounds the data
-_PUBLISH_OVERHEAD: Final = 1024
 _WITHDRAW_S: Final = 2.0  # how long leaving an announcement waits; records expire by themselves after that
 
 
@@ -175,8 +174,7 @@ class Peer:
     @asynccontextmanager
     async def subscribe(self, topic: str) -> AsyncGenerator[Subscription, None]:
         """Receive a topic's messages while the context is open."""
-        if not topic:
-            raise UsageError("a topic has at least one character; this one is empty")
+        check_topic(topic)
         subscription = Subscription(topic)
         self._subscriptions.setdefault(topic, []).append(subscription)
         self._driver.post(Subscribe(topic))
@@ -190,14 +188,9 @@ class Peer:
             self._driver.post(Unsubscribe(topic))
 
     async def publish(self, topic: str, data: bytes) -> None:
-        """Sign data and send it to the topic's subscribers; best effort. Raises UsageError above 1 MiB."""
-        if not topic:
-            raise UsageError("a topic has at least one character; this one is empty")
-        if len(data) + len(topic.encode()) > _MAX_PUBLISH_BYTES - _PUBLISH_OVERHEAD:
-            raise UsageError(
-                f"{len(data)} bytes are too many for one message; publish at most "
-                f"{_MAX_PUBLISH_BYTES - _PUBLISH_OVERHEAD}, or publish where the data can be fetched. Nothing was sent"
-            )
+        """Sign data and send it to the topic's subscribers; best effort. Raises UsageError for data
+        of more than about 1 MiB and for an unusable topic; nothing is sent then."""
+        check_publish(topic, data)
         self._driver.post(Publish(topic, bytes(data)))
         await trio.lowlevel.checkpoint()
 

@@ -86,16 +86,13 @@ async def _job(options: argparse.Namespace, cluster: Cluster) -> int:
 
 
 def _relay(options: argparse.Namespace, line: str) -> None:
-    """Pass an event of the built-in job on; anything else is a line of a user's script."""
-    if not options.script:
-        try:
-            event = json.loads(line)
-            emit(options, **event)
-        except (ValueError, TypeError):
-            pass
-        else:
-            return
-    emit(options, "output", line=line)
+    """Pass on what the job prints: the built-in one's events, the lines of a user's script."""
+    if options.script:
+        emit(options, "output", line=line)
+    elif line.startswith("{"):
+        emit(options, **json.loads(line))
+    else:
+        print(line, file=sys.stderr)  # Ray's own remarks, for the log
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -61,11 +61,12 @@ class Lender:
         self._label, self._logs, self._post = peer_label, logs, post
         self._stops: dict[LeaseId, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
+        self._fewer = trio.Event()
 
-    @property
-    def running(self) -> int:
-        """Workers that run, or start, or are being stopped."""
-        return len(self._stops)
+    async def idle(self) -> None:
+        """Until no worker runs, starts, or is being stopped."""
+        while self._stops:
+            await self._fewer.wait()
 
     def handle(self, output: LeaseOutput) -> None:
         """Take what the lease engine says about a lease given by this peer."""
@@ -117,4 +118,6 @@ class Lender:
             reason = str(problem)
         finally:
             del self._stops[order.lease]
+            self._fewer.set()
+            self._fewer = trio.Event()
             self._post(WorkerFailed(order.lease, reason))

@@ -1,0 +1,111 @@
+"""Bad input to the command: one clear message, an exit status, nothing left behind."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Generator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from swarmp2p.cli import main
+from swarmp2p.identity import Identity
+from swarmp2p.peer import Peer, open_peer
+
+
+@pytest.fixture
+def peer() -> Generator[Peer, None, None]:
+    """A peer that runs beside the test, in a thread of its own."""
+    with start_blocking_portal("trio") as portal, portal.wrap_async_context_manager(open_peer()) as peer:
+        yield peer
+
+
+def fails(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) -> str:
+    """Run the command; it must fail with this status and one message, which is returned."""
+    threads = threading.active_count()
+    assert main(arguments) == status
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("swarmp2p: ")
+    assert "Traceback" not in printed.err
+    assert threading.active_count() <= threads + 1  # trio keeps an idle thread
+    return printed.err
+
+
+@pytest.mark.parametrize("address", ["nonsense", "/ip4/127.0.0.1/tcp/4001", "/ip4/300.0.0.1/tcp/1/p2p/12D3"])
+def test_a_wrong_multiaddr(capsys: pytest.CaptureFixture[str], address: str) -> None:
+    message = fails(capsys, 2, "lend", "--bootstrap", address)
+    assert f"cannot use the address '{address}'" in message
+
+
+def test_a_wrong_listen_address(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cannot use the address 'here'" in fails(capsys, 2, "lend", "--listen", "here")
+
+
+def test_an_address_whose_peer_id_does_not_match(capsys: pytest.CaptureFixture[str], peer: Peer) -> None:
+    transport = str(peer.addresses[0]).rpartition("/p2p/")[0]
+    other = Identity.generate().peer_id
+    message = fails(capsys, 1, "lend", "--bootstrap", f"{transport}/p2p/{other}")
+    assert str(other) in message
+
+
+def test_an_unreachable_bootstrap(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: refuses, and nobody else takes it
+        address = f"/ip4/127.0.0.1/tcp/{unused.getsockname()[1]}/p2p/{Identity.generate().peer_id}"
+        assert "cannot reach" in fails(capsys, 1, "lend", "--bootstrap", address)
+        assert "cannot reach" in fails(
+            capsys,
+            1,
+            "lend",
+            "--bootstrap",
+            address,
+            "--bootstrap",
+            address.replace("127.0.0.1", "127.0.0.2"),
+        )
+
+
+def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"/ip4/127.0.0.1/tcp/{taken.getsockname()[1]}"
+        assert f"cannot listen on {address}" in fails(capsys, 1, "lend", "--listen", address)
+
+
+def test_no_ray_installed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    for command in ("lend", "demo"):
+        assert "pip install 'swarmp2p[ray]'" in fails(capsys, 1, command)
+
+
+def test_key_files_that_cannot_be_used(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.write_text("not a key")
+    damaged.chmod(0o600)
+    assert "cannot use the identity file" in fails(capsys, 1, "lend", "--identity", str(damaged))
+    assert damaged.read_text() == "not a key"
+    open_to_all = tmp_path / "open"
+    Identity.generate().save(open_to_all)
+    open_to_all.chmod(0o644)
+    assert "chmod 600" in fails(capsys, 1, "lend", "--identity", str(open_to_all))
+
+
+def test_peers_and_kinds_that_are_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "is no peer id" in fails(capsys, 2, "lend", "--allow", "me")
+    assert "no provider kind 'toaster'" in fails(capsys, 2, "lend", "--kind", "toaster")
+    missing = str(tmp_path / "none")
+    assert "cannot read the file of allowed peers" in fails(capsys, 2, "lend", "--allow-file", missing)
+    assert "node_ip must be an IP address" in fails(capsys, 2, "lend", "--node-ip", "host.example")
+
+
+def test_wrong_usage_is_told_by_argparse(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["borrow"])
+    assert caught.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
