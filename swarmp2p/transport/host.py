@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import trio
 from libp2p.tools.anyio_service import background_trio_service
@@ -30,7 +29,7 @@ from .config import HostConfig, HostStats
 from .identify import PROTOCOL_ID as IDENTIFY_ID
 from .identify import Introduction, identify
 from .links import Links
-from .multistream import choose, propose
+from .multistream import NegotiationEnded, choose, propose
 from .muxer import MuxedConnection, MuxedStream
 from .network import Deliver, PeerStream, StreamHandler
 from .replies import Desk
@@ -42,8 +41,6 @@ from .tcp import TcpListener
 __all__ = ["Host", "HostConfig", "HostStats", "PeerStream"]
 
 _log = logging.getLogger(__name__)
-
-_SWEEP_S: Final = 5.0
 
 
 class Host:
@@ -270,7 +267,7 @@ class Host:
             with trio.fail_after(self._config.negotiate_timeout_s):
                 stream.protocol = await choose(stream, self._serves)
             await self._dispatch(stream)
-        except (BadMessage, trio.BrokenResourceError, trio.TooSlowError) as problem:
+        except (BadMessage, NegotiationEnded, trio.BrokenResourceError, trio.TooSlowError) as problem:
             stream.reset()
             if isinstance(problem, BadMessage):
                 self._punish(stream.peer, str(problem))
@@ -350,7 +347,7 @@ class Host:
             return Libp2pStream(stream)
         except ProtocolUnsupported:
             raise ProtocolUnsupported(f"{peer} does not speak {protocol}; no stream was opened") from None
-        except (BadMessage, trio.BrokenResourceError, trio.TooSlowError) as problem:
+        except (BadMessage, NegotiationEnded, trio.BrokenResourceError, trio.TooSlowError) as problem:
             raise DialError(
                 str(peer), f"no stream could be opened ({problem or 'no answer'})", "try again"
             ) from None
@@ -390,7 +387,7 @@ class Host:
         assert self._links is not None
         probed = trio.current_time()
         while True:
-            await trio.sleep(_SWEEP_S)
+            await trio.sleep(self._config.sweep_s)
             now = trio.current_time()
             for session in list(self._sessions.values()):
                 session.sweep(now)
@@ -406,6 +403,8 @@ async def _serve(handler: StreamHandler, stream: Libp2pStream) -> None:
     try:
         await handler(stream)
         await stream.aclose()
+    except trio.BrokenResourceError:
+        _log.debug("the other side reset a stream of %s", stream.protocol)
     except Exception:  # noqa: BLE001 - an embedder's bug, whatever it is
         _log.exception("the handler of %s raised; its stream to %s was reset", stream.protocol, stream.peer)
     finally:

@@ -20,7 +20,7 @@ from libp2p.peer.peerstore import create_signed_peer_record
 from multiaddr.multiaddr import Multiaddr
 
 from ..engine import Address
-from ..errors import BadMessage, ProtocolUnsupported
+from ..errors import BadMessage, SwarmError
 from ..wire import Framing
 from .addresses import parse_transport, to_multiaddr
 from .framing import FrameBuffer, encode_frame
@@ -82,8 +82,8 @@ async def identify(connection: MuxedConnection, timeout_s: float) -> Identified 
                 bodies = buffer.feed(chunk)
                 if bodies:
                     return _parse(bodies[0])
-    except (BadMessage, ProtocolUnsupported, trio.BrokenResourceError, trio.TooSlowError):
-        pass
+    except (SwarmError, trio.BrokenResourceError, trio.TooSlowError):
+        pass  # it does not say
     finally:
         stream.reset()
     return None

@@ -403,6 +403,8 @@ async def _serve(handler: StreamHandler, stream: PeerStream) -> None:
     try:
         await handler(stream)
         await stream.aclose()
+    except trio.BrokenResourceError:
+        _log.debug("the other side reset a stream of %s", stream.protocol)
     except Exception:  # noqa: BLE001 - an embedder's bug, whatever it is
         _log.exception("the handler of %s raised; its stream to %s was reset", stream.protocol, stream.peer)
     finally:

@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from ..errors import BadMessage, ProtocolUnsupported
+from ..errors import BadMessage, ProtocolUnsupported, SwarmError
 from .framing import decode_uvarint, encode_uvarint
 
 _HEADER: Final = "/multistream/1.0.0"
 _REFUSAL: Final = "na"
 _MAX_LINE_BYTES: Final = 1024
 _MAX_PROPOSALS: Final = 64
+
+
+class NegotiationEnded(SwarmError):
+    """The other side closed the stream, or the connection, before a protocol was agreed on."""
 
 
 def _line(text: str) -> bytes:
@@ -149,7 +153,8 @@ class Channel(Protocol):
 
 
 async def propose(channel: Channel, protocols: Sequence[str]) -> str:
-    """Agree on the first of these that the other side serves. Raises ProtocolUnsupported, BadMessage."""
+    """Agree on the first of these that the other side serves. Raises ProtocolUnsupported,
+    BadMessage, NegotiationEnded."""
     return await conclude(channel, begin(channel, protocols))
 
 
@@ -162,11 +167,12 @@ def begin(channel: Channel, protocols: Sequence[str]) -> Proposal:
 
 
 async def conclude(channel: Channel, proposal: Proposal) -> str:
-    """Wait for the answers to a proposal. Raises ProtocolUnsupported, BadMessage."""
+    """Wait for the answers to a proposal. Raises ProtocolUnsupported,
+    BadMessage, NegotiationEnded."""
     while proposal.chosen is None:
         chunk = await channel.read()
         if not chunk:
-            raise BadMessage("the other side ended the negotiation")
+            raise NegotiationEnded("the other side ended the negotiation")
         out = proposal.feed(chunk)
         if out:
             channel.push(out)
@@ -178,12 +184,13 @@ async def conclude(channel: Channel, proposal: Proposal) -> str:
 
 
 async def choose(channel: Channel, supported: Callable[[str], bool]) -> str:
-    """Agree on what the other side proposes and is served here. Raises BadMessage."""
+    """Agree on what the other side proposes and is served here. Raises BadMessage,
+    NegotiationEnded."""
     choice = Choice(supported)
     while choice.chosen is None:
         chunk = await channel.read()
         if not chunk:
-            raise BadMessage("the other side ended the negotiation")
+            raise NegotiationEnded("the other side ended the negotiation")
         out = choice.feed(chunk)
         if out:
             channel.push(out)

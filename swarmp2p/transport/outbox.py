@@ -16,7 +16,7 @@ from ..errors import BadMessage, ProtocolUnsupported
 from ..wire import WireProtocol
 from .decoding import decoded
 from .framing import FrameBuffer, encode_frame
-from .multistream import propose
+from .multistream import NegotiationEnded, propose
 from .muxer import MuxedStream
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Outbox:
                 self._session.refuse(self._protocol.name)
                 self._give_up("unsupported")
                 return
-            except (BadMessage, trio.BrokenResourceError, trio.TooSlowError):
+            except (BadMessage, NegotiationEnded, trio.BrokenResourceError, trio.TooSlowError):
                 stream.reset()
                 continue
             self._stream, self._busy = stream, False

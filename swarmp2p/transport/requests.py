@@ -18,7 +18,7 @@ from ..errors import BadMessage, ProtocolUnsupported
 from ..wire import WireProtocol
 from .decoding import decoded
 from .framing import FrameBuffer, encode_frame
-from .multistream import Proposal, begin, conclude
+from .multistream import NegotiationEnded, Proposal, begin, conclude
 from .muxer import MuxedStream
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ class RequestPool:
         self._lines: list[_Line] = []
         self._early: deque[_Pending] = deque()  # from before the connection stood
         self._waiting = 0
+        # Requests follow the proposal without waiting for the answer to it. Who does not speak the protocol may
+        # choke on them: then the next stream waits.
+        self._hopeful = len(protocol.ids) == 1
 
     @property
     def waiting(self) -> int:
@@ -115,8 +118,7 @@ class RequestPool:
         if connection is None or nursery is None:
             return best
         stream = connection.open()
-        # With a single id the requests follow the proposal at once; a refusal then costs nothing but them.
-        line = _Line(stream, agreed=len(self._protocol.ids) == 1)
+        line = _Line(stream, agreed=self._hopeful)
         self._lines.append(line)
         nursery.start_soon(self._read, line, begin(stream, self._protocol.ids))
         return line
@@ -147,8 +149,9 @@ class RequestPool:
             session.refuse(self._protocol.name)
         except BadMessage as problem:
             session.offence(str(problem))
-        except (trio.BrokenResourceError, trio.TooSlowError):
-            pass
+            self._hopeful = self._hopeful and bool(stream.protocol)
+        except (NegotiationEnded, trio.BrokenResourceError, trio.TooSlowError):
+            self._hopeful = self._hopeful and bool(stream.protocol)
         stream.reset()
         self._lost(line)
 
@@ -156,16 +159,13 @@ class RequestPool:
         """A stream is over: its requests get one more try, unless they have waited long enough."""
         if line in self._lines:
             self._lines.remove(line)
-        config, now = self._session.config, trio.current_time()
+        session, now = self._session, trio.current_time()
+        refused = session.refuses(self._protocol.name)
         for request in line.pending:
-            if (
-                request.again
-                or self._session.refuses(self._protocol.name)
-                or self._session.connection() is None
-                or now - request.since > config.reply_timeout_s
-            ):
+            late = now - request.since > session.config.reply_timeout_s
+            if request.again or refused or late or session.connection() is None:
                 self._waiting -= 1
-                self._session.drop("stream lost")
+                session.drop("unsupported" if refused else "stream lost")
             else:
                 request.again = True
                 self._send(request)

@@ -26,7 +26,9 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.host.ping import ID as PING_ID
 from libp2p.host.ping import PingService
 from libp2p.identity.identify.identify import ID as IDENTIFY_ID
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection_pruner import ConnectionPruner
 from libp2p.network.stream.net_stream import NetStream, StreamState
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
@@ -154,6 +156,27 @@ class SwarmConnection(IMuxedConn):
         return ConnectionType.DIRECT
 
 
+class _NoAutoConnector(AutoConnector):
+    """Makes no connections of its own accord, and remembers nobody: the original dials a small swarm into a
+    full mesh, and keeps an entry for each peer that ever left."""
+
+    async def run_background_task(self, nursery: trio.Nursery) -> None:
+        """Nothing."""
+
+    async def maybe_connect(self) -> None:
+        """Nothing."""
+
+    def record_disconnect(self, peer_id: ID) -> None:
+        """Nothing."""
+
+
+class _NoPruner(ConnectionPruner):
+    """Closes no connections: links.py counts them."""
+
+    async def maybe_prune_connections(self) -> None:
+        """Nothing."""
+
+
 class LibP2P:
     """py-libp2p's objects for one identity."""
 
@@ -171,14 +194,14 @@ class LibP2P:
             retry_config=RetryConfig(max_retries=0),
             connection_config=ConnectionConfig(
                 max_connections=_UNLIMITED,
-                high_watermark=_UNLIMITED,
                 max_connections_per_peer=_UNLIMITED,
-                # no connections of its own accord: it would dial a small swarm into a full mesh
-                min_connections=0,
+                high_watermark=_UNLIMITED,
                 low_watermark=0,
-                auto_connect_interval=1e9,
+                min_connections=0,
             ),
         )
+        self.swarm.auto_connector = _NoAutoConnector(self.swarm)
+        self.swarm.connection_pruner = _NoPruner(self.swarm)
         self.host = BasicHost(
             self.swarm,
             default_protocols=cast("OrderedDict[TProtocol, StreamHandlerFn]", OrderedDict()),

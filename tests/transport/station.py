@@ -12,11 +12,23 @@ import trio
 
 from swarmp2p.engine import Message, NetworkEvent, PeerDown, PeerUp, Received
 from swarmp2p.identity import Identity, PeerId
-from swarmp2p.scopes import TaskStatus, background_nursery, start
+from swarmp2p.scopes import TaskStatus, start
 from swarmp2p.transport.network import PeerNetwork
 
 PATIENCE_S = 30.0
 Event = TypeVar("Event", PeerUp, PeerDown, Received)
+
+
+def named(name: str) -> Identity:
+    """The same name gives the same key."""
+    return Identity(name.encode().ljust(32, b"."))
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for something that no event tells of."""
+    with trio.fail_after(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.001)
 
 
 class Station:
@@ -103,7 +115,7 @@ class World(ABC):
 
     async def station(self, name: str, network: PeerNetwork | None = None) -> Station:
         """Start a peer; the same name gives the same key."""
-        identity = Identity(name.encode().ljust(32, b"."))
+        identity = named(name)
         station = Station(identity, network or self.network(identity))
         await start(self.nursery, station.run)
         return station
@@ -114,6 +126,3 @@ class World(ABC):
         alice.knows(bob)
         bob.knows(alice)
         return alice, bob
-
-
-__all__ = ["PATIENCE_S", "Station", "World", "background_nursery"]

@@ -1,0 +1,262 @@
+"""Listening and dialling: what works, and that each failure is one clear error with nothing left behind."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import trio
+
+from swarmp2p.engine import PeerUp
+from swarmp2p.errors import AddressError, DialError, ListenError, PeerMismatch, UsageError
+from swarmp2p.identity import Identity
+from swarmp2p.scopes import start
+from swarmp2p.transport.addresses import host_and_port, parse_transport, to_multiaddr
+from swarmp2p.transport.host import Host, HostConfig
+from swarmp2p.transport.network import PeerNetwork
+from tests.transport.rawpeer import raw_peer
+from tests.transport.station import PATIENCE_S, Station, named
+from tests.transport.test_host_network import HostWorld
+from tests.transport.toy import TOYS, Shout
+
+STRANGER = named("stranger")
+
+
+@pytest.fixture
+def world(nursery: trio.Nursery) -> HostWorld:
+    return HostWorld(nursery)
+
+
+def port_of(network: PeerNetwork) -> int:
+    address = parse_transport(network.addresses[0])
+    assert address is not None
+    return host_and_port(address)[1]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def host_of(station: Station) -> Host:
+    assert isinstance(station.network, Host)
+    return station.network
+
+
+def at(station: Station, peer: object = None) -> str:
+    """A station's address, naming that peer or another one."""
+    return f"/ip4/127.0.0.1/tcp/{port_of(station.network)}/p2p/{peer or station.peer}"
+
+
+async def test_a_port_in_use_is_refused_and_its_owner_undisturbed(world: HostWorld) -> None:
+    alice = await world.station("alice")
+    taken = f"/ip4/127.0.0.1/tcp/{port_of(alice.network)}"
+    second = Host(STRANGER, ["/ip4/127.0.0.1/tcp/0", taken], TOYS)
+    with pytest.raises(ListenError, match=r"(?i)address already in use; choose another port") as caught:
+        await start(world.nursery, second.run, None)
+    assert caught.value.address == taken
+    assert second.addresses == ()
+    bob = await world.station("bob")
+    assert await host_of(bob).dial(at(alice)) == alice.peer
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "/ip4/127.0.0.1", "/ip4/127.0.0.1/udp/1", "/dns4/x/tcp/1", ""]
+)
+def test_what_cannot_be_listened_on_is_refused_at_once(address: str) -> None:
+    with pytest.raises(AddressError):
+        Host(STRANGER, [address], TOYS)
+
+
+async def test_the_same_port_can_be_listened_on_again_after_a_stop(world: HostWorld) -> None:
+    alice = await world.station("alice")
+    bob = await world.station("bob")
+    bob.knows(alice)
+    await bob.network.dial_peer(alice.peer)
+    port = port_of(alice.network)
+    await alice.stop()
+    again = Host(alice.identity, [f"/ip4/127.0.0.1/tcp/{port}"], TOYS)
+    assert port_of((await world.station("alice", again)).network) == port
+
+
+async def test_listening_everywhere_is_reachable_at_real_addresses(world: HostWorld) -> None:
+    alice = await world.station("alice", Host(STRANGER, ["/ip4/0.0.0.0/tcp/0"], TOYS))
+    bob = await world.station("bob")
+    assert alice.network.addresses
+    assert alice.network.addresses[-1][:5] == b"\x04\x7f\x00\x00\x01"  # loopback last
+    assert not any(address.startswith(b"\x04\x00\x00\x00\x00") for address in alice.network.addresses)
+    bob.network.introduce(alice.peer, alice.network.addresses[-1:])
+    await bob.network.dial_peer(alice.peer)
+
+
+async def test_a_host_without_a_listener_can_dial(world: HostWorld) -> None:
+    alice = await world.station("alice")
+    bob = await world.station("bob", Host(STRANGER, [], TOYS))
+    bob.knows(alice)
+    bob.network.send(alice.peer, Shout(b"hi"))
+    assert await alice.message() == Shout(b"hi")
+    assert (await alice.next(PeerUp)).addresses == ()
+
+
+async def test_dial_returns_the_peer(world: HostWorld) -> None:
+    alice, bob = await world.pair()
+    assert await host_of(alice).dial(at(bob)) == bob.peer
+    assert await host_of(alice).dial(at(bob)) == bob.peer  # connected already
+    assert host_of(alice).stats.dials == 1
+    assert host_of(alice).connected == (bob.peer,)
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("nonsense", "cannot use the address 'nonsense'"),
+        ("/ip4/127.0.0.1/tcp/4001", "/p2p/<peer id> is missing"),
+        (f"/p2p/{STRANGER.peer_id}", "does not say where"),
+        (f"/ip4/127.0.0.1/udp/1/quic-v1/p2p/{STRANGER.peer_id}", "only TCP addresses can be dialled"),
+        ("/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWnonsense", "cannot use"),
+        ("/ip4/300.0.0.1/tcp/4001/p2p/" + str(STRANGER.peer_id), "cannot use"),
+    ],
+)
+async def test_what_is_no_address_is_said_to_be_none(world: HostWorld, address: str, problem: str) -> None:
+    alice = await world.station("alice")
+    with pytest.raises(AddressError, match=problem):
+        await host_of(alice).dial(address)
+
+
+async def test_nobody_there(world: HostWorld) -> None:
+    alice = await world.station("alice")
+    address = f"/ip4/127.0.0.1/tcp/{free_port()}/p2p/{STRANGER.peer_id}"
+    with pytest.raises(DialError, match=r"refused.*check that the peer runs") as caught:
+        await host_of(alice).dial(address)
+    assert caught.value.address == address
+    assert not alice.events  # nobody sent anything: nothing to report
+
+
+async def test_another_peer_there(world: HostWorld) -> None:
+    alice, bob = await world.pair()
+    with pytest.raises(PeerMismatch, match="another peer answers"):
+        await host_of(alice).dial(at(bob, STRANGER.peer_id))
+    assert host_of(alice).connected == ()
+    assert not bob.events
+
+
+async def test_the_peer_itself(world: HostWorld) -> None:
+    alice = await world.station("alice")
+    with pytest.raises(DialError, match="this peer itself"):
+        await host_of(alice).dial(at(alice))
+    alice.network.send(alice.peer, Shout(b"to myself"))
+    assert host_of(alice).stats.dropped == {"to itself": 1}
+
+
+@pytest.mark.parametrize(
+    "speech", [None, b"HTTP/1.1 400 Bad Request\r\n" * 4, b"\x13/multistream/1.0.0\n\x03na\n"]
+)
+async def test_something_else_there(world: HostWorld, speech: bytes | None) -> None:
+    config = HostConfig(dial_timeout_s=0.2)
+    alice = await world.station("alice", Host(STRANGER, [], TOYS, config))
+
+    async def other(stream: trio.SocketStream) -> None:
+        if speech is not None:
+            await stream.send_all(speech)
+        await trio.sleep_forever()
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    world.nursery.start_soon(trio.serve_listeners, other, listeners)
+    port = listeners[0].socket.getsockname()[1]
+    with pytest.raises(
+        DialError, match="no answer within 0.2 s" if speech is None else "check that a libp2p peer"
+    ):
+        await host_of(alice).dial(f"/ip4/127.0.0.1/tcp/{port}/p2p/{Identity(b'x' * 32).peer_id}")
+
+
+async def test_of_several_addresses_the_one_that_works_is_used(world: HostWorld) -> None:
+    config = HostConfig(dial_stagger_s=0.01)
+    alice, bob = await world.station("alice", Host(STRANGER, [], TOYS, config)), await world.station("bob")
+    silent = await trio.open_tcp_listeners(0, host="127.0.0.1")  # accepts, and never says anything
+    await alice.network.dial_peer(
+        bob.peer,
+        [
+            to_multiaddr("127.0.0.1", silent[0].socket.getsockname()[1]),
+            to_multiaddr("127.0.0.1", free_port()),
+            b"\x04nonsense",
+            *bob.network.addresses,
+        ],
+    )
+    assert (await alice.next(PeerUp)).addresses == bob.network.addresses
+    for listener in silent:
+        await listener.aclose()
+
+
+async def test_when_all_addresses_fail_each_is_named(world: HostWorld) -> None:
+    alice = await world.station("alice")
+    ports = [free_port(), free_port()]
+    addresses = [to_multiaddr("127.0.0.1", port) for port in ports]
+    with pytest.raises(DialError) as caught:
+        await alice.network.dial_peer(STRANGER.peer_id, addresses)
+    assert all(f"/tcp/{port}/" in str(caught.value) for port in ports)
+
+
+async def test_many_dials_to_one_peer_are_one(world: HostWorld) -> None:
+    alice, bob = await world.pair()
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(alice.network.dial_peer, bob.peer)
+    assert host_of(alice).stats.dials == 1
+
+
+async def test_dials_that_wait_for_another_fail_with_it(world: HostWorld) -> None:
+    alice = await world.station("alice")
+    address = to_multiaddr("127.0.0.1", free_port())
+    failures: list[str] = []
+
+    async def dial() -> None:
+        try:
+            await alice.network.dial_peer(STRANGER.peer_id, [address])
+        except DialError as failure:
+            failures.append(str(failure))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(dial)
+    assert len(failures) == 5
+    assert host_of(alice).stats.dials == 1
+
+
+async def test_a_cancelled_dial_leaves_the_next_one_free(world: HostWorld) -> None:
+    alice, bob = await world.pair()
+    with trio.move_on_after(0):
+        await alice.network.dial_peer(bob.peer)
+    with trio.fail_after(PATIENCE_S):
+        await alice.network.dial_peer(bob.peer)
+
+
+async def test_more_connections_than_allowed_are_refused(world: HostWorld) -> None:
+    alice = await world.station(
+        "alice", Host(STRANGER, ["/ip4/127.0.0.1/tcp/0"], TOYS, HostConfig(max_connections=2))
+    )
+    async with raw_peer(alice.network, "one"), raw_peer(alice.network, "two"):
+        await alice.next(PeerUp)
+        await alice.next(PeerUp)
+        async with raw_peer(alice.network, "three") as third:
+            with trio.fail_after(PATIENCE_S):
+                await third.closed.wait()
+    assert not [event for event in alice.events if isinstance(event, PeerUp)]
+
+
+async def test_more_connections_of_one_peer_than_allowed_are_refused(world: HostWorld) -> None:
+    config = HostConfig(max_connections_per_peer=1)
+    alice = await world.station("alice", Host(STRANGER, ["/ip4/127.0.0.1/tcp/0"], TOYS, config))
+    async with raw_peer(alice.network), raw_peer(alice.network) as second:
+        with trio.fail_after(PATIENCE_S):
+            await second.closed.wait()
+
+
+async def test_a_host_that_does_not_run_says_so() -> None:
+    host = Host(STRANGER, [], TOYS)
+    host.send(STRANGER.peer_id, Shout(b"x"))
+    host.introduce(STRANGER.peer_id, [])
+    host.disconnect(STRANGER.peer_id)
+    assert host.connected == ()
+    with pytest.raises(UsageError, match="does not run"):
+        await host.dial_peer(STRANGER.peer_id)
