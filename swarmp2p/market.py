@@ -84,11 +84,14 @@ class Market:
         try:
             async with background_nursery() as nursery, self.follow_loads():
                 await start(nursery, lending.run)
-                async with self._peer.announce(RAY_SERVICE, lending.attributes()) as announcement:
-                    lending.announcement = announcement
-                    yield lending
-                self._post(StopLending())
-                await lending.ended()
+                try:
+                    async with self._peer.announce(RAY_SERVICE, lending.attributes()) as announcement:
+                        lending.announcement = announcement
+                        yield lending
+                finally:
+                    self._post(StopLending())
+                    with cancel_scope(shield=True):
+                        await lending.ended()  # bounded in time
         finally:
             self._lending = None
 

@@ -42,7 +42,7 @@ from .queries import Found, Queries, Results, with_peer
 from .ray_bridge.auth import LeaseKeys
 from .ray_bridge.events import Need, Offer
 from .ray_bridge.wire import lease_protocol
-from .scopes import background_nursery, cancel_scope, start
+from .scopes import TaskStatus, background_nursery, cancel_scope, start
 from .transport.network import PeerNetwork, PeerStream, StreamHandler
 from .wire import WireProtocol
 
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 DEFAULT_LISTEN: Final = ("/ip4/127.0.0.1/tcp/0",)
 DEFAULT_DHT_PROTOCOL: Final = "/swarm/kad/1.0.0"
 _MAX_UNREAD: Final = 1024  # messages that a slow subscriber may leave unread; the oldest are dropped
+_LAST_WORDS_S: Final = 0.05  # for what was posted on the way out (ends of leases) to leave
 _WITHDRAW_S: Final = 2.0  # how long leaving an announcement waits; records expire by themselves after that
 
 
@@ -260,13 +261,29 @@ class Peer:
 
     @asynccontextmanager
     async def running(self, bootstrap: Sequence[Multiaddr | str]) -> AsyncGenerator[None, None]:
-        """Run the peer while the context is open: what `open_peer` does once everything is put together."""
+        """Run the peer while the context is open: what `open_peer` does once everything is put together.
+
+        Cancelling the body does not stop the peer before the body has come to its end: leases are ended and
+        announcements withdrawn on the way out, and somebody has to carry that.
+        """
         self._driver.on_output = self._output
+        scope = cancel_scope()
+
+        async def drive(*, task_status: TaskStatus[None]) -> None:
+            with scope:
+                await self._driver.run(task_status=task_status)
+
         try:
             async with background_nursery() as nursery:
-                await start(nursery, self._driver.run)
-                await self._join(bootstrap)
-                yield
+                await start(nursery, drive)
+                scope.shield = True
+                try:
+                    await self._join(bootstrap)
+                    yield
+                finally:
+                    with cancel_scope(shield=True):
+                        await trio.sleep(_LAST_WORDS_S)
+                    scope.cancel()
         finally:
             self._close()
 

@@ -24,7 +24,7 @@ from swarmp2p.errors import (
 from swarmp2p.gossip.load import LoadSignal
 from swarmp2p.identity import Identity
 from swarmp2p.peer import Peer, node_protocols, open_peer
-from swarmp2p.transport.link import UniformLink
+from swarmp2p.transport.link import Partition, UniformLink
 from swarmp2p.transport.memory import MemorySwitch
 from swarmp2p.transport.network import PeerStream
 
@@ -33,7 +33,8 @@ class Swarm:
     """Peers on one switch, the first of which is everybody's bootstrap."""
 
     def __init__(self) -> None:
-        self.switch = MemorySwitch(UniformLink(0.01), Random(7), node_protocols())
+        self.partition = Partition(UniformLink(0.01))
+        self.switch = MemorySwitch(self.partition, Random(7), node_protocols())
         self.peers: list[Peer] = []
 
     def identity(self, index: int) -> Identity:

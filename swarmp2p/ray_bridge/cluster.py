@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -122,7 +122,7 @@ class Cluster:
         """Providers that declined or were lost, with the last reason of each."""
         return self._recruiter.refusals()
 
-    async def events(self) -> AsyncIterator[ClusterEvent]:
+    async def events(self) -> AsyncGenerator[ClusterEvent, None]:
         """Every event from the cluster's beginning (at most the last 1,024), then each as it happens."""
         position = 0
         while True:

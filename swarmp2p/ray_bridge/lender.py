@@ -114,7 +114,7 @@ class Lender:
                 ) as worker:
                     self._post(WorkerStarted(order.lease))
                     reason = await worker.died()
-        except SwarmError as problem:
+        except (SwarmError, OSError) as problem:  # OSError: no room, no more processes
             reason = str(problem)
         finally:
             del self._stops[order.lease]

@@ -1,0 +1,295 @@
+"""Lending and borrowing in virtual time: real leases over the in-memory network, Ray's processes replaced."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from swarmp2p.errors import HeadFailed, NotEnoughWorkers, UsageError, WorkerNotStarted
+from swarmp2p.ray_bridge.cluster import Cluster, ClusterEventKind
+from swarmp2p.ray_bridge.environment import driver_environment
+from swarmp2p.ray_bridge.events import JoinSecret, Need, Offer, Versions
+from swarmp2p.scopes import cancel_scope
+from tests.test_peer import Swarm
+
+VERSIONS = Versions(ray="2.60.0", python="3.11", swarmp2p="0.1.0")
+
+
+class FakeHead:
+    """A head whose processes are only said to run."""
+
+    address = "127.77.0.1:6379"
+    log_path = Path("head.log")
+    secret = JoinSecret(address, "token")
+
+    def __init__(self) -> None:
+        self.dead = trio.Event()
+
+    async def gcs_ready(self) -> None:
+        await trio.sleep(1)
+
+    async def ready(self) -> None:
+        await trio.sleep(2)
+
+    async def died(self) -> str:
+        await self.dead.wait()
+        return "somebody stopped it"
+
+    def driver_environment(self) -> dict[str, str]:
+        return driver_environment(self.secret)
+
+
+class FakeWorker:
+    def __init__(self) -> None:
+        self.dead = trio.Event()
+
+    async def died(self) -> str:
+        await self.dead.wait()
+        return "it crashed"
+
+
+@dataclass
+class Ray:
+    """What stands in for Ray: heads and workers as they are now. problem: why workers do not start."""
+
+    heads: list[FakeHead] = field(default_factory=list)
+    workers: dict[str, FakeWorker] = field(default_factory=dict)
+    secrets: list[JoinSecret] = field(default_factory=list)
+    versions: Versions = VERSIONS
+    problem: str = ""
+
+    @asynccontextmanager
+    async def start_head(self, *, directory: Path | None = None) -> AsyncGenerator[FakeHead, None]:
+        head = FakeHead()
+        self.heads.append(head)
+        try:
+            yield head
+        finally:
+            self.heads.remove(head)
+
+    @asynccontextmanager
+    async def start_worker(
+        self,
+        secret: JoinSecret,
+        *,
+        need: Need,
+        node_ip: str,
+        labels: Mapping[str, str],
+        directory: Path | None,
+    ) -> AsyncGenerator[FakeWorker, None]:
+        await trio.sleep(3)
+        if self.problem:
+            raise WorkerNotStarted(self.problem, "worker.log")
+        self.secrets.append(secret)
+        peer = labels["swarmp2p.peer"]
+        worker = self.workers[peer] = FakeWorker()
+        try:
+            yield worker
+        finally:
+            del self.workers[peer]
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
+    ray = Ray()
+    monkeypatch.setattr("swarmp2p.market.start_head", ray.start_head)
+    monkeypatch.setattr("swarmp2p.ray_bridge.lender.start_worker", ray.start_worker)
+    monkeypatch.setattr("swarmp2p.market.installed_versions", lambda: ray.versions)
+    return ray
+
+
+def ids(cluster: Cluster) -> set[str]:
+    return {str(worker.peer) for worker in cluster.workers}
+
+
+async def test_workers_are_leased_and_released(autojump_clock: MockClock, ray: Ray) -> None:
+    async with (
+        Swarm().of(4) as (borrower, *lenders),
+        lenders[0].lend(allow=[borrower.id]),
+        lenders[1].lend(allow=[str(borrower.id)]),
+        lenders[2].lend(allow=None),
+    ):
+        async with borrower.borrow(workers=3) as cluster:
+            assert ids(cluster) == {str(lender.id) for lender in lenders} == set(ray.workers)
+            assert cluster.address == FakeHead.address
+            assert cluster.environment["RAY_ADDRESS"] == FakeHead.address
+            assert {worker.path for worker in cluster.workers} == {"direct"}
+            assert ray.secrets == [FakeHead.secret] * 3  # unsealed by each lender
+        await trio.sleep(0.1)
+        assert ray.workers == {}
+        assert ray.heads == []
+
+
+async def test_a_lender_refuses_whom_its_owner_does_not_name_until_told_to_accept(
+    autojump_clock: MockClock, ray: Ray
+) -> None:
+    async with (
+        Swarm().of(2) as (borrower, lender),
+        lender.lend(allow=()) as lending,
+        borrower.borrow(workers=1, min_workers=0) as cluster,
+    ):
+        await trio.sleep(5)
+        assert cluster.workers == ()
+        ((refuser, reason),) = cluster.refusals
+        assert (refuser, "has not allowed" in reason) == (lender.id, True)
+        await lending.allow([borrower.id])
+        await cluster.wait_for_workers(1, timeout_s=15)
+        assert lending.borrowers == (borrower.id,)
+
+
+async def test_a_worker_that_dies_is_replaced_by_another_provider(
+    autojump_clock: MockClock, ray: Ray
+) -> None:
+    async with (
+        Swarm().of(3) as (borrower, *lenders),
+        lenders[0].lend(allow=[borrower.id]),
+        lenders[1].lend(allow=[borrower.id]),
+        borrower.borrow(workers=1) as cluster,
+    ):
+        (first,) = ids(cluster)
+        ray.workers[first].dead.set()
+        await trio.sleep(15)
+        (second,) = ids(cluster)
+        assert second != first
+        events = cluster.events()
+        kinds = [(await anext(events)).kind for _ in range(9)]
+        await events.aclose()
+        assert kinds.count(ClusterEventKind.ACTIVE) == 2
+        assert kinds.count(ClusterEventKind.ENDED) == 1
+
+
+async def test_a_lender_that_vanishes_is_noticed_and_replaced(autojump_clock: MockClock, ray: Ray) -> None:
+    swarm = Swarm()
+    async with swarm.of(3) as (borrower, first, second):
+        async with first.lend(allow=[borrower.id]), borrower.borrow(workers=1) as cluster:
+            async with second.lend(allow=[borrower.id]):
+                assert ids(cluster) == {str(first.id)}
+                swarm.partition.split(dict.fromkeys((borrower.id, second.id), 0))
+                await trio.sleep(20)
+                assert ids(cluster) == {str(second.id)}
+                await trio.sleep(60)
+                assert set(ray.workers) == {str(second.id)}  # the one cut off let go by itself
+
+
+async def test_a_lender_that_closes_tells_its_borrower(autojump_clock: MockClock, ray: Ray) -> None:
+    async with Swarm().of(2) as (borrower, lender), borrower.borrow(workers=1, min_workers=0) as cluster:
+        async with lender.lend(allow=[borrower.id]):
+            await cluster.wait_for_workers(1)
+        await trio.sleep(0.1)
+        assert cluster.workers == ()
+        assert ray.workers == {}
+        assert any("stopped lending" in reason for _, reason in cluster.refusals)
+
+
+async def test_a_borrower_that_is_cancelled_leaves_no_worker(autojump_clock: MockClock, ray: Ray) -> None:
+    swarm = Swarm()
+    async with swarm.peer(0) as lender, lender.lend(allow=None) as lending:
+        with cancel_scope() as scope:
+            async with (
+                swarm.peer(1, (str(lender.addresses[0]),)) as borrower,
+                borrower.borrow(workers=1),
+            ):
+                assert len(ray.workers) == 1
+                scope.cancel()
+                await trio.sleep_forever()
+        await trio.sleep(0.1)  # it was told: no need to wait for the lease's term
+        assert ray.workers == {}
+        assert lending.borrowers == ()
+
+
+async def test_too_few_lenders_is_told_with_their_reasons(autojump_clock: MockClock, ray: Ray) -> None:
+    async with Swarm().of(3) as (borrower, refuser, lender), refuser.lend(allow=()), lender.lend(allow=None):
+        with pytest.raises(NotEnoughWorkers, match="leased 1 of 2 workers") as caught:
+            async with borrower.borrow(workers=2, timeout_s=20):
+                pass
+        assert [peer for peer, _ in caught.value.refusals] == [str(refuser.id)]
+        await trio.sleep(0.1)
+        assert ray.workers == {}
+        assert ray.heads == []
+
+
+async def test_no_lender_at_all(autojump_clock: MockClock, ray: Ray) -> None:
+    async with Swarm().of(2) as (borrower, _):
+        with pytest.raises(NotEnoughWorkers, match="no provider was found"):
+            async with borrower.borrow(timeout_s=5):
+                pass
+
+
+async def test_another_version_is_refused_with_the_command_that_helps(
+    autojump_clock: MockClock, ray: Ray
+) -> None:
+    async with Swarm().of(2) as (borrower, lender), lender.lend(allow=None):
+        ray.versions = Versions(ray="2.59.1", python="3.12", swarmp2p="0.1.0")
+        with pytest.raises(NotEnoughWorkers) as caught:
+            async with borrower.borrow(timeout_s=10):
+                pass
+        ((_, reason),) = caught.value.refusals
+        assert "2.60.0" in reason
+        assert "2.59.1" in reason
+        assert "pip install" in reason
+
+
+async def test_a_worker_that_does_not_start_is_told(autojump_clock: MockClock, ray: Ray) -> None:
+    ray.problem = "the head refused its token"
+    async with Swarm().of(2) as (borrower, lender), lender.lend(allow=None):
+        with pytest.raises(NotEnoughWorkers, match="the head refused its token"):
+            async with borrower.borrow(timeout_s=10):
+                pass
+
+
+async def test_traffic_does_not_leave_the_machine_unencrypted(autojump_clock: MockClock, ray: Ray) -> None:
+    async with Swarm().of(2) as (borrower, lender), lender.lend(Offer(node_ip="192.0.2.1"), allow=None):
+        with pytest.raises(NotEnoughWorkers, match="unencrypted"):
+            async with borrower.borrow(timeout_s=10):
+                pass
+        assert ray.secrets == []
+
+
+async def test_a_head_that_dies_ends_the_body_with_its_reason(autojump_clock: MockClock, ray: Ray) -> None:
+    async with Swarm().of(2) as (borrower, lender), lender.lend(allow=None):
+        with pytest.raises(HeadFailed, match="somebody stopped it"):
+            async with borrower.borrow():
+                ray.heads[0].dead.set()
+                await trio.sleep_forever()
+        await trio.sleep(0.1)
+        assert ray.workers == {}
+
+
+async def test_two_clusters_share_the_lenders(autojump_clock: MockClock, ray: Ray) -> None:
+    async with (
+        Swarm().of(3) as (borrower, *lenders),
+        lenders[0].lend(allow=None),
+        lenders[1].lend(allow=None),
+    ):
+        async with borrower.borrow(workers=1) as first, borrower.borrow(workers=1) as second:
+            assert ids(first) | ids(second) == {str(lender.id) for lender in lenders}
+
+
+async def test_arguments_are_checked(autojump_clock: MockClock, ray: Ray) -> None:
+    async with Swarm().of(1) as (peer,):
+        for workers, least in ((0, None), (2, 3), (2, -1)):
+            with pytest.raises(UsageError):
+                async with peer.borrow(workers=workers, min_workers=least):
+                    pass
+        with pytest.raises(UsageError, match="no peer id"):
+            async with peer.lend(allow=["somebody"]):
+                pass
+        async with peer.lend(allow=None):
+            with pytest.raises(UsageError, match="lends already"):
+                async with peer.lend(allow=None):
+                    pass
+        async with peer.lend(allow=None):
+            pass  # and lending once does not prevent lending again
+
+
+async def test_a_peer_does_not_lease_from_itself(autojump_clock: MockClock, ray: Ray) -> None:
+    async with Swarm().of(2) as (peer, _), peer.lend(allow=None):
+        with pytest.raises(NotEnoughWorkers, match="no provider was found"):
+            async with peer.borrow(timeout_s=5):
+                pass
