@@ -189,15 +189,17 @@ async def test_a_lender_that_closes_tells_its_borrower(autojump_clock: MockClock
 
 async def test_a_borrower_that_is_cancelled_leaves_no_worker(autojump_clock: MockClock, ray: Ray) -> None:
     swarm = Swarm()
-    async with swarm.peer(0) as lender, lender.lend(allow=None) as lending:
-        with cancel_scope() as scope:
-            async with (
-                swarm.peer(1, (str(lender.addresses[0]),)) as borrower,
-                borrower.borrow(workers=1),
-            ):
+    scope = cancel_scope()
+
+    async def borrow(address: str) -> None:
+        with scope:
+            async with swarm.peer(1, (address,)) as borrower, borrower.borrow(workers=1):
                 assert len(ray.workers) == 1
                 scope.cancel()
                 await trio.sleep_forever()
+
+    async with swarm.peer(0) as lender, lender.lend(allow=None) as lending:
+        await borrow(str(lender.addresses[0]))
         await trio.sleep(0.1)  # it was told: no need to wait for the lease's term
         assert ray.workers == {}
         assert lending.borrowers == ()
