@@ -88,7 +88,8 @@ class Simulator(Generic[Command, Output]):
         self._added = 0
         self._running = False
         self._untraced: list[Entry] = []
-        self._trace = blake2b(digest_size=16)
+        # Of times, ends and kinds, each by itself: so it does not matter where batches end.
+        self._trace = blake2b(), blake2b(), blake2b()
         self._counts: Counter[type[object]] = Counter()
         self._kinds: dict[type[object], int] = {}
 
@@ -202,7 +203,7 @@ class Simulator(Generic[Command, Output]):
     def trace_hash(self) -> str:
         """A hash over time, sender, target and kind of everything worked off so far, in order."""
         self._record()
-        return self._trace.hexdigest()
+        return blake2b(b"".join(part.digest() for part in self._trace), digest_size=16).hexdigest()
 
     # Inside -------------------------------------------------------------------------------------------------
 
@@ -301,9 +302,10 @@ class Simulator(Generic[Command, Output]):
         self._counts.update(kinds)
         for kind in self._counts.keys() - self._kinds.keys():
             self._kinds[kind] = crc32(kind.__qualname__.encode())
-        self._trace.update(array("d", [time for time, _, _ in entries]))
-        self._trace.update(array("Q", [edge.code for _, edge, _ in entries]))
-        self._trace.update(array("I", [self._kinds[kind] for kind in kinds]))
+        times, ends, kind_numbers = self._trace
+        times.update(array("d", [time for time, _, _ in entries]))
+        ends.update(array("Q", [edge.code for _, edge, _ in entries]))
+        kind_numbers.update(array("I", [self._kinds[kind] for kind in kinds]))
         entries.clear()
 
     def _time(self, delay: float) -> float:

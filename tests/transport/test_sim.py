@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import pytest
@@ -469,7 +470,7 @@ def test_a_deadline_that_keeps_coming_closer_leaves_no_ticks_that_multiply() -> 
     world = World()
     recorder = world.start(sim_peer(9), 10.0)
     for step in range(5):
-        world.sim.call(lambda due=9.0 - step: recorder.due.insert(0, due), delay=0.1 * step)  # type: ignore[misc]
+        world.sim.call(partial(recorder.due.insert, 0, 9.0 - step), delay=0.1 * step)
         world.do(sim_peer(9), delay=0.1 * step)
     world.sim.run(20.0)
     assert [time for time, event in recorder.seen if event == Tick()] == [5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
@@ -578,10 +579,10 @@ def test_entries_come_in_order_of_time_as_from_a_sorted_list(
     def note(number: int, later: float) -> None:
         seen.append((sim.now, number))
         if later >= 0:
-            sim.call(lambda: note(number, -1.0), later)
+            sim.call(partial(note, number, -1.0), later)
 
     for number, (at, later) in enumerate(posts):
-        sim.call(lambda number=number, later=later: note(number, later), at)  # type: ignore[misc]
+        sim.call(partial(note, number, later), at)
     for stop in sorted(stops):
         sim.run(stop)
         assert sim.now == stop
@@ -644,10 +645,33 @@ def test_the_trace_does_not_depend_on_where_it_was_looked_at() -> None:
         sim.add(peer, Gossiper(peers, rng))
     for step in range(1, 51):
         sim.run(step / 10)
+        assert len(sim.trace_hash) == 32
     sim.crash(peers[3])
     sim.run(10.0)
     whole = gossip(7)
     assert (sim.events, sim.counts, sim.trace_hash) == (whole.events, whole.counts, whole.trace_hash)
+
+
+def test_the_trace_tells_times_peers_senders_and_kinds_apart() -> None:
+    def trace(*posts: tuple[PeerId, Do | Tick, float]) -> str:
+        world = World()
+        world.send(A, B, 0)
+        world.send(C, B, 0)
+        for peer, event, delay in posts:
+            world.sim.post(peer, event, delay)
+        world.sim.run(10.0)
+        return world.sim.trace_hash
+
+    traces = [
+        trace((A, Do(()), 1.0)),
+        trace((A, Do(()), 1.5)),
+        trace((B, Do(()), 1.0)),
+        trace((A, Tick(), 1.0)),
+        trace((A, Do((Send(B, Note(1)),)), 1.0), (C, Do(()), 1.0)),
+        trace((A, Do(()), 1.0), (C, Do((Send(B, Note(1)),)), 1.0)),
+    ]
+    assert len(set(traces)) == len(traces)
+    assert traces[0] == trace((A, Do(()), 1.0))
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "12345"])
