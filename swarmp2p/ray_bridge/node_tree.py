@@ -17,12 +17,15 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Final
 
-from . import _ray_node
+from . import _ray_node, supervisor
 from .tree import Tree, open_tree
 
 OBJECT_STORE_BYTES: Final = 256 * 2**20
 """Default size of a node's object store, in shared memory. Pages are taken as they are used; what does not fit
 is spilled to the node's directory."""
+
+STARTING_GRACE_S: Final = 1.0
+"""Seconds for a node to end that nobody uses yet. Asked while it starts, it would take up to 3 s."""
 
 _KEPT_LOG_BYTES: Final = 2**20
 _PRIVATE_PATH_BYTES: Final = (
@@ -51,6 +54,11 @@ class NodePlan:
     labels: Mapping[str, str] | None = None
     logs: Path | None = None
     connect_s: float = 2.0
+
+    @property
+    def grace_s(self) -> float:
+        """Seconds for an orderly end. A worker tells its head; a head has nobody to tell that matters."""
+        return supervisor.GRACE_S if self.head_address else STARTING_GRACE_S
 
     @property
     def kind(self) -> str:
@@ -106,6 +114,7 @@ async def open_node(plan: NodePlan, environment: Mapping[str, str]) -> AsyncGene
             log_path=logs / f"{plan.kind}.log",
             cwd=directory / "work",
             remove=(directory,),
+            grace_s=plan.grace_s,
         ) as tree:
             yield NodeTree(plan, tree, directory)
     finally:

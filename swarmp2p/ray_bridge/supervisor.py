@@ -248,8 +248,11 @@ def open_parent(pid: int) -> int | None:
 def start(command: list[str]) -> int:
     """Run a command that is killed when this process dies. Returns its pid."""
     me = os.getpid()
+    # A signal between fork and exec would go to our handler in the child, and be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return pid
     try:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -17,7 +17,7 @@ from ..errors import WorkerNotStarted
 from . import supervisor
 from .environment import lender_environment
 from .events import JoinSecret, Need
-from .node_tree import OBJECT_STORE_BYTES, NodePlan, open_node
+from .node_tree import OBJECT_STORE_BYTES, STARTING_GRACE_S, NodePlan, open_node
 from .tree import Tree, TreeEnded
 from .versions import installed_versions
 
@@ -99,6 +99,9 @@ async def start_worker(
                 node_id = await tree.told("joined")
         except TreeEnded as ended:
             problem = ended.reason
+        finally:
+            if node_id is None:
+                await tree.stop(STARTING_GRACE_S)
         if node_id is None:
             raise WorkerNotStarted(problem, node.kept_log())
         yield RayWorker(tree, str(node_id))

@@ -68,6 +68,19 @@ async def shell(script: str, tmp_path: Path, grace_s: float = 0.2) -> AsyncGener
         yield tree
 
 
+@asynccontextmanager
+async def alone(script: str) -> AsyncGenerator[tuple[trio.Process, list[supervisor.Process]], None]:
+    """A supervisor that has no Tree, and whose parent is nobody to it; with all of its tree."""
+    command = [sys.executable, "-I", "-S", supervisor.__file__, "--grace", "0.1", "--", "sh", "-c", script]
+    process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        await until(lambda: [name(p.pid) for p in family(process.pid)][-1] == "sleep")
+        yield process, family(process.pid)
+    finally:
+        process.kill()
+        await process.wait()
+
+
 async def test_the_status_is_the_commands(tmp_path: Path) -> None:
     async with shell("exit 7", tmp_path) as tree:
         assert await tree.wait() == 7
@@ -113,11 +126,26 @@ async def test_who_listens_to_sigterm_is_not_killed(tmp_path: Path) -> None:
     script = (
         """trap 'echo in good order >&2; exit 5' TERM; echo '{"up": true}'; while true; do sleep 0.01; done"""
     )
-    async with shell(script, tmp_path) as tree:
+    async with shell(script, tmp_path) as tree, trio.open_nursery() as nursery:
         await tree.told("up")
-        await tree.stop(60)
+        nursery.start_soon(tree.stop, 600.0)
+        with trio.move_on_after(20):  # long before half of the grace, when everybody is asked
+            await tree.wait()
+        if not tree.ended:
+            os.kill(tree.pid, signal.SIGKILL)
         assert await tree.wait() == 5
     assert "in good order" in (tmp_path / "log").read_text()
+
+
+async def test_descendants_are_asked_as_well_when_the_command_has_ended(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    child.write_text(
+        """trap 'echo child in good order >&2; exit' TERM; echo '{"up": true}'; while true; do sleep 0.01; done"""
+    )
+    async with shell(f"setsid sh '{child}' & wait", tmp_path) as tree:
+        await tree.told("up")
+        await tree.stop(60)
+    assert "child in good order" in (tmp_path / "log").read_text()
 
 
 async def test_a_second_stop_may_be_more_urgent(tmp_path: Path) -> None:
@@ -127,6 +155,7 @@ async def test_a_second_stop_may_be_more_urgent(tmp_path: Path) -> None:
             nursery.start_soon(tree.stop, 600.0)
             await trio.testing.wait_all_tasks_blocked()
             await tree.stop(0)
+            assert await tree.wait() >= 0  # the supervisor did it, and need not be killed
 
 
 async def test_cancellation_ends_the_tree(tmp_path: Path) -> None:
@@ -170,6 +199,21 @@ async def test_a_killed_supervisor_takes_its_session_with_it(tmp_path: Path) -> 
         assert await tree.died() == "its supervisor was killed by signal 9"
         assert not living(everyone)
         assert not (tmp_path / "node").exists()
+
+
+async def test_the_command_dies_with_a_killed_supervisor_nobody_watches() -> None:
+    async with alone("exec sleep 1000") as (process, everyone):
+        process.kill()
+        await process.wait()
+        await until(lambda: not living(everyone))
+
+
+async def test_the_end_of_standard_input_ends_the_tree() -> None:
+    async with alone("setsid sleep 1000 & sleep 1000") as (process, everyone):
+        assert process.stdin is not None
+        await process.stdin.aclose()
+        await process.wait()
+        assert not living(everyone)
 
 
 async def test_our_own_sudden_death_ends_the_tree(tmp_path: Path) -> None:
