@@ -23,9 +23,9 @@ the table is what the way back depends on.
 from __future__ import annotations
 
 import math
-from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from ..engine import Address, PeerInfo
 from ..identity import PeerId
@@ -93,7 +93,9 @@ class RoutingTable:
         self._own, self._k = own, k
         self._per_group, self._max_failures, self._banish_s = per_group, max_failures, banish_s
         self._buckets: dict[int, _Bucket] = {}
-        self._used: list[int] = []  # indices of _buckets, ascending
+        # What `closest` walks: the bit of an id by which each bucket's peers differ, and its live peers.
+        self._shallow_first: list[tuple[int, dict[int, _Entry]]] = []
+        self._deep_first: list[tuple[int, dict[int, _Entry]]] = []
         self._banished: dict[PeerId, tuple[float, float]] = {}  # peer: (until, how long)
         self.answered_at = -math.inf  # when any peer was last seen
         self._size = 0
@@ -132,8 +134,7 @@ class RoutingTable:
         index = bucket_index(self._own, key)
         bucket = self._buckets.get(index)
         if bucket is None:
-            bucket = self._buckets[index] = _Bucket()
-            insort(self._used, index)
+            bucket = self._new_bucket(index)
         bucket.spares.pop(key, None)
         entry = _Entry(info, address_groups(info.addresses), now)
         if not self._is_diverse(bucket, entry.groups):
@@ -236,10 +237,12 @@ class RoutingTable:
             return False
         return self._is_diverse(bucket, address_groups(info.addresses))
 
-    def is_banished(self, peer: PeerId, now: float) -> bool:
-        """Whether a peer is not worth asking now."""
-        entry = self._banished.get(peer)
-        return entry is not None and now < entry[0]
+    def banished(self, named: Sequence[PeerInfo], now: float) -> list[PeerId]:
+        """Of these peers, those that are not worth asking now."""
+        banished = self._banished
+        if not banished:
+            return []
+        return [info.peer for info in named if info.peer in banished and now < banished[info.peer][0]]
 
     def is_suspect(self, peer: PeerId) -> bool:
         """Whether a peer is here and its last request failed."""
@@ -260,23 +263,22 @@ class RoutingTable:
         """The `count` nearest peers to `target`, nearest first. suspects: fill up with those when there are
         too few.
 
-        Walks the buckets in order of their distance from the target and sorts within each: 10 µs for 20 of
+        Walks the buckets in order of their distance from the target and sorts within each: 3 µs for 20 of
         1,000. Let d be the distance of the target from the own id. Peers of bucket i differ from the own id
         in bit i, so their distance from the target has bit i of d flipped: where d has it set, they are
         nearer to the target than everything in later buckets, nearest for the smallest i; where it is not,
         they are farther, farthest for the smallest i.
         """
         found: list[PeerInfo] = []
-        nearness = self._own ^ target
-        buckets = self._buckets
-        for index in self._used:
-            if nearness >> (ID_BITS - 1 - index) & 1 and (live := buckets[index].live):
-                found += [live[d ^ target].info for d in sorted(map(target.__xor__, live))]
+        nearness, by_distance = self._own ^ target, target.__xor__
+        for shift, live in self._shallow_first:
+            if live and nearness >> shift & 1:
+                found += [live[key].info for key in sorted(live, key=by_distance)]
                 if len(found) >= count:
                     return found[:count]
-        for index in reversed(self._used):
-            if not nearness >> (ID_BITS - 1 - index) & 1 and (live := buckets[index].live):
-                found += [live[d ^ target].info for d in sorted(map(target.__xor__, live))]
+        for shift, live in self._deep_first:
+            if live and not nearness >> shift & 1:
+                found += [live[key].info for key in sorted(live, key=by_distance)]
                 if len(found) >= count:
                     return found[:count]
         if suspects:
@@ -303,8 +305,8 @@ class RoutingTable:
         """All peers, by bucket and then by when they were last seen."""
         return tuple(
             TableEntry(entry.info.peer, entry.info.addresses, index, entry.added, entry.seen, entry.failures)
-            for index in self._used
-            for entry in sorted(self._buckets[index].members(), key=lambda entry: entry.seen)
+            for index, bucket in sorted(self._buckets.items())
+            for entry in sorted(bucket.members(), key=lambda entry: entry.seen)
         )
 
     # Inside -------------------------------------------------------------------------------------------------
@@ -318,6 +320,13 @@ class RoutingTable:
         if bucket is None:
             return None
         return bucket.live.get(key) or bucket.suspects.get(key)
+
+    def _new_bucket(self, index: int) -> _Bucket:
+        bucket = self._buckets[index] = _Bucket()
+        self._deep_first.append((ID_BITS - 1 - index, bucket.live))
+        self._deep_first.sort(key=itemgetter(0))
+        self._shallow_first = self._deep_first[::-1]
+        return bucket
 
     def _promote(self, bucket: _Bucket) -> None:
         """Give a free place to the spare that was seen last, if it still fits."""

@@ -103,5 +103,9 @@ class Server:
 
     def _closer(self, sender: PeerId, key: bytes) -> tuple[PeerInfo, ...]:
         """The k nearest peers to a key, without the one that asks."""
-        nearest = self._table.closest(key_id(key), self._k + 1)
-        return tuple([info for info in nearest if info.peer != sender][: self._k])
+        target = key_id(key)
+        nearest = self._table.closest(target, self._k)
+        others = tuple([info for info in nearest if info.peer != sender])
+        if len(others) == len(nearest):
+            return others
+        return tuple([info for info in self._table.closest(target, self._k + 1) if info.peer != sender])

@@ -331,12 +331,8 @@ class Traffic:
 
     def _worth_asking(self, named: Sequence[PeerInfo], now: float) -> Sequence[PeerInfo]:
         """Of peers that others name, those not known to be dead."""
-        table = self._table
-        if not any(table.is_banished(info.peer, now) for info in named):
-            return named
-        return [
-            info for info in named if info.peer in self._contacts or not table.is_banished(info.peer, now)
-        ]
+        dead = [peer for peer in self._table.banished(named, now) if peer not in self._contacts]
+        return [info for info in named if info.peer not in dead] if dead else named
 
     def _blame(self, pending: Pending, now: float) -> None:
         """A peer did not do its part."""
