@@ -43,8 +43,8 @@ class Settings(TypedDict):
     node_ip: str
     name: str
     directory: str
-    cpus: float
-    gpus: float
+    cpus: int
+    gpus: int
     memory_bytes: int
     object_store_bytes: int
     labels: dict[str, str]
@@ -145,8 +145,8 @@ def start_node(settings: Settings, status: Status) -> Any:
     parameters = parameter.RayParams(
         node_ip_address=settings["node_ip"],
         node_name=settings["name"],
-        num_cpus=_count(settings["cpus"]),
-        num_gpus=_count(settings["gpus"]),
+        num_cpus=settings["cpus"],
+        num_gpus=settings["gpus"],
         memory=settings["memory_bytes"] or None,
         object_store_memory=settings["object_store_bytes"],
         labels=settings["labels"],
@@ -158,11 +158,6 @@ def start_node(settings: Settings, status: Status) -> Any:
         **where,
     )
     return node_class(status)(parameters, head=head, shutdown_at_exit=True, spawn_reaper=True)
-
-
-def _count(number: float) -> float:
-    """Ray wants whole numbers as int."""
-    return int(number) if number == int(number) else number
 
 
 def obituary(node: Any) -> str:

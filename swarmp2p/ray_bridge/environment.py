@@ -18,8 +18,8 @@ from .events import JoinSecret
 # Of a lender's environment, what a stranger's tasks may see and need: where programs, libraries and devices
 # are, and the language. Everything else may hold the owner's secrets.
 _LENT_NAMES: Final = frozenset(
-    {"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONHOME", "PYTHONPATH", "SHELL"}
-    | {"SSL_CERT_DIR", "SSL_CERT_FILE", "TZ", "USER", "VIRTUAL_ENV"}
+    {"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONHOME", "PYTHONPATH"}
+    | {"PYTHONPYCACHEPREFIX", "SHELL", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ", "USER", "VIRTUAL_ENV"}
 )
 _LENT_PREFIXES: Final = ("CUDA_", "LC_", "NVIDIA_", "ROCR_", "HIP_")
 

@@ -7,6 +7,7 @@ because the path of a Unix socket in it may have 107 bytes at most and Ray's own
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -94,8 +95,8 @@ async def open_node(plan: NodePlan, environment: Mapping[str, str]) -> AsyncGene
         "node_ip": plan.node_ip,
         "name": plan.name,
         "directory": str(directory / "ray"),
-        "cpus": plan.cpus,
-        "gpus": plan.gpus,
+        "cpus": math.ceil(plan.cpus),  # Ray gives a node whole ones only; at least what was asked for
+        "gpus": math.ceil(plan.gpus),
         "memory_bytes": plan.memory_bytes,
         "object_store_bytes": plan.object_store_bytes,
         "labels": dict(plan.labels or {}),

@@ -19,7 +19,7 @@ that way, and 2.3 s when all of it is asked at once). When it has ended, or half
 other descendant gets SIGTERM; those left after the grace get SIGKILL, over and over until none is left; the
 directories of --remove are deleted; the exit status is the command's (128 + n when signal n ended it). A
 process that is no descendant is never touched: a signal goes through a pidfd, after checking that the pid
-still names the process that was seen.
+still names the process that was seen (Linux 5.4 or newer).
 
 If this program itself is killed by SIGKILL, the kernel kills the command (PR_SET_PDEATHSIG), and what the
 command has started ends as far as it watches its parent; `tree.py` ends the rest of the session. Only a pid

@@ -74,9 +74,9 @@ async def start_worker(
 ) -> AsyncGenerator[RayWorker, None]:
     """Run a Ray worker node for the length of the context, which is entered once the head lists it as alive.
 
-    need: what it offers to Ray. node_ip: the address that its Ray ports are reached at. labels: Ray node
-    labels, see PEER_LABEL. directory: where worker.log is kept; None to keep it only when the worker does not join.
-    Raises RayMissing and WorkerNotStarted.
+    need: what it offers to Ray, CPUs and GPUs rounded up. node_ip: the address that its Ray ports are reached
+    at. labels: Ray node labels, see PEER_LABEL. directory: where worker.log is kept; None to keep it only when
+    the worker does not join. Raises RayMissing and WorkerNotStarted.
     """
     installed_versions()
     plan = NodePlan(
