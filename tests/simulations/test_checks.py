@@ -19,8 +19,8 @@ from swarmp2p.transport.sim_peers import sim_peer
 
 @pytest.fixture(scope="module")
 def sound() -> Swarm:
-    """Thirty nodes that have joined, subscribed, and one announcement."""
-    swarm = Swarm(30, 1, UniformLink(0.01))
+    """Sixty nodes that have joined, subscribed, and one announcement."""
+    swarm = Swarm(60, 1, UniformLink(0.01))
     swarm.join_all(0.02)
     for peer in swarm.peers:
         swarm.sim.post(peer, Subscribe("topic"))
@@ -44,10 +44,10 @@ def test_the_true_closest_are_those_of_a_full_sort(sound: Swarm) -> None:
 def test_a_sound_swarm_is_sound(sound: Swarm) -> None:
     tables = checks.tables(sound, sound.peers)
     assert (tables.neighbours, tables.complete, tables.live) == (1.0, 1.0, 1.0)
-    assert 20 <= tables.entries <= 29
+    assert 30 <= tables.entries <= 59
     assert 0.7 < tables.mutual < 1.0  # k is 20, so not everybody has a place everywhere
     mesh = checks.mesh(sound, "topic")
-    assert (mesh.subscribers, mesh.mutual, mesh.reached) == (30, 1.0, 1.0)
+    assert (mesh.subscribers, mesh.mutual, mesh.reached) == (60, 1.0, 1.0)
     assert 4 <= mesh.lowest <= mesh.mean <= mesh.highest <= 12
     placement = checks.placement(sound, [(service_key("s"), sound.peers[7])])
     assert placement.held > 0.9
