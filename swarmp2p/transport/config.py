@@ -33,6 +33,7 @@ class HostConfig:
     probe_s: a connection that was silent for this long is asked for a sign of life, and closed after as long
         again. 30 s in go-yamux.
     sweep_s: between looks at what is idle, late or silent.
+    duplicate_s: after which a second connection to a peer is closed when it has no streams.
     bad_messages: that one peer may send before it is disconnected, and again after each reconnection.
     known_peers, known_addresses: peers whose addresses are remembered, and how many of each.
     """
@@ -55,6 +56,7 @@ class HostConfig:
     idle_s: float = 45.0
     probe_s: float = 15.0
     sweep_s: float = 5.0
+    duplicate_s: float = 10.0
     bad_messages: int = 16
     known_peers: int = 8192
     known_addresses: int = 8

@@ -94,6 +94,11 @@ class Host:
         """Peers with which a connection stands."""
         return () if self._links is None else tuple({one.peer: None for one in self._links.all()})
 
+    @property
+    def connections(self) -> int:
+        """How many connections stand, to however many peers."""
+        return 0 if self._links is None else len(self._links.all())
+
     # Network: what the driver calls ---------------------------------------------------------------------------
 
     def send(self, to: PeerId, message: Message) -> None:
@@ -392,6 +397,7 @@ class Host:
             for session in list(self._sessions.values()):
                 session.sweep(now)
             self._desk.sweep(now - self._config.reply_timeout_s)
+            self._links.sweep(now)
             if now - probed >= self._config.probe_s:
                 probed = now
                 for connection in self._links.all():

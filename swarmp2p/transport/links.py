@@ -1,13 +1,15 @@
 """Connections: who is connected, dialling, accepting.
 
 Concurrent dials to one peer are one dial. Of a peer's addresses the next is tried when the one before failed
-or has taken 250 ms (RFC 8305); the first secure connection wins. Two peers that dial each other at the same
-moment keep both connections: if each closed one of them, both could be lost.
+or has taken 250 ms (RFC 8305); the first secure connection wins.
+
+Two peers that dial each other at the same moment get two connections. If each closed one at once, both could be
+lost; so both stay, both sides open new streams on the one that the peer with the smaller id dialled, and the
+other is closed when it has been without streams for a while.
 """
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ from .secure import WrongPeer, secure
 from .swarm import LibP2P
 from .tcp import TcpListener, TcpPipe, dial_tcp
 
+_ADD_TIMEOUT_S: Final = 5.0  # py-libp2p takes a new connection in within two turns of the loop
 _MAX_DIALS: Final = 1024  # waiting or under way; a further one fails at once
 
 
@@ -66,7 +69,7 @@ class Links:
     # Who is where ---------------------------------------------------------------------------------------------
 
     def get(self, peer: PeerId) -> MuxedConnection | None:
-        """The oldest connection to a peer."""
+        """The connection on which new streams to a peer are opened."""
         connections = self._connections.get(peer)
         return connections[0] if connections else None
 
@@ -82,6 +85,13 @@ class Links:
             self._known.move_to_end(peer)
             if len(self._known) > self._config.known_peers:
                 self._known.popitem(last=False)
+
+    def sweep(self, now: float) -> None:
+        """Close second connections that are not used."""
+        for connections in list(self._connections.values()):
+            for connection in connections[1:]:
+                if not connection.session.streams and now - connection.since > self._config.duplicate_s:
+                    connection.close()
 
     def disconnect(self, peer: PeerId) -> None:
         """Close every connection to a peer."""
@@ -236,13 +246,15 @@ class Links:
         ):
             return False
         self._count += 1
-        self._connections.setdefault(peer, []).append(connection)
+        smaller_dialled = (self._me < peer) == is_initiator
+        connections.insert(0 if smaller_dialled else len(connections), connection)
+        self._connections[peer] = connections
         connection.on_closed = self._closed
         if connection.dialled is not None:
             self.learn(peer, (connection.dialled,))
         self._on_up(connection)  # before its first stream can come
         try:
-            with trio.move_on_after(math.inf) as scope:
+            with trio.fail_after(_ADD_TIMEOUT_S) as scope:
                 scope.shield = True  # it is brief, and a dial that is cancelled now has succeeded
                 await self._libp2p.add(connection, is_initiator)
         except Exception:  # noqa: BLE001 - py-libp2p refuses it, whatever the reason: it is over

@@ -134,6 +134,7 @@ class MuxedConnection:
         self.remote = channel.pipe.get_remote_address()
         self.session = Session(is_client, max_inbound)
         self.closed = trio.Event()
+        self.since = trio.current_time()
         self.dialled: Address | None = None  # where we dialled it; None when it dialled us
         self.on_closed: Callable[[MuxedConnection], None] | None = None
         self.fault: str | None = None  # how the other side broke the protocol

@@ -7,17 +7,18 @@ import socket
 import pytest
 import trio
 
-from swarmp2p.engine import PeerUp
+from swarmp2p.engine import PeerDown, PeerUp, Received
 from swarmp2p.errors import AddressError, DialError, ListenError, PeerMismatch, UsageError
 from swarmp2p.identity import Identity
 from swarmp2p.scopes import start
 from swarmp2p.transport.addresses import host_and_port, parse_transport, to_multiaddr
 from swarmp2p.transport.host import Host, HostConfig
 from swarmp2p.transport.network import PeerNetwork
+from tests.transport.network_conformance import answering
 from tests.transport.rawpeer import raw_peer
-from tests.transport.station import PATIENCE_S, Station, named
+from tests.transport.station import PATIENCE_S, Station, eventually, named
 from tests.transport.test_host_network import HostWorld
-from tests.transport.toy import TOYS, Shout
+from tests.transport.toy import TOYS, Answer, Ask, Shout
 
 STRANGER = named("stranger")
 
@@ -203,6 +204,37 @@ async def test_many_dials_to_one_peer_are_one(world: HostWorld) -> None:
         for _ in range(20):
             nursery.start_soon(alice.network.dial_peer, bob.peer)
     assert host_of(alice).stats.dials == 1
+
+
+async def test_of_two_connections_that_crossed_one_is_closed_when_unused(world: HostWorld) -> None:
+    config = HostConfig(sweep_s=0.01, duplicate_s=0.05, idle_s=0.05)
+    stations = [
+        await world.station(name, Host(named(name), ["/ip4/127.0.0.1/tcp/0"], TOYS, config))
+        for name in ("alice", "bob")
+    ]
+    alice, bob = stations
+    alice.knows(bob)
+    bob.knows(alice)
+    answering(alice)
+    answering(bob)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(alice.network.dial_peer, bob.peer)
+        nursery.start_soon(bob.network.dial_peer, alice.peer)
+    counts = [host_of(station).connections for station in stations]
+    assert counts == [2, 2]
+    await eventually(lambda: [host_of(station).connections for station in stations] == [1, 1])
+    for number in range(20):
+        alice.network.send(bob.peer, Ask(number, b"a"))
+        bob.network.send(alice.peer, Ask(number, b"b"))
+    for station in stations:
+        await station.settled(
+            lambda station=station: sum(_is_answer(event) for event in station.events) == 20  # type: ignore[misc]
+        )
+        assert not [event for event in station.events if isinstance(event, PeerDown)]
+
+
+def _is_answer(event: object) -> bool:
+    return isinstance(event, Received) and isinstance(event.message, Answer)
 
 
 async def test_dials_that_wait_for_another_fail_with_it(world: HostWorld) -> None:

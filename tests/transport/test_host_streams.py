@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 
@@ -17,6 +19,7 @@ from tests.transport.test_host_network import HostWorld
 from tests.transport.toy import ASK, SHOUT, TOYS, Answer, Ask, Shout, Tell
 
 ASK_ID = ASK.ids[0]
+PATIENT = HostConfig(stall_s=1000.0)
 
 
 async def scene(
@@ -24,7 +27,7 @@ async def scene(
 ) -> tuple[Station, RawServer]:
     """A host, and a server that it knows."""
     world = HostWorld(nursery)
-    alice = await world.station("alice", Host(named("alice"), [], TOYS, config or HostConfig()))
+    alice = await world.station("alice", Host(named("alice"), [], TOYS, config or PATIENT))
     server = RawServer("server", *protocols)
     await start(nursery, server.run)
     alice.network.introduce(server.peer, server.addresses)
@@ -105,7 +108,7 @@ async def test_an_orderly_end_of_a_stream_is_no_loss_either(nursery: trio.Nurser
 
 
 async def test_idle_request_streams_are_closed(nursery: trio.Nursery) -> None:
-    alice, server = await scene(nursery, ASK_ID, config=HostConfig(idle_s=0.02, sweep_s=0.01))
+    alice, server = await scene(nursery, ASK_ID, config=replace(PATIENT, idle_s=0.02, sweep_s=0.01))
     alice.network.send(server.peer, Ask(1, b"one"))
     stream = await server.stream()
     assert await server.frame(stream, Framing.UVARINT) == b"?one"
@@ -114,7 +117,7 @@ async def test_idle_request_streams_are_closed(nursery: trio.Nursery) -> None:
 
 
 async def test_a_reply_that_never_comes_costs_its_stream(nursery: trio.Nursery) -> None:
-    alice, server = await scene(nursery, ASK_ID, config=HostConfig(reply_timeout_s=0.02, sweep_s=0.01))
+    alice, server = await scene(nursery, ASK_ID, config=replace(PATIENT, reply_timeout_s=0.02, sweep_s=0.01))
     alice.network.send(server.peer, Ask(1, b"one"))
     stream = await server.stream()
     assert await server.frame(stream, Framing.UVARINT) == b"?one"
