@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from ..engine import Address, Introduce, PeerInfo
 from ..identity import PeerId
 
@@ -46,7 +48,7 @@ class Contacts:
 
     def some(self, count: int) -> list[PeerInfo]:
         """The peers that have been connected for longest, with or without addresses."""
-        return [PeerInfo(peer, addresses) for peer, addresses in list(self._connected.items())[:count]]
+        return [PeerInfo(peer, addresses) for peer, addresses in islice(self._connected.items(), count)]
 
     def introduce(self, info: PeerInfo) -> Introduce | None:
         """What the network must be told before something is sent to a peer; None when it knows."""

@@ -161,7 +161,6 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 self._publisher.addresses = addresses
             case events.Join(query, peers):
                 traffic.bootstrap = tuple(info for info in peers if info.peer != self.peer)[:_MAX_BOOTSTRAP]
-                traffic.pardon(peers)
                 self._refresh(now, before=now, join=query)
             case events.Refresh(query):
                 self._refresh(now, before=now, report=query)

@@ -156,11 +156,6 @@ class Traffic:
         for info in self._table.not_seen_since(before, self._config.max_probes):
             self._probe_if_idle(info, now)
 
-    def pardon(self, peers: Iterable[PeerInfo]) -> None:
-        """Ask these again, even if they were dead a moment ago: the application says so."""
-        for info in peers:
-            self._table.pardon(info.peer)
-
     # Requests -----------------------------------------------------------------------------------------------
 
     def next_id(self) -> int:

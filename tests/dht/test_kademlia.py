@@ -8,7 +8,7 @@ from random import Random
 from swarmp2p.dht.config import DhtConfig
 from swarmp2p.dht.events import Cancel, FindClosest, FindPeer, FindProviders, Join, QueryDone, Refresh
 from swarmp2p.dht.kademlia import Kademlia
-from swarmp2p.dht.keys import key_id, peer_key
+from swarmp2p.dht.keys import bucket_index, key_id, peer_key
 from swarmp2p.dht.messages import (
     FindNode,
     FoundNodes,
@@ -258,6 +258,33 @@ def test_a_connected_peer_that_is_not_in_the_table_yet_is_a_beginning() -> None:
     assert receivers(single.post(FindClosest(7, KEY))) == [peer_id(1)]
 
 
+def test_a_peer_that_could_not_be_reached_is_not_asked_on_hearsay_for_a_while() -> None:
+    single = Single(DhtConfig(banish_s=60.0))
+    single.meet(1)
+
+    def named() -> list[PeerId]:
+        """Who is asked when peer 1 names peer 9."""
+        request = only(single.post(FindClosest(7, KEY)), FindNode)
+        single.wait(0.01)
+        outputs = single.hear(1, FoundNodes(request.id, infos(9)))
+        single.post(Cancel(7))
+        return receivers(outputs)
+
+    assert named() == ids(9)
+    single.wait(0.01)
+    request = only(single.post(FindClosest(8, KEY)), FindNode)
+    single.wait(0.01)
+    single.hear(1, FoundNodes(request.id, ()))  # somebody answers: it is not our own line
+    single.down(9)
+    assert named() == []
+    assert receivers(single.post(Join(9, infos(9))))[-1] == peer_id(9)  # the application knows better
+    single.up(9)
+    assert named() == ids(9)
+    single.down(9)
+    single.wait(61.0)
+    assert named() == ids(9)
+
+
 # Finding a peer -------------------------------------------------------------------------------------------
 
 
@@ -352,6 +379,30 @@ def test_a_refresh_looks_up_the_own_id_then_random_keys_that_fall_into_their_buc
     assert done[0].asked >= len(keys)
 
 
+def test_a_lookup_that_was_stopped_early_leaves_its_bucket_stale() -> None:
+    single = Single()
+    single.meet(6)
+    assert bucket_index(peer_key(peer_id(0)), peer_key(peer_id(6))) == 0
+    assert bucket_index(peer_key(peer_id(0)), peer_key(peer_id(9))) == 0
+    single.now += 1.0
+    request = only(single.post(FindPeer(7, peer_id(9))), FindNode)
+    single.hear(6, FoundNodes(request.id, infos(9)))
+    assert single.engine.table.stale_buckets(0, single.now) == [0]
+    request = only(single.post(FindClosest(8, bytes(peer_id(9)))), FindNode)
+    single.hear(6, FoundNodes(request.id, ()))
+    assert single.engine.table.stale_buckets(0, single.now) == []
+
+
+def test_when_only_suspects_are_left_they_are_asked() -> None:
+    """The own line was down: the table is the way back."""
+    single = Single()
+    single.meet(1, 2)
+    single.post(FindClosest(7, KEY))
+    single.down(1)
+    single.down(2)
+    assert sorted(receivers(single.post(FindClosest(8, KEY)))) == sorted(ids(1, 2))
+
+
 def test_when_fewer_than_k_peers_are_found_there_is_nothing_else_to_refresh() -> None:
     single = Single()
     single.meet(1, 2)
@@ -367,6 +418,14 @@ def test_the_table_is_refreshed_every_ten_minutes() -> None:
     single.meet(1)
     assert receivers(single.wait(530.0)) == []
     assert peer_id(1) in receivers(single.wait(140.0))
+
+
+def test_peers_that_no_lookup_came_across_are_asked_at_the_refresh() -> None:
+    single = Single(DhtConfig(k=20))
+    single.meet(*range(1, 31))
+    before = len(single.engine.table)
+    outputs = single.wait_for_requests(700.0)
+    assert len(set(receivers(outputs))) == before == 30
 
 
 # Time and contract ----------------------------------------------------------------------------------------

@@ -172,6 +172,7 @@ def test_a_full_record_stays_under_512_bytes_and_a_larger_one_is_refused() -> No
         ("svc", {"a": [1]}, "neither text"),
         ("svc", {"a": None}, "neither text"),
         ("svc", {"a": 1 << 63}, "64-bit"),
+        ("svc", {"a": -(1 << 63) - 1}, "64-bit"),
         ("svc", {"a": math.nan}, "finite"),
         ("svc", {"a": "\udfff"}, "'a'"),
         ("svc", {"": 1}, "attribute name"),

@@ -135,6 +135,8 @@ def test_a_failed_peer_is_a_suspect_until_it_answers_or_fails_again() -> None:
     heard(table, 1, 0.0)
     heard(table, 2, 0.0)
     assert table.failed(peer_id(1), 1.0)
+    assert not table.failed(peer_id(1000), 1.0)  # unknown, in a bucket that is
+    assert not table.failed(peer_id(0), 1.0)
     assert peer_id(1) in table
     assert [info.peer for info in table.closest(OWN, 20)] == [peer_id(2)]
     assert len(table.closest(OWN, 20, suspects=True)) == 2
