@@ -167,28 +167,38 @@ async def _play(stage: _Stage, nursery: trio.Nursery) -> None:
         await stage.start(f"lender-{number}", arguments, nursery)
 
     def ready_for_the_kill() -> bool:
-        refused = any(peer.refused for peer in story.peers.values())
         under_way = story.tasks >= _TASKS_BEFORE_KILL or stage.script is not None
-        return len(story.active) == WORKERS and refused and under_way
+        return len(story.active) == WORKERS and under_way
+
+    def refused() -> bool:
+        return any(peer.refused for peer in story.peers.values())
 
     await stage.until(lambda: ready_for_the_kill() or stage.over())
     if stage.over():
         return
     if stage.script is not None:
         await trio.sleep(_SCRIPT_S_BEFORE_KILL)
-
-    stage.allow_file.write_text(f"{borrower.peer}\n")
-    await stage.until(lambda: stage.accepts or stage.over())
+    if refused():  # as it mostly is: it offers most, so it was asked early
+        await _accept(stage)
     victim = story.active[0]
     victim.killed, story.killed_s = True, stage.now()
     stage.processes[victim.name].kill()
     stage.say(f"{victim.name} is killed with SIGKILL")
+    if not stage.accepts:  # it came up too late to be asked before; now it is the only one left to ask
+        await stage.until(lambda: refused() or stage.ended("borrower"))
+        await _accept(stage)
 
     await stage.until(stage.over)
     await stage.until(lambda: story.replaced_s is not None or stage.ended("borrower"), _REPLACEMENT_S)
     if stage.script is None and story.result is not None:
         stage.say("the same fits without a cluster, for comparison")
         story.reference = await _reference()
+
+
+async def _accept(stage: _Stage) -> None:
+    """Tell the lender that refused to accept the borrower, and wait until it has heard."""
+    stage.allow_file.write_text(f"{stage.story.peers['borrower'].peer}\n")
+    await stage.until(lambda: stage.accepts or stage.over())
 
 
 async def _reference() -> dict[str, Any] | None:

@@ -113,7 +113,7 @@ def choose(
     return rule(sure, rng) + rule(doubtful, rng)
 
 
-def _cost(choice: Choice) -> tuple[int, int, float]:
-    """Requests first, then leases, then what the provider says of its latency."""
+def _cost(choice: Choice) -> tuple[int, int, float, float]:
+    """Requests first, then leases, then what the provider says of its latency, then how much room it has."""
     signal = choice.entry.signal
-    return choice.load, signal.leases, signal.latency_s
+    return choice.load, signal.leases, signal.latency_s, -signal.cpus_free

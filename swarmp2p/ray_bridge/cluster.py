@@ -172,12 +172,14 @@ class Cluster:
 
     async def hire(self) -> None:
         """Keep the cluster at its size until cancelled."""
+        # a worker that starts before GCS answers would only wait; who is there can be found out meanwhile
+        self._note_found(await self._candidates())
+        await self._head.gcs_ready()
         while True:
             changed = self._changed
             if self._recruiter.missing() > 0 and not self._closing:
                 found = await self._candidates()
                 self._note_found(found)
-                await self._head.gcs_ready()  # a worker that starts before it would only wait
                 self._ask([candidate for candidate, _ in found])
                 with trio.move_on_after(_LOOK_AGAIN_S):
                     await changed.wait()
