@@ -4,6 +4,7 @@ state")."""
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 
 from ..identity import PeerId
 from .events import GossipMessage
@@ -29,6 +30,12 @@ class SeenCache:
     def has(self, message_id: bytes, now: float) -> bool:
         """Whether it was added less than ttl_s ago."""
         return self._until.get(message_id, now) > now
+
+    def unseen(self, ids: Iterable[bytes], now: float) -> list[bytes]:
+        """Those that `has` does not know, in their order. Nearly all of what IHAVE offers was seen: asked for
+        one by one, this was a fifth of a simulation."""
+        until = self._until
+        return [message_id for message_id in ids if until.get(message_id, now) <= now]
 
     def add(self, message_id: bytes, now: float) -> None:
         """Remember an id. One that is already there keeps its time: seeing a message again does not prolong

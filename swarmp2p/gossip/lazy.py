@@ -73,11 +73,8 @@ class LazyGossip:
             return
         wanted: dict[bytes, None] = {}
         for offer in offers:
-            if offer.topic not in topics:
-                continue
-            for message_id in offer.ids:
-                if not self._seen.has(message_id, now):
-                    wanted[message_id] = None
+            if offer.topic in topics:
+                wanted.update(dict.fromkeys(self._seen.unseen(offer.ids, now)))
         if not wanted:
             return
         ids = list(wanted)

@@ -43,6 +43,8 @@ def test_seen_like_a_list(additions: list[tuple[int, float]], bound: int) -> Non
         assert len(seen) <= bound
         for other in range(21):
             assert seen.has(bytes([other]), now) == (bytes([other]) in dict(model))
+        asked = [bytes([other]) for other in range(20, -1, -1)]
+        assert seen.unseen(asked, now) == [key for key in asked if key not in dict(model)]
 
 
 def cache(max_messages: int = 100, max_bytes: int = 10_000) -> MessageCache:
