@@ -77,7 +77,9 @@ def verify_payload(domain: str, payload: bytes, signature: bytes, signer: PeerId
     return verify(signer, _signing_bytes(domain, payload), signature)
 
 
-def open_signed(domain: str, envelope: bytes, signer: PeerId, verify: Verify, max_bytes: int) -> dict[str, Any]:
+def open_signed(
+    domain: str, envelope: bytes, signer: PeerId, verify: Verify, max_bytes: int
+) -> dict[str, Any]:
     """The map inside an envelope that `signer` signed; raises BadMessage when it is malformed or forged."""
     payload, signature = split_signed(envelope, max_bytes)
     if not verify_payload(domain, payload, signature, signer, verify):

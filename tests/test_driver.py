@@ -155,6 +155,18 @@ async def test_a_tick_comes_at_the_deadline(autojump_clock: MockClock, nursery: 
     assert posted + wanted <= ticked < posted + wanted + 0.001
 
 
+async def test_a_deadline_that_rounding_puts_out_of_reach_is_due_all_the_same(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    await trio.sleep(123.456)
+    outputs: list[str] = []
+    driver = Driver(Script(), Recorder(), outputs.append, clock=lambda: 0.0)
+    await start(nursery, driver.run)
+    driver.post(Do(tick_in=0.948))  # 0.948 + 123.456 - 123.456 is less than 0.948
+    await trio.sleep(1)
+    assert outputs == ["ticked"]
+
+
 async def test_a_command_that_arrives_moves_the_deadline(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
