@@ -163,9 +163,7 @@ class Links:
                 nursery.start_soon(attempt, raw, target, over)
                 with trio.move_on_after(self._config.dial_stagger_s):
                     await over.wait()
-        if won:
-            return won[0]
-        connection = self.get(peer)  # or it dialled us meanwhile
+        connection = self.get(peer)  # ours, or it dialled us meanwhile
         if connection is not None:
             return connection
         if not failures:

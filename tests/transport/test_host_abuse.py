@@ -11,7 +11,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmp2p.engine import PeerDown
+from swarmp2p.engine import PeerDown, Received
 from swarmp2p.errors import BadMessage, SwarmError
 from swarmp2p.identity import PeerId
 from swarmp2p.transport.framing import encode_frame
@@ -249,6 +249,7 @@ async def test_requests_that_nobody_answers_hold_up_only_their_own_stream(world:
         asked = [await station.message() for _ in range(4)]
         answering(station)
         await still_answers(connection)
+        assert sum(isinstance(event, Received) for event in station.events) == 1  # only that one
         for ask in asked:
             assert isinstance(ask, Ask)
             station.network.send(MALLORY, Answer(ask.id, ask.text))

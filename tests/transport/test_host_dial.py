@@ -14,6 +14,7 @@ from swarmp2p.scopes import start
 from swarmp2p.transport.addresses import host_and_port, parse_transport, to_multiaddr
 from swarmp2p.transport.host import Host, HostConfig
 from swarmp2p.transport.network import PeerNetwork
+from swarmp2p.transport.swarm import LibP2P
 from tests.transport.network_conformance import answering
 from tests.transport.rawpeer import raw_peer
 from tests.transport.station import PATIENCE_S, Station, eventually, named
@@ -222,6 +223,9 @@ async def test_of_two_connections_that_crossed_one_is_closed_when_unused(world: 
         nursery.start_soon(bob.network.dial_peer, alice.peer)
     counts = [host_of(station).connections for station in stations]
     assert counts == [2, 2]
+    smaller, larger = sorted(stations, key=lambda station: station.peer)
+    assert dialled_preferred(smaller, larger)  # both open streams on the same one
+    assert not dialled_preferred(larger, smaller)
     await eventually(lambda: [host_of(station).connections for station in stations] == [1, 1])
     for number in range(20):
         alice.network.send(bob.peer, Ask(number, b"a"))
@@ -231,6 +235,30 @@ async def test_of_two_connections_that_crossed_one_is_closed_when_unused(world: 
             lambda station=station: sum(_is_answer(event) for event in station.events) == 20  # type: ignore[misc]
         )
         assert not [event for event in station.events if isinstance(event, PeerDown)]
+
+
+def dialled_preferred(station: Station, other: Station) -> bool:
+    """Whether the connection that a station opens streams on is one that it dialled."""
+    links = host_of(station)._links  # pyright: ignore[reportPrivateUsage]
+    assert links is not None
+    connection = links.get(other.peer)
+    assert connection is not None
+    return connection.dialled is not None
+
+
+async def test_a_connection_that_py_libp2p_refuses_is_closed(
+    world: HostWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(self: LibP2P, connection: object, is_initiator: bool) -> None:
+        raise RuntimeError("for whatever reason")
+
+    alice, bob = await world.pair()
+    monkeypatch.setattr(LibP2P, "add", refuse)
+    with pytest.raises(DialError, match="broke at once"):
+        await alice.network.dial_peer(bob.peer)
+    assert host_of(alice).connections == 0
+    monkeypatch.undo()
+    await alice.network.dial_peer(bob.peer)
 
 
 def _is_answer(event: object) -> bool:
