@@ -66,3 +66,17 @@ class Message(_message.Message):
     provider_peers: _containers.RepeatedCompositeFieldContainer[Message.Peer]
     cluster_level_raw: int
     def __init__(self, type: _Optional[_Union[Message.MessageType, str]] = ..., key: _Optional[bytes] = ..., record: _Optional[_Union[Record, _Mapping]] = ..., closer_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., provider_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., cluster_level_raw: _Optional[int] = ...) -> None: ...
+
+class LazyMessage(_message.Message):
+    __slots__ = ("type", "key", "record", "closer_peers", "provider_peers")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    CLOSER_PEERS_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_PEERS_FIELD_NUMBER: _ClassVar[int]
+    type: Message.MessageType
+    key: bytes
+    record: Record
+    closer_peers: _containers.RepeatedScalarFieldContainer[bytes]
+    provider_peers: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, type: _Optional[_Union[Message.MessageType, str]] = ..., key: _Optional[bytes] = ..., record: _Optional[_Union[Record, _Mapping]] = ..., closer_peers: _Optional[_Iterable[bytes]] = ..., provider_peers: _Optional[_Iterable[bytes]] = ...) -> None: ...

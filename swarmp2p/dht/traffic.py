@@ -38,6 +38,7 @@ _FOLLOW_UP_PATIENCE: Final = 4.0
 for."""
 
 _MAX_CLIENTS: Final = 1_024
+_WITH_CLOSER: Final = (FoundNodes, FoundProviders, FoundValue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,7 @@ class Traffic:
                 query.failed -= 1
             self._settle(pending, query, now)
         else:
-            assert isinstance(reply, FoundNodes | FoundProviders | FoundValue)
+            assert isinstance(reply, _WITH_CLOSER)
             self.out += query.answered(sender, reply, now)
             query.lookup.answered(sender, self._worth_asking(reply.closer, now))
             self._advance(query, now)

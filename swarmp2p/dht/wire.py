@@ -19,14 +19,14 @@ Everything taken from a message is bounded: 32 closer peers, 128 providers, 16 a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from ..engine import Address, Message, PeerInfo, Reply, Request
+from ..engine import Message, PeerInfo, Reply, Request
 from ..errors import BadMessage, UsageError
 from ..identity import PeerId
 from ..wire import Exchange, Framing, WireProtocol
@@ -59,6 +59,7 @@ _MAX_CLOSER: Final = 32
 _MAX_PROVIDERS: Final = 128
 _MAX_ADDRESSES: Final = 16
 _MAX_ADDRESS_BYTES: Final = 256
+_MAX_CACHED_BYTES: Final = 1024  # of an encoded peer; longer ones are decoded anew each time
 _CLOSER_SHARE_BYTES: Final = 3 * 1024  # of a reply, kept for closer peers however many providers there are
 
 _Proto = kad_pb2.Message
@@ -140,39 +141,45 @@ def _join(header: bytes, providers: Sequence[Provider], closer: Sequence[PeerInf
     left = MAX_REPLY_BYTES - len(header)
     parts = [header]
     for provider in providers:
-        part = _provider_part(provider)
+        part = _part(_provider_parts, provider, _encode_provider)
         if len(part) <= left - _CLOSER_SHARE_BYTES:
             left -= len(part)
             parts.append(part)
     for info in closer:
-        part = _closer_part(info)
+        part = _part(_closer_parts, info, _encode_closer)
         if len(part) <= left:
             left -= len(part)
             parts.append(part)
     return b"".join(parts)
 
 
-# Encoded peers by id, with what they were made from: the same peers are named again and again. A full cache is
-# emptied: refilling it costs 2 µs a peer.
+# Encoded peers by id, with what they were made from: the same peers are named again and again, and most are the very
+# same objects. A full cache is emptied: refilling it costs 2 µs a peer.
 _MAX_PARTS: Final = 8_192
-_closer_parts: dict[PeerId, tuple[tuple[Address, ...], bytes]] = {}
+_Named = TypeVar("_Named", PeerInfo, Provider)
+_closer_parts: dict[PeerId, tuple[PeerInfo, bytes]] = {}
+_provider_parts: dict[PeerId, tuple[Provider, bytes]] = {}
 
 
-def _closer_part(info: PeerInfo) -> bytes:
-    """A message that holds nothing but one closer peer."""
-    cached = _closer_parts.get(info.peer)
-    if cached is not None and (cached[0] is info.addresses or cached[0] == info.addresses):
+def _part(
+    cache: dict[PeerId, tuple[_Named, bytes]], named: _Named, encode: Callable[[_Named], bytes]
+) -> bytes:
+    """A message that holds nothing but one peer."""
+    cached = cache.get(named.peer)
+    if cached is not None and (cached[0] is named or cached[0] == named):
         return cached[1]
-    part = _Proto(closer_peers=[_Peer(id=bytes(info.peer), addrs=info.addresses)]).SerializeToString()
-    if len(_closer_parts) >= _MAX_PARTS:
-        _closer_parts.clear()
-    _closer_parts[info.peer] = (info.addresses, part)
+    part = encode(named)
+    if len(cache) >= _MAX_PARTS:
+        cache.clear()
+    cache[named.peer] = (named, part)
     return part
 
 
-@lru_cache(maxsize=1_024)
-def _provider_part(provider: Provider) -> bytes:
-    """A message that holds nothing but one provider."""
+def _encode_closer(info: PeerInfo) -> bytes:
+    return _Proto(closer_peers=[_Peer(id=bytes(info.peer), addrs=info.addresses)]).SerializeToString()
+
+
+def _encode_provider(provider: Provider) -> bytes:
     peer = _Peer(id=bytes(provider.peer), addrs=provider.addresses, service_record=provider.record)
     return _Proto(provider_peers=[peer]).SerializeToString()
 
@@ -196,7 +203,7 @@ def decode(sender: PeerId, body: bytes, id: int) -> Request:
     if kind == _Proto.ADD_PROVIDER:
         if len(key) > _MAX_PROVIDER_KEY_BYTES:
             raise BadMessage(f"a provider record with a key of {len(key)} bytes; 80 are allowed")
-        return AddProvider(id, key, _own_provider(sender, message))
+        return AddProvider(id, key, next((p for p in _providers(message) if p.peer == sender), None))
     if kind == _Proto.GET_VALUE:
         return GetValue(id, key)
     if kind == _Proto.PUT_VALUE:
@@ -209,93 +216,81 @@ def decode(sender: PeerId, body: bytes, id: int) -> Request:
 def decode_reply(sender: PeerId, body: bytes, id: int) -> Reply | ProviderEcho:
     """A reply, or the echo of an ADD_PROVIDER, which is none."""
     message = _parse(body)
-    decoder = _REPLIES.get(message.type)
-    if decoder is None:
-        raise BadMessage(f"a DHT reply of unknown type {message.type}")
-    return decoder(message, id)
+    kind = message.type
+    if kind == _Proto.FIND_NODE:
+        return FoundNodes(id, _closer(message))
+    if kind == _Proto.GET_PROVIDERS:
+        return FoundProviders(id, message.key[:_MAX_KEY_BYTES], tuple(_providers(message)), _closer(message))
+    if kind == _Proto.GET_VALUE:
+        record = message.record
+        return FoundValue(id, record.key[:_MAX_KEY_BYTES], _value(message), 0.0, _closer(message))
+    if kind == _Proto.PUT_VALUE:
+        return ValueStored(id, message.key[:_MAX_KEY_BYTES], _value(message))
+    if kind == _Proto.PING:
+        return Pong(id)
+    if kind == _Proto.ADD_PROVIDER:
+        return ProviderEcho()
+    raise BadMessage(f"a DHT reply of unknown type {kind}")
 
 
-def _parse(body: bytes) -> kad_pb2.Message:
+def _parse(body: bytes) -> kad_pb2.LazyMessage:
     if len(body) > MAX_FRAME_BYTES:
         raise BadMessage(f"a DHT message of {len(body)} bytes; {MAX_FRAME_BYTES} are allowed")
     try:
-        return _Proto.FromString(body)
+        return kad_pb2.LazyMessage.FromString(body)
     except DecodeError:
         raise BadMessage("not a DHT message: the protobuf is malformed") from None
 
 
-def _found_nodes(message: kad_pb2.Message, id: int) -> Reply:
-    return FoundNodes(id, _closer(message))
+def _value(message: kad_pb2.LazyMessage) -> bytes | None:
+    return message.record.value if message.HasField("record") else None
 
 
-def _found_providers(message: kad_pb2.Message, id: int) -> Reply:
-    providers = tuple(
-        Provider(peer, _addresses(raw.addrs), _record(raw.service_record))
-        for raw in message.provider_peers[:_MAX_PROVIDERS]
-        if (peer := _peer_id(raw.id)) is not None
-    )
-    return FoundProviders(id, message.key[:_MAX_KEY_BYTES], providers, _closer(message))
+def _closer(message: kad_pb2.LazyMessage) -> tuple[PeerInfo, ...]:
+    found = map(_closer_peer, message.closer_peers[:_MAX_CLOSER])
+    return tuple([info for info in found if info is not None])
 
 
-def _found_value(message: kad_pb2.Message, id: int) -> Reply:
-    value = message.record.value if message.HasField("record") else None
-    return FoundValue(id, message.record.key[:_MAX_KEY_BYTES], value, 0.0, _closer(message))
+def _providers(message: kad_pb2.LazyMessage) -> list[Provider]:
+    found = map(_provider, message.provider_peers[:_MAX_PROVIDERS])
+    return [provider for provider in found if provider is not None]
 
 
-def _value_stored(message: kad_pb2.Message, id: int) -> Reply:
-    value = message.record.value if message.HasField("record") else None
-    return ValueStored(id, message.key[:_MAX_KEY_BYTES], value)
-
-
-def _pong(message: kad_pb2.Message, id: int) -> Reply:
-    return Pong(id)
-
-
-def _echo(message: kad_pb2.Message, id: int) -> ProviderEcho:
-    return ProviderEcho()
-
-
-_REPLIES: Final[dict[int, Callable[[kad_pb2.Message, int], Reply | ProviderEcho]]] = {
-    _Proto.FIND_NODE: _found_nodes,
-    _Proto.GET_PROVIDERS: _found_providers,
-    _Proto.GET_VALUE: _found_value,
-    _Proto.PUT_VALUE: _value_stored,
-    _Proto.PING: _pong,
-    _Proto.ADD_PROVIDER: _echo,
-}
-
-
-def _closer(message: kad_pb2.Message) -> tuple[PeerInfo, ...]:
-    return tuple(
-        [
-            PeerInfo(peer, _addresses(raw.addrs))
-            for raw in message.closer_peers[:_MAX_CLOSER]
-            if (peer := _peer_id(raw.id)) is not None
-        ]
-    )
-
-
-def _own_provider(sender: PeerId, message: kad_pb2.Message) -> Provider | None:
-    for raw in message.provider_peers[:_MAX_PROVIDERS]:
-        if raw.id == sender:
-            return Provider(sender, _addresses(raw.addrs), _record(raw.service_record))
-    return None
-
-
-def _addresses(raw: Iterable[bytes]) -> tuple[Address, ...]:
-    """Each address once, bounded in number and length; engines never look inside."""
-    usable = [address for address in raw if 0 < len(address) <= _MAX_ADDRESS_BYTES]
-    return tuple(dict.fromkeys(usable[:_MAX_ADDRESSES]))
-
-
-def _record(raw: bytes) -> bytes:
-    return raw if len(raw) <= MAX_ENVELOPE_BYTES else b""
+def _closer_peer(encoded: bytes) -> PeerInfo | None:
+    """A peer, the same object for the same bytes; None when they name none."""
+    if len(encoded) <= _MAX_CACHED_BYTES:
+        return _cached_closer_peer(encoded)
+    provider = _parse_peer(encoded)
+    return None if provider is None else PeerInfo(provider.peer, provider.addresses)
 
 
 @lru_cache(maxsize=8_192)
-def _peer_id(raw: bytes) -> PeerId | None:
-    """The same object for the same peer, None for bytes that name none."""
+def _cached_closer_peer(encoded: bytes) -> PeerInfo | None:
+    provider = _parse_peer(encoded)
+    return None if provider is None else PeerInfo(provider.peer, provider.addresses)
+
+
+def _provider(encoded: bytes) -> Provider | None:
+    """The same for a provider."""
+    return _cached_provider(encoded) if len(encoded) <= _MAX_CACHED_BYTES else _parse_peer(encoded)
+
+
+@lru_cache(maxsize=1_024)
+def _cached_provider(encoded: bytes) -> Provider | None:
+    return _parse_peer(encoded)
+
+
+def _parse_peer(encoded: bytes) -> Provider | None:
     try:
-        return PeerId.from_bytes(raw)
-    except UsageError:
+        raw = _Peer.FromString(encoded)
+        peer = PeerId.from_bytes(raw.id)
+    except (DecodeError, UsageError):
         return None
+    # Each address once, bounded in number and length; engines never look inside.
+    usable = [address for address in raw.addrs if 0 < len(address) <= _MAX_ADDRESS_BYTES]
+    record = raw.service_record
+    return Provider(
+        peer,
+        tuple(dict.fromkeys(usable[:_MAX_ADDRESSES])),
+        record if len(record) <= MAX_ENVELOPE_BYTES else b"",
+    )

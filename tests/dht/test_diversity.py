@@ -50,6 +50,11 @@ def test_an_ipv4_address_mapped_into_ipv6_is_the_same_network() -> None:
     )
 
 
+def test_an_address_may_end_behind_its_ip() -> None:
+    assert address_groups([ip4("8.8.8.8")[:5]]) == address_groups([ip4("8.8.8.8")])
+    assert address_groups([ip6("2001:4860:4860")[:17]]) == address_groups([ip6("2001:4860:4860")])
+
+
 def test_each_group_counts_once() -> None:
     assert len(address_groups([ip4("8.8.8.8"), ip4("8.8.8.9"), ip4("9.9.9.9"), ip4("127.0.0.1")])) == 2
 

@@ -204,7 +204,9 @@ def test_unasked_answers_failures_and_silence_change_nothing() -> None:
     lookup.answered(peer_id(NEAR[0]), infos(NEAR[4]))
     assert lookup.state(peer_id(NEAR[0])) is PeerState.ANSWERED
     assert lookup.state(peer_id(NEAR[1])) is PeerState.HEARD
+    assert lookup.state(peer_id(NEAR[3])) is None
     assert lookup.state(peer_id(NEAR[4])) is None
+    assert lookup.silent == 0
     assert lookup.in_flight == 0
 
 
