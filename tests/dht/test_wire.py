@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from libp2p.kad_dht.pb.kademlia_pb2 import Message as Theirs
 
 from swarmp2p.dht import wire
 from swarmp2p.dht.kad_pb2 import Message as Proto
@@ -293,3 +294,34 @@ def test_the_cache_of_encoded_peers_is_bounded(monkeypatch: pytest.MonkeyPatch) 
     for number in range(13):
         encode(FoundNodes(1, (peer_info(number),)))
         assert 0 < len(cache) <= 5
+
+
+# py-libp2p's reading of our bytes, and ours of its ------------------------------------------------------------
+
+
+def test_py_libp2p_reads_what_we_write() -> None:
+    theirs = Theirs.FromString(encode(FoundProviders(1, KEY, PROVIDERS, CLOSER)))
+    assert (theirs.type, theirs.key) == (Theirs.GET_PROVIDERS, KEY)
+    assert [(peer.id, tuple(peer.addrs)) for peer in theirs.closerPeers] == [
+        (p.peer, p.addresses) for p in CLOSER
+    ]
+    assert [(p.id, tuple(p.addrs)) for p in theirs.providerPeers] == [
+        (p.peer, p.addresses) for p in PROVIDERS
+    ]
+    theirs = Theirs.FromString(encode(PutValue(1, b"k", b"v", 0.0)))
+    assert (theirs.type, theirs.record.key, theirs.record.value) == (Theirs.PUT_VALUE, b"k", b"v")
+    for request, kind in ((FindNode(1, KEY), Theirs.FIND_NODE), (GetValue(1, KEY), Theirs.GET_VALUE)):
+        theirs = Theirs.FromString(encode(request))
+        assert (theirs.type, theirs.key) == (kind, KEY)
+
+
+def test_we_read_what_py_libp2p_writes() -> None:
+    """It adds signed peer records, which we skip."""
+    theirs = Theirs(type=Theirs.FIND_NODE, senderRecord=b"x" * 300)
+    theirs.closerPeers.add(id=bytes(peer_id(2)), addrs=[address(2)], connection=1, signedRecord=b"y" * 300)
+    assert decode_reply(SENDER, theirs.SerializeToString(), 1) == FoundNodes(1, (peer_info(2),))
+    theirs = Theirs(type=Theirs.ADD_PROVIDER, key=KEY)
+    theirs.providerPeers.add(id=bytes(SENDER), addrs=[address(1)])
+    assert decode(SENDER, theirs.SerializeToString(), 1) == AddProvider(
+        1, KEY, Provider(SENDER, (address(1),))
+    )
