@@ -44,22 +44,16 @@ class _Dial:
 class Links:
     """The connections of one host.
 
-    on_stream: called with each stream that another peer opens. on_up: called with each new connection. on_down:
-    called with a peer whose last connection is over.
+    To be set before the first connection: on_stream is called with each stream that another peer opens, on_up
+    with each new connection, on_down with a peer whose last connection is over.
     """
 
-    def __init__(
-        self,
-        me: PeerId,
-        libp2p: LibP2P,
-        config: HostConfig,
-        stats: HostStats,
-        on_stream: Callable[[MuxedStream], None],
-        on_up: Callable[[MuxedConnection], None],
-        on_down: Callable[[PeerId], None],
-    ) -> None:
+    on_stream: Callable[[MuxedStream], None]
+    on_up: Callable[[MuxedConnection], None]
+    on_down: Callable[[PeerId], None]
+
+    def __init__(self, me: PeerId, libp2p: LibP2P, config: HostConfig, stats: HostStats) -> None:
         self._me, self._libp2p, self._config, self._stats = me, libp2p, config, stats
-        self._on_stream, self._on_up, self._on_down = on_stream, on_up, on_down
         self._connections: dict[PeerId, list[MuxedConnection]] = {}
         self._count = 0
         self._dials: dict[PeerId, _Dial] = {}
@@ -186,7 +180,7 @@ class Links:
             with trio.fail_after(self._config.dial_timeout_s):
                 pipe = await dial_tcp(*host_and_port(target))
                 channel = await secure(pipe, self._libp2p.noise, peer)
-                connection = await mux(channel, True, self._config.max_streams, self._on_stream)
+                connection = await mux(channel, True, self._config.max_streams, self.on_stream)
             connection.dialled = raw
             done = True
             return connection
@@ -225,7 +219,7 @@ class Links:
         try:
             with trio.move_on_after(self._config.dial_timeout_s):
                 channel = await secure(pipe, self._libp2p.noise, None)
-                connection = await mux(channel, False, self._config.max_streams, self._on_stream)
+                connection = await mux(channel, False, self._config.max_streams, self.on_stream)
                 kept = await self._keep(connection, is_initiator=False)
         except SwarmError:
             pass  # whoever it was spoke another protocol, or left
@@ -250,7 +244,7 @@ class Links:
         connection.on_closed = self._closed
         if connection.dialled is not None:
             self.learn(peer, (connection.dialled,))
-        self._on_up(connection)  # before its first stream can come
+        self.on_up(connection)  # before its first stream can come
         try:
             with trio.fail_after(_ADD_TIMEOUT_S) as scope:
                 scope.shield = True  # it is brief, and a dial that is cancelled now has succeeded
@@ -266,4 +260,4 @@ class Links:
         if not connections:
             del self._connections[connection.peer]
             self._libp2p.forget(connection)
-            self._on_down(connection.peer)
+            self.on_down(connection.peer)

@@ -16,7 +16,6 @@ into bytes; a decoder's BadMessage is counted and the message dropped.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -33,10 +32,8 @@ from ..identity import PeerId
 from ..scopes import TaskStatus
 from ..wire import WireProtocol
 from .link import Link
-from .memory_streams import stream_pair
+from .memory_streams import serve, stream_pair
 from .network import Deliver, PeerStream, StreamHandler
-
-_log = logging.getLogger(__name__)
 
 _DIAL_TRIES: Final = 3  # a lost SYN is sent again
 _DIAL_TIMEOUT_S: Final = 5.0
@@ -255,7 +252,7 @@ class MemoryNetwork:
         handler = self._handlers.get(stream.protocol)
         if handler is None or self._nursery is None:
             return False
-        self._nursery.start_soon(_serve, handler, stream)
+        self._nursery.start_soon(serve, handler, stream)
         return True
 
     # Connections --------------------------------------------------------------------------------------------
@@ -396,16 +393,3 @@ class MemoryNetwork:
             if len(self._unanswered) > _MAX_UNANSWERED:
                 self._unanswered.popitem(last=False)
         return message
-
-
-async def _serve(handler: StreamHandler, stream: PeerStream) -> None:
-    """Run an embedder's handler; what it raises ends its own stream and nothing else."""
-    try:
-        await handler(stream)
-        await stream.aclose()
-    except trio.BrokenResourceError:
-        _log.debug("the other side reset a stream of %s", stream.protocol)
-    except Exception:  # noqa: BLE001 - an embedder's bug, whatever it is
-        _log.exception("the handler of %s raised; its stream to %s was reset", stream.protocol, stream.peer)
-    finally:
-        stream.reset()  # nothing happens when it was closed

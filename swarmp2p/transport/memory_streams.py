@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 import trio
 
 from ..identity import PeerId
-from .network import PeerStream
+from .network import PeerStream, StreamHandler
+
+_log = logging.getLogger(__name__)
 
 _MAX_BUFFERED_BYTES: Final = 1 << 18  # one Yamux window: what the other side may leave unread
 _DEFAULT_RECEIVE_BYTES: Final = 1 << 16
@@ -119,3 +122,16 @@ def stream_pair(opener: PeerId, server: PeerId, protocol: str) -> tuple[MemorySt
     """(opener's end, server's end) of a new stream."""
     there, back = _Pipe(), _Pipe()
     return MemoryStream(back, there, server, protocol), MemoryStream(there, back, opener, protocol)
+
+
+async def serve(handler: StreamHandler, stream: PeerStream) -> None:
+    """Run an embedder's handler; what it raises ends its own stream and nothing else."""
+    try:
+        await handler(stream)
+        await stream.aclose()
+    except trio.BrokenResourceError:
+        _log.debug("the other side reset a stream of %s", stream.protocol)
+    except Exception:  # noqa: BLE001 - an embedder's bug, whatever it is
+        _log.exception("the handler of %s raised; its stream to %s was reset", stream.protocol, stream.peer)
+    finally:
+        stream.reset()  # nothing happens when it was closed

@@ -53,7 +53,9 @@ class PeerSession:
     def send(self, protocol: WireProtocol, message: Message) -> None:
         """Queue a message that is no reply."""
         self.used = True
-        if protocol.name in self._refused:
+        if self.gone.is_set():
+            self.drop("going down")  # its PeerDown is on its way
+        elif protocol.name in self._refused:
             self.drop("unsupported")
         elif (
             protocol.exchange is Exchange.REQUESTS and isinstance(message, Request) and message.expects_reply

@@ -227,6 +227,10 @@ class LibP2P:
         """Whether one of py-libp2p's services handles a protocol."""
         return TProtocol(protocol) in self.host.get_mux().handlers
 
+    def services(self) -> list[str]:
+        """The protocols of py-libp2p's services."""
+        return [str(protocol) for protocol in self.host.get_mux().handlers if protocol]
+
     async def serve(self, stream: MuxedStream, protocol: str) -> None:
         """Hand a stream to the service that handles its protocol; raises what that raises."""
         handler = self.host.get_mux().handlers[TProtocol(protocol)]

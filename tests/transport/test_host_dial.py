@@ -239,9 +239,7 @@ async def test_of_two_connections_that_crossed_one_is_closed_when_unused(world: 
 
 def dialled_preferred(station: Station, other: Station) -> bool:
     """Whether the connection that a station opens streams on is one that it dialled."""
-    links = host_of(station)._links  # pyright: ignore[reportPrivateUsage]
-    assert links is not None
-    connection = links.get(other.peer)
+    connection = host_of(station)._links().get(other.peer)  # pyright: ignore[reportPrivateUsage]
     assert connection is not None
     return connection.dialled is not None
 

@@ -1,0 +1,152 @@
+"""Which peers a host deals with, and when the engine hears that they came and went.
+
+Each peer that is connected, or is dialled because something was sent to it, has one `PeerSession` and one task
+that looks after it: it delivers PeerUp, owns the tasks of the peer's streams, and delivers PeerDown when they
+are gone. So the engine hears of a peer in this order only: PeerUp, what it sent, PeerDown; and PeerDown alone
+when a dial failed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from ..engine import Address, PeerDown, PeerUp
+from ..errors import DialError
+from ..identity import PeerId
+from .config import HostConfig, HostStats
+from .identify import identify
+from .links import Links
+from .muxer import MuxedConnection
+from .network import Deliver
+from .session import PeerSession
+
+_log = logging.getLogger(__name__)
+
+
+class Peers:
+    """The sessions of one host while it runs.
+
+    links: who is connected. deliver: to the driver. soon: calls something once, after this turn of the loop.
+    """
+
+    def __init__(
+        self,
+        links: Links,
+        config: HostConfig,
+        stats: HostStats,
+        deliver: Deliver,
+        nursery: trio.Nursery,
+        soon: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._links, self._config, self._stats = links, config, stats
+        self._deliver, self._nursery, self._soon = deliver, nursery, soon
+        self._sessions: dict[PeerId, PeerSession] = {}
+
+    def session(self, peer: PeerId) -> PeerSession:
+        """The session of a peer to which something is sent; a new one dials."""
+        return self._sessions.get(peer) or self._begin(peer)
+
+    async def ready(self, peer: PeerId) -> PeerSession | None:
+        """The session that a stream which a peer opened belongs to; None when its connection is over."""
+        session = self._sessions.get(peer)
+        while session is not None and session.gone.is_set():  # of an earlier connection
+            await session.over.wait()
+            session = self._sessions.get(peer)
+        if session is not None:
+            await session.ready.wait()
+            if session.nursery is not None and not session.gone.is_set():
+                return session
+        return None
+
+    def sweep(self, now: float) -> None:
+        """Close what is idle, give up what is late."""
+        for session in list(self._sessions.values()):
+            session.sweep(now)
+
+    def on_up(self, connection: MuxedConnection) -> None:
+        """A connection stands."""
+        session = self._sessions.get(connection.peer) or self._begin(connection.peer)
+        if not session.gone.is_set():
+            session.connected.set()
+
+    def on_down(self, peer: PeerId) -> None:
+        """The last connection to a peer is over."""
+        session = self._sessions.get(peer)
+        if session is not None and session.nursery is not None:
+            session.end()
+
+    def punish(self, peer: PeerId, problem: str) -> None:
+        """A peer sent what it should not; too often, and it is disconnected."""
+        _log.info("bad message from %s: %s", peer, problem)
+        if self._stats.offence(peer) % self._config.bad_messages == 0:
+            self._links.disconnect(peer)
+
+    def _begin(self, peer: PeerId) -> PeerSession:
+        session = self._sessions[peer] = self._new_session(peer)
+        self._nursery.start_soon(self._look_after, session)
+        return session
+
+    def _new_session(self, peer: PeerId) -> PeerSession:
+        return PeerSession(
+            peer,
+            self._config,
+            self._stats,
+            self._deliver,
+            lambda: self._links.get(peer),
+            self._soon,
+            self.punish,
+        )
+
+    async def _look_after(self, session: PeerSession) -> None:
+        peer = session.peer
+        while True:
+            if self._links.get(peer) is None:
+                self._nursery.start_soon(self._dial, session)
+                await session.connected.wait()
+            known = await self._converse(session)
+            if known or session.used:
+                await self._deliver(PeerDown(peer))
+            del self._sessions[peer]
+            session.over.set()
+            if self._links.get(peer) is None:
+                return
+            session = self._sessions[peer] = self._new_session(peer)  # it came back meanwhile
+
+    async def _dial(self, session: PeerSession) -> None:
+        """Dial a peer because something was sent to it; a connection of its own making will do as well."""
+        try:
+            await self._links.connect(session.peer)
+        except DialError as problem:
+            if self._links.get(session.peer) is None and not session.connected.is_set():
+                _log.debug("%s", problem)
+                session.end()
+        session.connected.set()
+
+    async def _converse(self, session: PeerSession) -> bool:
+        """Carry messages while the peer is connected; whether its PeerUp was delivered."""
+        connection = self._links.get(session.peer)
+        if connection is None:
+            session.end()
+            return False
+        async with trio.open_nursery() as nursery:
+            session.start(nursery)
+            addresses = await self._listening_at(connection)
+            if not session.gone.is_set():
+                await self._deliver(PeerUp(session.peer, addresses))
+                session.up.set()
+                await session.gone.wait()
+            nursery.cancel_scope.cancel()
+        return session.up.is_set()
+
+    async def _listening_at(self, connection: MuxedConnection) -> tuple[Address, ...]:
+        """Where a peer can be dialled: where we did, or what it says when it dialled us."""
+        if connection.dialled is not None:
+            return (connection.dialled,)
+        said = await identify(connection, self._config.identify_timeout_s)
+        if said is None:
+            return ()
+        self._links.learn(connection.peer, said.addresses)
+        return said.addresses[: self._config.known_addresses]
