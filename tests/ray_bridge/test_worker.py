@@ -206,7 +206,7 @@ async def test_a_task_outlives_the_machine_that_it_ran_on(tmp_path: Path) -> Non
                         supervisor.send_signal(process, signal.SIGKILL)
                     assert await first.died() == "its supervisor was killed by signal 9"
                     await until(lambda: bool(results))
-        assert results[0].splitlines()[-1] == "second"  # before it, Ray may say what happened
+        assert "second" in results[0].splitlines()  # around it, Ray may say what happened
         assert log.read_text().split() == ["first", "second"]
 
 
