@@ -6,7 +6,10 @@ lookup      one iterative search, as a state machine
 messages    what peers say to each other; wire.py and record_wire.py are its bytes
 records     signed service records; provider_store and value_store keep what others asked us to keep
 server      answers requests
-queries     what becomes of the application's commands
+queries     what becomes of the application's commands; service_query has one more
+traffic     runs queries: sends requests (requests.py), waits for as long as round_trips.py says
+refresh     keeps the table full
 publisher   what this peer provides and announces
 kademlia    the engine: events in, outputs out
+config      its settings
 """

@@ -62,13 +62,8 @@ class Traffic:
     ) -> None:
         self.out: list[NetworkOutput | DhtOutput] = []
         self.bootstrap: tuple[PeerInfo, ...] = ()
-        self._peer, self._table, self._contacts, self._timers, self._config = (
-            peer,
-            table,
-            contacts,
-            timers,
-            config,
-        )
+        self._peer, self._table, self._contacts = peer, table, contacts
+        self._timers, self._config = timers, config
         round_trips = RoundTrips(
             config.first_timeout_s, config.min_timeout_s, config.max_timeout_s, config.dial_factor
         )
@@ -147,7 +142,8 @@ class Traffic:
         if not query.lookup.stopped:
             self._table.looked_up(query.lookup.target, now)
         if query.number is not None:
-            self._queries.pop(query.number, None)
+            if self._queries.get(query.number) is query:
+                del self._queries[query.number]
             self.out.append(query.result())
         if query.then is not None:
             query.then(query, now)
@@ -277,6 +273,7 @@ class Traffic:
             self._probe(info, now)
 
     def _probe_failed(self, peer: PeerId, now: float) -> None:
+        """Nobody waits for this answer. A connected peer that does not answer a probe is taken for a client."""
         if peer in self._probes:
             del self._probes[peer]
             if peer in self._contacts:
