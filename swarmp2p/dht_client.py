@@ -12,6 +12,7 @@ from .dht.events import (
     Provide,
     ProviderFound,
     PutValue,
+    Refresh,
     StopProviding,
 )
 from .dht.keys import multihash_key
@@ -99,6 +100,11 @@ class Dht:
         if done.value is None:
             raise ValueNotFound(bytes(key))
         return done.value
+
+    async def refresh(self) -> None:
+        """Look up this peer's own key and a random key of each bucket now, as happens by itself every ten
+        minutes: after a change of networks, say. Returns when that is done."""
+        await self._queries.run(Refresh)
 
 
 def _checked_key(key: bytes) -> bytes:

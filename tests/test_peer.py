@@ -112,6 +112,16 @@ async def test_find_peer_and_closest(autojump_clock: MockClock) -> None:
         assert {entry.peer for entry in peers[0].dht.table} == {peer.id for peer in peers[1:]}
 
 
+async def test_a_refresh_asks_the_table_s_peers_again(autojump_clock: MockClock) -> None:
+    async with Swarm().of(3) as (first, *others):
+        await trio.sleep(20)
+        asked_at = first.now()
+        await first.dht.refresh()
+        assert {entry.peer for entry in first.dht.table if entry.seen >= asked_at} == {
+            other.id for other in others
+        }
+
+
 async def test_a_service_is_found_with_its_attributes_and_gone_when_withdrawn(
     autojump_clock: MockClock,
 ) -> None:
