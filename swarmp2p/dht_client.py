@@ -16,6 +16,7 @@ from .dht.events import (
     StopProviding,
 )
 from .dht.keys import multihash_key
+from .dht.validators import check_value
 from .errors import LookupFailed, PeerNotFound, UsageError, ValueNotFound
 from .identity import PeerId
 from .queries import Found, Queries, RemotePeer, Results, remote_peer
@@ -84,9 +85,11 @@ class Dht:
     async def put(self, key: bytes, value: bytes) -> int:
         """Store a value at the peers nearest to `key`; returns how many confirmed it.
 
-        Raises LookupFailed when others are known but none of them took it.
+        Raises UsageError for a value of more than 8 KiB or a key of more than 1 KiB, and LookupFailed when
+        others are known but none of them took it.
         """
-        done = await self._queries.run(lambda query: PutValue(query, _checked_key(key), bytes(value)))
+        check_value(key, value)
+        done = await self._queries.run(lambda query: PutValue(query, bytes(key), bytes(value)))
         if done.stored == 0 and done.asked > 0:
             raise LookupFailed(
                 f"no peer took the value under {key.hex()}: {done.asked} were asked, {done.failed} did not answer; "

@@ -100,6 +100,14 @@ async def test_values(autojump_clock: MockClock) -> None:
             await peers[4].dht.get(b"another key")
 
 
+async def test_values_that_no_peer_would_store_are_refused(autojump_clock: MockClock) -> None:
+    async with Swarm().of(3) as peers:
+        with pytest.raises(UsageError, match="at most"):
+            await peers[1].dht.put(b"key", bytes(10_000))
+        with pytest.raises(UsageError, match="bytes"):
+            await peers[1].dht.put(b"", b"value")
+
+
 async def test_find_peer_and_closest(autojump_clock: MockClock) -> None:
     swarm = Swarm()
     async with swarm.of(5) as peers:
