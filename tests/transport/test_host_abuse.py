@@ -208,7 +208,7 @@ async def test_broken_yamux_ends_the_connection(world: HostWorld) -> None:
 
 
 async def test_a_silent_handshake_is_given_up(world: HostWorld) -> None:
-    station = await victim(world, HostConfig(dial_timeout_s=0.05, handshakes=2))
+    station = await victim(world, HostConfig(dial_timeout_s=0.3, handshakes=2))
     pipes = [await tcp_to(station.network) for _ in range(4)]
     async with raw_peer(station.network) as connection:  # waits for two of them to be given up
         await still_answers(connection)
@@ -302,7 +302,7 @@ async def test_who_does_not_read_does_not_hold_up_others(world: HostWorld) -> No
 
 
 async def test_a_silent_connection_is_closed_and_a_living_one_is_not(world: HostWorld) -> None:
-    config = HostConfig(probe_s=0.02, sweep_s=0.01)
+    config = HostConfig(probe_s=0.2, sweep_s=0.02)
     station = await victim(world, config)
     alice = await world.station("alice", Host(named("alice"), LISTEN, TOYS, config))
     alice.knows(station)

@@ -155,7 +155,7 @@ async def test_the_peer_itself(world: HostWorld) -> None:
     "speech", [None, b"HTTP/1.1 400 Bad Request\r\n" * 4, b"\x13/multistream/1.0.0\n\x03na\n"]
 )
 async def test_something_else_there(world: HostWorld, speech: bytes | None) -> None:
-    config = HostConfig(dial_timeout_s=0.2)
+    config = HostConfig(dial_timeout_s=0.2 if speech is None else 30.0)
     alice = await world.station("alice", Host(STRANGER, [], TOYS, config))
 
     async def other(stream: trio.SocketStream) -> None:
