@@ -6,8 +6,9 @@ export PYTHONDONTWRITEBYTECODE=
 
 .PHONY: demo test lint bench protos clean
 
-$(VENV)/demo.stamp: setup.cfg pyproject.toml
+$(VENV)/demo.stamp: setup.cfg pyproject.toml tools/build-tools
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("swarmp2p needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; run: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11")'
+	tools/build-tools $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
 	touch $@

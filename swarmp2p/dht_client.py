@@ -85,7 +85,7 @@ class Dht:
     async def put(self, key: bytes, value: bytes) -> int:
         """Store a value at the peers nearest to `key`; returns how many confirmed it.
 
-        Raises UsageError for a value of more than 8 KiB or a key of more than 1 KiB, and LookupFailed when
+        Raises UsageError for a value of more than 8 KiB or a key of more than 256 bytes, and LookupFailed when
         others are known but none of them took it.
         """
         check_value(key, value)
