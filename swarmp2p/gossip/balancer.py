@@ -2,7 +2,7 @@
 
 The rule is the power of two choices: of two providers drawn at random the less loaded one is better, and the
 ranking is made by drawing again from those left. Random draws keep clients with equally stale tables from
-herding onto one provider (ANCHORS.md: with signals 10 intervals old, "least loaded" waits four times as
+herding onto one provider (measured: with signals 10 intervals old, "least loaded" waits four times as
 long); comparing two takes most of the waiting away. Requests of one's own that no signal can have shown yet
 are added.
 """
