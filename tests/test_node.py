@@ -19,8 +19,8 @@ from swarmp2p.identity import PeerId
 from swarmp2p.node import FollowLoads, NodeEngine, NodeOutput, UnfollowLoads
 from swarmp2p.transport.link import UniformLink
 from tests.conformance import storm
+from tests.engine_cases import NODE_CASE, node_engine
 from tests.made_up import PEERS
-from tests.test_conformance import NODE_CASE, node_engine
 
 A, B = PEERS[:2]
 

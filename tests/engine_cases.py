@@ -1,0 +1,370 @@
+"""Every engine, held to what engines promise; and engines that break a promise, which the suite must
+catch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import get_args
+
+from swarmp2p.dht.config import DhtConfig
+from swarmp2p.dht.events import (
+    Announce,
+    Cancel,
+    DhtOutput,
+    FindClosest,
+    FindPeer,
+    FindProviders,
+    FindService,
+    GetValue,
+    Join,
+    Provide,
+    PutValue,
+    SetAddresses,
+    StopProviding,
+    Withdraw,
+)
+from swarmp2p.dht.kademlia import Kademlia
+from swarmp2p.dht.keys import service_key
+from swarmp2p.dht.messages import (
+    AddProvider,
+    FindNode,
+    FoundNodes,
+    FoundProviders,
+    FoundRecord,
+    FoundValue,
+    GetProviders,
+    GetRecord,
+    Ping,
+    Pong,
+    ValueStored,
+)
+from swarmp2p.dht.messages import GetValue as GetValueRequest
+from swarmp2p.dht.messages import PutValue as PutValueRequest
+from swarmp2p.dht.records import DOMAIN
+from swarmp2p.dht.wire import dht_protocol, record_protocol
+from swarmp2p.engine import PeerInfo
+from swarmp2p.gossip.config import GossipConfig
+from swarmp2p.gossip.events import Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
+from swarmp2p.gossip.load import LoadBoard, LoadConfig, LoadOutput, PublishLoad, TableConfig, loads_protocol
+from swarmp2p.gossip.load_signal import LOAD_TOPIC, LoadSignal, encode_signal
+from swarmp2p.gossip.load_wire import LoadsReply, LoadsRequest
+from swarmp2p.gossip.messages import Rpc
+from swarmp2p.gossip.router import GossipRouter
+from swarmp2p.gossip.wire import StrictSign, pubsub_protocol
+from swarmp2p.identity import PeerId
+from swarmp2p.node import FollowLoads, NodeConfig, NodeEngine, NodeOutput, UnfollowLoads
+from swarmp2p.ray_bridge import messages as lease_messages
+from swarmp2p.ray_bridge.events import (
+    EndLease,
+    JoinSecret,
+    LeaseOutput,
+    Lend,
+    Need,
+    Offer,
+    OpenPath,
+    PathFailed,
+    PathUp,
+    RequestLease,
+    StartWorker,
+    StopLending,
+    Versions,
+    WorkerFailed,
+    WorkerStarted,
+)
+from swarmp2p.ray_bridge.lease import Leases
+from swarmp2p.ray_bridge.lease_config import LeaseConfig
+from swarmp2p.ray_bridge.wire import lease_protocol
+from swarmp2p.signed import sign_map
+from swarmp2p.transport.sim_peers import sim_address, sim_sign, sim_verify
+from tests.conformance import EngineCase
+from tests.made_up import PEERS, Make, Maker
+from tests.ray_bridge.keys import cheap_keys
+
+Special = dict[type | str, Make]
+
+# The DHT ----------------------------------------------------------------------------------------------------
+
+DHT = DhtConfig(
+    k=4,
+    alpha=2,
+    find_window=2,
+    max_asked=12,
+    max_provider_keys=6,
+    max_providers_per_key=4,
+    max_providers=12,
+    max_values=5,
+    max_value_bytes=300,
+    max_connected=6,
+    max_probes=3,
+    max_found=5,
+    max_record_requests=3,
+    max_queries=4,
+)
+SERVICES = ("ray-worker", "storage", "x")
+KEYS = (*map(service_key, SERVICES), b"/pk/x", b"key", *map(bytes, PEERS[:3]))
+
+
+def record(maker: Maker) -> bytes:
+    """An envelope: sound, of another purpose, or garbage."""
+    rng = maker.rng
+    fields = {
+        "service": rng.choice(SERVICES),
+        "seq": rng.choice((0, 1, 5, 2**53)),
+        "expires": rng.choice((0.0, maker.now - 10.0, maker.now + 100.0, maker.now + 2000.0, 1e12)),
+        "attrs": rng.choice(({}, {"cpus": 4}, {"a": "b", "c": 1.5, "d": True}, {"bad": []})),
+    }
+    domain = DOMAIN if rng.random() < 0.9 else "another"
+    return maker.data() if rng.random() < 0.2 else sign_map(domain, fields, sim_sign(rng.choice(PEERS)))
+
+
+def dht_command(maker: Maker) -> object:
+    rng = maker.rng
+    query, key, service = rng.randrange(8), rng.choice(KEYS), rng.choice(SERVICES)
+    peers = tuple(PeerInfo(peer, (sim_address(rng.randrange(9)),)) for peer in rng.choices(PEERS, k=2))
+    return rng.choice(
+        (
+            SetAddresses((sim_address(1),)),
+            Join(query, peers),
+            Join(query, peers),
+            Join(query, ()),
+            FindClosest(query, key),
+            FindPeer(query, rng.choice(PEERS)),
+            Provide(query, key),
+            StopProviding(key),
+            FindProviders(query, key, rng.randrange(3)),
+            PutValue(query, key, maker.data()),
+            GetValue(query, key),
+            Announce(query, service, (("cpus", 4),)),
+            Withdraw(query, service),
+            FindService(query, service, rng.choice(((), (("cpus", 4),))), rng.randrange(3)),
+            Cancel(query),
+        )
+    )
+
+
+def dht_engine(peer: PeerId, seed: int) -> Kademlia:
+    return Kademlia(peer, sim_sign(peer), sim_verify, Random(seed), DHT)
+
+
+DHT_SPECIAL: Special = {
+    "key": lambda maker: maker.rng.choice(KEYS) if maker.rng.random() < 0.8 else maker.data(),
+    "service": lambda maker: maker.rng.choice(SERVICES),
+    "record": record,
+    "envelope": record,
+    "received": lambda maker: maker.rng.random() * 1e9,
+}
+DHT_MESSAGES = (
+    *(FindNode, GetProviders, GetValueRequest, PutValueRequest, AddProvider, Ping, GetRecord),
+    *(FoundNodes, FoundProviders, FoundValue, ValueStored, Pong, FoundRecord),
+)
+DHT_CASE = EngineCase(
+    "dht",
+    dht_engine,
+    get_args(DhtOutput),
+    (dht_protocol(), record_protocol()),
+    DHT_MESSAGES,
+    dht_command,
+    DHT_SPECIAL,
+)
+
+# Gossip -----------------------------------------------------------------------------------------------------
+
+GOSSIP = GossipConfig(
+    mesh_degree=2,
+    mesh_low=1,
+    mesh_high=3,
+    max_ihave_ids=6,
+    max_ihave_rpcs=2,
+    max_peers=5,
+    max_peer_topics=4,
+    max_fanout=2,
+    max_seen=20,
+    max_cached=10,
+    max_cached_bytes=4000,
+    max_queued=5,
+    max_queued_bytes=3000,
+    max_unwanted=6,
+)
+TOPICS = ("a", "b", "c", LOAD_TOPIC)
+
+
+def signal(maker: Maker) -> LoadSignal:
+    rng = maker.rng
+    sequence = rng.choice((0, int(maker.now * 10), 2**60)) + rng.randrange(3)
+    expires = max(0.0, maker.now + rng.choice((-40.0, 5.0, 50.0, 100.0, 1e9)))
+    return LoadSignal(rng.random() * 8, 1 << 30, 0.0, rng.randrange(5), sequence=sequence, expires=expires)
+
+
+def message(maker: Maker) -> GossipMessage:
+    """A published message: sound, signed by another, or garbage."""
+    rng = maker.rng
+    author, signer = rng.choice(PEERS), rng.choice(PEERS)
+    data = encode_signal(signal(maker)) if rng.random() < 0.6 else maker.data()
+    seqno = rng.randrange(30).to_bytes(8, "big") if rng.random() < 0.9 else maker.data()
+    sign = sim_sign(author if rng.random() < 0.9 else signer)
+    return StrictSign().make(author, rng.choice((*TOPICS, LOAD_TOPIC)), data, seqno, sign)
+
+
+def gossip_command(maker: Maker) -> object:
+    topic = maker.rng.choice(TOPICS)
+    return maker.rng.choice(
+        (Subscribe(topic), Subscribe(topic), Unsubscribe(topic), Publish(topic, maker.data()))
+    )
+
+
+def gossip_engine(peer: PeerId, seed: int) -> GossipRouter:
+    return GossipRouter(peer, sim_sign(peer), sim_verify, Random(seed), GOSSIP)
+
+
+def gossip_sizes(router: GossipRouter) -> dict[str, tuple[int, int]]:
+    bounds = {
+        "peers": GOSSIP.max_peers,
+        "peer_topics": GOSSIP.max_peer_topics,
+        "unwanted": GOSSIP.max_unwanted,
+        "fanouts": GOSSIP.max_fanout,
+        "seen": GOSSIP.max_seen,
+        "cached": GOSSIP.max_cached,
+        "cached_bytes": GOSSIP.max_cached_bytes,
+        "queued": 0,  # all of it left with the call
+    }
+    return {name: (router.sizes()[name], bound) for name, bound in bounds.items()}
+
+
+def one_of_few_ids(maker: Maker) -> bytes:
+    """The id of a message that may exist."""
+    return bytes(maker.rng.choice(PEERS)) + maker.rng.randrange(30).to_bytes(8, "big")
+
+
+def some_ids(maker: Maker) -> tuple[bytes, ...]:
+    return tuple(one_of_few_ids(maker) for _ in range(maker.rng.choice((0, 1, 3, 30))))
+
+
+GOSSIP_SPECIAL: Special = {
+    GossipMessage: message,
+    "topic": lambda maker: maker.rng.choice(TOPICS),
+    "graft": lambda maker: tuple(maker.rng.choices(TOPICS, k=maker.rng.randrange(3))),
+    "subscriptions": lambda maker: tuple(
+        (maker.rng.choice(TOPICS) if maker.rng.random() < 0.7 else maker.make(str), maker.rng.random() < 0.7)
+        for _ in range(maker.rng.choice((0, 0, 1, 2, 20)))
+    ),
+    "ids": some_ids,
+    "iwant": some_ids,
+    "idontwant": some_ids,
+}
+GOSSIP_CASE = EngineCase(
+    "gossip",
+    gossip_engine,
+    (Delivered,),
+    (pubsub_protocol(),),
+    (Rpc,),
+    gossip_command,
+    GOSSIP_SPECIAL,
+    gossip_sizes,
+)
+
+# Loads ------------------------------------------------------------------------------------------------------
+
+LOADS = LoadConfig(verify_batch=3, table=TableConfig(max_providers=4))
+
+
+def loads_engine(peer: PeerId, seed: int) -> LoadBoard:
+    return LoadBoard(peer, sim_sign(peer), sim_verify, Random(seed), LOADS)
+
+
+def loads_command(maker: Maker) -> object:
+    """What the router delivers was checked by it, but what it says is its author's."""
+    if maker.rng.random() < 0.5:
+        return PublishLoad(signal(maker))
+    return Delivered(message(maker), maker.rng.choice(PEERS))
+
+
+LOADS_CASE = EngineCase(
+    "loads",
+    loads_engine,
+    get_args(LoadOutput),
+    (loads_protocol(),),
+    (LoadsRequest, LoadsReply),
+    loads_command,
+    {GossipMessage: message},
+    lambda board: {"table": (len(board.table), 4)},
+)
+
+# Leases -----------------------------------------------------------------------------------------------------
+
+LEASE = LeaseConfig(max_half_open=4, max_half_open_per_peer=2, max_taken=3, max_finished=8, max_strangers=4)
+VERSIONS = Versions("2.60.0", "3.11", "0.1.0")
+LEASE_IDS = tuple(number.to_bytes(16, "big") for number in range(6))
+
+
+def lease_command(maker: Maker) -> object:
+    """Mostly what the engine waits for, so that leases get somewhere."""
+    rng = maker.rng
+    last = maker.recent[-1] if maker.recent and rng.random() < 0.7 else None
+    if isinstance(last, OpenPath):
+        return PathUp(last.lease) if rng.random() < 0.9 else PathFailed(last.lease, "no path")
+    if isinstance(last, StartWorker):
+        return WorkerStarted(last.lease) if rng.random() < 0.8 else WorkerFailed(last.lease, "no memory")
+    told = [output.lease for output in maker.recent if isinstance(output, get_args(LeaseOutput))]
+    lease = rng.choice(told) if told and rng.random() < 0.8 else rng.choice(LEASE_IDS)
+    need = Need(cpus=rng.choice((1, 1, 2, 100)))
+    secret = JoinSecret("127.0.0.1:6379", "token")
+    allow = rng.choice((None, None, frozenset(PEERS[:3]), frozenset()))
+    lend = Lend(Offer(cpus=4, max_leases=3), VERSIONS, allow)
+    new = RequestLease(rng.randbytes(16), rng.choice(PEERS[:4]), need, VERSIONS, secret, "cluster")
+    known = RequestLease(lease, rng.choice(PEERS[:4]), need, VERSIONS, secret, "cluster")
+    ends = EndLease(lease, "enough"), StopLending(), WorkerFailed(lease, "died"), PathFailed(lease, "cut")
+    return rng.choice((lend, lend, new, new, new, known, rng.choice(ends)))
+
+
+def lease_engine(peer: PeerId, seed: int) -> Leases:
+    return Leases(peer, cheap_keys(peer, seed), Random(seed), LEASE)
+
+
+LEASE_SPECIAL: Special = {
+    "lease": lambda maker: maker.rng.choice(LEASE_IDS),
+    Need: lambda maker: Need(cpus=maker.rng.choice((0, 1, 1e6)), kind=maker.rng.choice(("", "individual"))),
+    Versions: lambda maker: maker.rng.choice((VERSIONS, Versions("", "", ""))),
+    "nonce": lambda maker: maker.rng.randbytes(32),
+    "cluster": lambda maker: "cluster",
+}
+LEASE_CASE = EngineCase(
+    "leases",
+    lease_engine,
+    get_args(LeaseOutput),
+    (lease_protocol(),),
+    get_args(lease_messages.AnyLeaseMessage),
+    lease_command,
+    LEASE_SPECIAL,
+)
+
+# The whole node ---------------------------------------------------------------------------------------------
+
+
+def node_engine(peer: PeerId, seed: int) -> NodeEngine:
+    keys = replace(cheap_keys(peer, seed), sign=sim_sign(peer), verify=sim_verify)
+    return NodeEngine(peer, keys, Random(seed), NodeConfig(DHT, GOSSIP, LOADS, LEASE))
+
+
+def node_command(maker: Maker) -> object:
+    make = maker.rng.choice((dht_command, gossip_command, lease_command, loads_or_follow))
+    return make(maker)
+
+
+def loads_or_follow(maker: Maker) -> object:
+    return maker.rng.choice((PublishLoad(signal(maker)), FollowLoads(), UnfollowLoads()))
+
+
+NODE_CASE = EngineCase(
+    "node",
+    node_engine,
+    get_args(NodeOutput),
+    (*DHT_CASE.wires, *GOSSIP_CASE.wires, *LOADS_CASE.wires, *LEASE_CASE.wires),
+    (*DHT_MESSAGES, *GOSSIP_CASE.messages, *LOADS_CASE.messages, *LEASE_CASE.messages),
+    node_command,
+    {**DHT_SPECIAL, **GOSSIP_SPECIAL, **LEASE_SPECIAL},
+    lambda node: {**gossip_sizes(node.gossip), "loads": (len(node.loads.table), 4)},
+)
+
+CASES = (DHT_CASE, GOSSIP_CASE, LOADS_CASE, LEASE_CASE, NODE_CASE)
+"""Every engine of swarmp2p; a new one is added here."""
