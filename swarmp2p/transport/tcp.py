@@ -135,7 +135,10 @@ class TcpPipe(IRawConnection):
 
 async def dial_tcp(host: str, port: int) -> TcpPipe:
     """Connect. host: an IP address or a name. Raises OSError when nobody listens, or the name is unknown."""
-    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # a name that multiaddr takes and Python's older IDNA does not
+        raise OSError(errno.EADDRNOTAVAIL, f"{host!r} cannot be a host's name") from None
     problem: OSError | None = None
     for family, _, _, _, address in found:
         sock = _new_socket(family)
