@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from ..identity import PeerId
+from .guards import Alone, check_size
 from .network import PeerStream, StreamHandler
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class MemoryStream(PeerStream):
         self._incoming, self._outgoing = incoming, outgoing
         self._peer, self._protocol = peer, protocol
         self._closed = False
+        self._sending, self._receiving = Alone("sending on"), Alone("receiving from")
 
     @property
     def peer(self) -> PeerId:
@@ -50,45 +52,53 @@ class MemoryStream(PeerStream):
         return self._protocol
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint()
+        check_size(max_bytes)
         pipe = self._incoming
-        while True:
+        with self._receiving:
+            await trio.lowlevel.checkpoint()
             self._check(pipe)
-            if pipe.buffer or pipe.ended:
-                size = _DEFAULT_RECEIVE_BYTES if max_bytes is None else max_bytes
-                data = bytes(pipe.buffer[:size])
-                del pipe.buffer[:size]
-                pipe.change()
-                return data
-            await pipe.wait()
+            while not pipe.buffer and not pipe.ended:
+                await pipe.wait()
+                self._check(pipe)
+            size = _DEFAULT_RECEIVE_BYTES if max_bytes is None else max_bytes
+            data = bytes(pipe.buffer[:size])
+            del pipe.buffer[:size]
+            pipe.change()
+            return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.lowlevel.checkpoint()
         pipe, rest = self._outgoing, memoryview(data)
-        if pipe.ended:
-            raise trio.ClosedResourceError("the sending half was closed with send_eof()")
-        while True:
-            self._check(pipe)
-            piece = rest[: _MAX_BUFFERED_BYTES - len(pipe.buffer)]
-            pipe.buffer += piece
-            rest = rest[len(piece) :]
-            pipe.change()
-            if not rest:
-                return
-            await pipe.wait()
+        with self._sending:
+            await self._check_sendable()
+            while rest:
+                while len(pipe.buffer) >= _MAX_BUFFERED_BYTES:
+                    await pipe.wait()
+                    self._check(pipe)
+                piece = rest[: _MAX_BUFFERED_BYTES - len(pipe.buffer)]
+                pipe.buffer += piece
+                rest = rest[len(piece) :]
+                pipe.change()
 
     async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-        self._check(self._outgoing)
-        while len(self._outgoing.buffer) >= _MAX_BUFFERED_BYTES:
-            await self._outgoing.wait()
-            self._check(self._outgoing)
+        pipe = self._outgoing
+        with self._sending:
+            await self._check_sendable()
+            while len(pipe.buffer) >= _MAX_BUFFERED_BYTES:
+                await pipe.wait()
+                self._check(pipe)
 
     async def send_eof(self) -> None:
+        with self._sending:
+            await trio.lowlevel.checkpoint()
+            self._check(self._outgoing)
+            self._outgoing.ended = True
+            self._outgoing.change()
+
+    async def _check_sendable(self) -> None:
         await trio.lowlevel.checkpoint()
         self._check(self._outgoing)
-        self._outgoing.ended = True
-        self._outgoing.change()
+        if self._outgoing.ended:
+            raise trio.ClosedResourceError("the sending half was closed with send_eof()")
 
     async def aclose(self) -> None:
         self._closed = True

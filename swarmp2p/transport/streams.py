@@ -7,6 +7,7 @@ from typing import Final
 import trio
 
 from ..identity import PeerId
+from .guards import Alone, check_size
 from .muxer import MuxedStream
 from .network import PeerStream
 
@@ -20,7 +21,8 @@ class Libp2pStream(PeerStream):
     def __init__(self, stream: MuxedStream) -> None:
         self._stream = stream
         self._rest = b""  # read, and more than was asked for
-        self._sending = self._receiving = self._finished = self._closed = False
+        self._finished = self._closed = False
+        self._sending, self._receiving = Alone("sending on"), Alone("receiving from")
 
     @property
     def peer(self) -> PeerId:
@@ -31,46 +33,42 @@ class Libp2pStream(PeerStream):
         return self._stream.protocol
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if max_bytes is not None and max_bytes < 1:
-            raise ValueError("max_bytes must be at least 1")
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this stream")
-        self._receiving = True
-        try:
+        check_size(max_bytes)
+        with self._receiving:
             await trio.lowlevel.checkpoint()
             self._check_open()
             data = self._rest or await self._stream.read()
             self._check_open()
             self._rest = b"" if max_bytes is None else data[max_bytes:]
             return data if max_bytes is None else data[:max_bytes]
-        finally:
-            self._receiving = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with memoryview(data) as view:
             await self._send(view)
 
     async def wait_send_all_might_not_block(self) -> None:
-        await self._send(memoryview(b""))
+        with self._sending:
+            await trio.lowlevel.checkpoint()
+            self._check_sendable()
+            await self._stream.drained(_MAX_UNSENT_BYTES)
+            self._check_sendable()
 
     async def _send(self, data: memoryview) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._sending = True
-        try:
+        with self._sending:
             await trio.lowlevel.checkpoint()
             self._check_sendable()
             for start in range(0, len(data), _MAX_UNSENT_BYTES):
                 self._stream.push(data[start : start + _MAX_UNSENT_BYTES])
                 await self._stream.drained(_MAX_UNSENT_BYTES)
                 self._check_sendable()
-        finally:
-            self._sending = False
 
     async def send_eof(self) -> None:
-        await self._send(memoryview(b""))
-        self._finished = True
-        self._stream.finish()
+        with self._sending:
+            await trio.lowlevel.checkpoint()
+            if not self._finished:
+                self._check_sendable()
+                self._finished = True
+                self._stream.finish()
 
     async def aclose(self) -> None:
         """Close after what was sent has left; the stream is reset when that takes over 10 s, or is cancelled."""
