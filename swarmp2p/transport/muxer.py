@@ -158,11 +158,15 @@ class MuxedConnection:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self.flush()
-                await self._read()
+                try:
+                    self.flush()
+                    await self._read()
+                finally:
+                    self._nursery = (
+                        None  # before it closes: what is sent from now on must not start a task in it
+                    )
                 nursery.cancel_scope.cancel()
         finally:
-            self._nursery = None
             self.close()
 
     async def _read(self) -> None:

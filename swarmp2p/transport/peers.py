@@ -133,11 +133,16 @@ class Peers:
             return False
         async with trio.open_nursery() as nursery:
             session.start(nursery)
-            addresses = await self._listening_at(connection)
-            if not session.gone.is_set():
-                await self._deliver(PeerUp(session.peer, addresses))
-                session.up.set()
-                await session.gone.wait()
+            try:
+                addresses = await self._listening_at(connection)
+                if not session.gone.is_set():
+                    await self._deliver(PeerUp(session.peer, addresses))
+                    session.up.set()
+                    await session.gone.wait()
+            finally:
+                session.nursery = (
+                    None  # before it closes: what is sent from now on must not start a task in it
+                )
             nursery.cancel_scope.cancel()
         return session.up.is_set()
 
