@@ -15,8 +15,8 @@ from multiaddr.multiaddr import Multiaddr
 
 from .identity import Identity
 from .peer import DEFAULT_DHT_PROTOCOL, DEFAULT_LISTEN, open_peer
-from .ray_bridge.cluster import Cluster, LeasedWorker
-from .ray_bridge.environment import applied
+from .ray_bridge.cluster import Cluster, ClusterEvent, LeasedWorker
+from .ray_bridge.environment import leave
 from .ray_bridge.events import Need
 
 
@@ -37,6 +37,11 @@ class BlockingCluster:
         return self._cluster.workers
 
     @property
+    def events(self) -> tuple[ClusterEvent, ...]:
+        """What happened to its leases so far, at most the last 1,024 events."""
+        return self._cluster.past_events
+
+    @property
     def environment(self) -> dict[str, str]:
         """What another process needs in its environment to use the cluster. Keep it secret: it holds the token."""
         return self._cluster.environment
@@ -50,19 +55,19 @@ class BlockingCluster:
 def ray_cluster(
     *,
     workers: int = 1,
-    bootstrap: Iterable[Multiaddr | str] = (),
+    bootstrap: Iterable[Multiaddr | str] | Multiaddr | str | None = (),
     need: Need | None = None,
     min_workers: int | None = None,
     timeout_s: float = 60.0,
     identity: Identity | str | os.PathLike[str] | None = None,
-    listen: Iterable[Multiaddr | str] = DEFAULT_LISTEN,
+    listen: Iterable[Multiaddr | str] | Multiaddr | str | None = DEFAULT_LISTEN,
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
 ) -> Generator[BlockingCluster, None, None]:
     """Join the swarm, start a Ray head and lease workers for it; everything is released on exit.
 
     While the context is open, this process's environment holds RAY_ADDRESS and the cluster's token, so that
-    `ray.init()` finds and may use it. Arguments are those of `open_peer` and `Peer.borrow`, and so are the
-    errors raised.
+    `ray.init()` finds and may use it; on exit `ray.shutdown()` is called if it is still connected. Arguments
+    are those of `open_peer` and `Peer.borrow`, and so are the errors raised.
     """
 
     @asynccontextmanager
@@ -78,6 +83,9 @@ def ray_cluster(
     with (
         start_blocking_portal("trio") as portal,
         portal.wrap_async_context_manager(run()) as cluster,
-        applied(cluster.environment),
     ):
-        yield BlockingCluster(cluster, portal)
+        address = cluster.address
+        try:
+            yield BlockingCluster(cluster, portal)
+        finally:
+            leave(address)  # in the thread that connected

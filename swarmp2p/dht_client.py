@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .arguments import bytes_argument, count_argument, peer_argument
 from .dht.events import (
     FindClosest,
     FindPeer,
@@ -17,13 +18,13 @@ from .dht.events import (
 )
 from .dht.keys import multihash_key
 from .dht.validators import check_value
+from .engine import PeerInfo
 from .errors import LookupFailed, PeerNotFound, UsageError, ValueNotFound
 from .identity import PeerId
-from .queries import Found, Queries, RemotePeer, Results, remote_peer
+from .queries import Found, KnownPeer, Queries, RemotePeer, Results, remote_peer
 
 if TYPE_CHECKING:
     from .dht.kademlia import Kademlia
-    from .dht.routing import TableEntry
 
 
 class Dht:
@@ -34,9 +35,19 @@ class Dht:
         self._engine, self._queries = engine, queries
 
     @property
-    def table(self) -> tuple[TableEntry, ...]:
+    def table(self) -> tuple[KnownPeer, ...]:
         """A snapshot of the routing table, nearest bucket last."""
-        return self._engine.table.snapshot()
+        return tuple(
+            KnownPeer(
+                entry.peer,
+                remote_peer(PeerInfo(entry.peer, entry.addresses)).addresses,
+                entry.bucket,
+                entry.added,
+                entry.seen,
+                entry.failures,
+            )
+            for entry in self._engine.table.snapshot()
+        )
 
     async def provide(self, key: bytes) -> int:
         """Say that this peer provides `key`, now and again until it closes or `stop_providing` is called.
@@ -57,21 +68,21 @@ class Dht:
         """Stop renewing the record of `key`; what others hold expires."""
         self._queries.tell(StopProviding(multihash_key(_checked_key(key))))
 
-    def find_providers(self, key: bytes, limit: int = 20) -> Results[RemotePeer]:
-        """Iterate over providers of `key`, each once, as soon as it is known. limit: 0 for as many as there are."""
-        if limit < 0:
-            raise UsageError(f"limit is a count, 0 for no limit; not {limit}")
+    def find_providers(self, key: bytes, limit: int | None = 20) -> Results[RemotePeer]:
+        """Iterate over providers of `key`, each once, as soon as it is known. limit: 0 or None for
+        as many as there are."""
+        most = count_argument(limit, "limit")
         multihash = multihash_key(_checked_key(key))
 
         def convert(found: Found) -> RemotePeer:
             assert isinstance(found, ProviderFound)
             return remote_peer(found.provider)
 
-        return Results(self._queries, lambda query: FindProviders(query, multihash, limit), convert)
+        return Results(self._queries, lambda query: FindProviders(query, multihash, most), convert)
 
     async def find_peer(self, peer: PeerId | str) -> RemotePeer:
         """Where a peer can be dialled; raises PeerNotFound."""
-        target = PeerId.from_text(peer) if isinstance(peer, str) else peer
+        target = peer_argument(peer)
         done = await self._queries.run(lambda query: FindPeer(query, target))
         if done.peer is None:
             raise PeerNotFound(str(target))
@@ -79,7 +90,8 @@ class Dht:
 
     async def closest(self, key: bytes) -> tuple[RemotePeer, ...]:
         """The live peers nearest to `key`, nearest first, at most k (20), without this one."""
-        done = await self._queries.run(lambda query: FindClosest(query, _checked_key(key)))
+        wanted = _checked_key(key)
+        done = await self._queries.run(lambda query: FindClosest(query, wanted))
         return tuple(remote_peer(info) for info in done.closest)
 
     async def put(self, key: bytes, value: bytes) -> int:
@@ -88,20 +100,22 @@ class Dht:
         Raises UsageError for a value of more than 8 KiB or a key of more than 256 bytes, and LookupFailed when
         others are known but none of them took it.
         """
-        check_value(key, value)
-        done = await self._queries.run(lambda query: PutValue(query, bytes(key), bytes(value)))
+        wanted, data = bytes_argument(key, "a DHT key"), bytes_argument(value, "a DHT value")
+        check_value(wanted, data)
+        done = await self._queries.run(lambda query: PutValue(query, wanted, data))
         if done.stored == 0 and done.asked > 0:
             raise LookupFailed(
-                f"no peer took the value under {key.hex()}: {done.asked} were asked, {done.failed} did not answer; "
+                f"no peer took the value under {wanted.hex()}: {done.asked} were asked, {done.failed} did not answer; "
                 "check the value against the key's validator, and the network. Nothing was stored elsewhere"
             )
         return done.stored
 
     async def get(self, key: bytes) -> bytes:
         """The best value under `key`; raises ValueNotFound."""
-        done = await self._queries.run(lambda query: GetValue(query, _checked_key(key)))
+        wanted = _checked_key(key)
+        done = await self._queries.run(lambda query: GetValue(query, wanted))
         if done.value is None:
-            raise ValueNotFound(bytes(key))
+            raise ValueNotFound(wanted)
         return done.value
 
     async def refresh(self) -> None:
@@ -111,6 +125,7 @@ class Dht:
 
 
 def _checked_key(key: bytes) -> bytes:
-    if not key:
+    checked = bytes_argument(key, "a DHT key")
+    if not checked:
         raise UsageError("a DHT key has at least one byte; this one is empty")
-    return bytes(key)
+    return checked

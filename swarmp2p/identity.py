@@ -11,7 +11,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, cast, overload
 
 import base58
 import nacl.bindings
@@ -45,6 +45,8 @@ class PeerId(bytes):
     @classmethod
     def from_text(cls, text: str) -> PeerId:
         """Parse base58btc text ("12D3KooW..." or "Qm..."); raises UsageError for anything else."""
+        if not isinstance(cast(object, text), str):
+            raise UsageError(f"{text!r} is no text of a peer id; one is base58 text like 12D3KooW...")
         try:
             return cls.from_bytes(base58.b58decode(text.strip()))
         except ValueError:  # UsageError is one
@@ -138,7 +140,7 @@ class Identity:
         Raises IdentityFileError when the file is missing, readable or writable by others (mode looser than
         0600), not a regular file, or damaged. The file is never changed, and no identity is made.
         """
-        name = os.fspath(path)
+        name = _path_text(path)
         try:
             # Without O_NONBLOCK, opening a named pipe would wait for somebody to write to it.
             descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -182,7 +184,7 @@ class Identity:
 
         An existing file that cannot be used raises IdentityFileError as in `load`: it is never replaced.
         """
-        if not os.path.lexists(path):
+        if not os.path.lexists(_path_text(path)):
             identity = cls.generate()
             try:
                 identity.save(path)
@@ -198,7 +200,7 @@ class Identity:
         Raises FileExistsError when something is there already (it is kept), IdentityFileError when the
         folder cannot be written to.
         """
-        target = Path(path)
+        target = Path(_path_text(path))
         try:
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -231,17 +233,31 @@ class Identity:
 
     def sign(self, data: bytes) -> bytes:
         """The 64-byte Ed25519 signature of `data`. Put a domain-separation prefix into `data` (see signed.py)."""
-        return self._signing_key.sign(data).signature
+        return self._signing_key.sign(_octets(data)).signature
+
+    @overload
+    def verify(self: Identity | PeerId | str, data: bytes, signature: bytes, /) -> bool: ...
+
+    @overload
+    def verify(self, peer: PeerId | str, data: bytes, signature: bytes, /) -> bool: ...
+
+    def verify(self: Identity | PeerId | str, *parts: PeerId | str | bytes) -> bool:
+        """Whether a signature of some data is a peer's; see the module's `verify`.
+
+        `Identity.verify(peer, data, signature)` asks about any peer, and so does an identity's own `verify`,
+        which with (data, signature) alone asks about itself. Raises UsageError for what are no bytes.
+        """
+        signer, data, signature = parts if len(parts) == 3 else (self, *parts)
+        return verify(
+            signer.peer_id if isinstance(signer, Identity) else _peer(signer),
+            _octets(data),
+            _octets(signature),
+        )
 
     @staticmethod
-    def verify(peer: PeerId, data: bytes, signature: bytes) -> bool:
-        """Whether `signature` is `peer`'s signature of `data`; see the module's `verify`."""
-        return verify(peer, data, signature)
-
-    @staticmethod
-    def seal_to(peer: PeerId, data: bytes) -> bytes:
+    def seal_to(peer: PeerId | str, data: bytes) -> bytes:
         """Encrypt `data` for `peer` alone; see the module's `seal_to`."""
-        return seal_to(peer, data)
+        return seal_to(_peer(peer), _octets(data))
 
     def open_sealed(self, box: bytes) -> bytes:
         """Decrypt what `seal_to(self.peer_id, ...)` made; raises SealedBoxError for anything else."""
@@ -265,3 +281,26 @@ class Identity:
         raise TypeError(
             "an Identity holds a private key and is not pickled; pass the path of its file instead"
         )
+
+
+def _peer(value: object) -> PeerId:
+    if isinstance(value, str):
+        return PeerId.from_text(value)
+    if not isinstance(value, PeerId):
+        raise UsageError(f"a peer id, or its text like 12D3KooW..., is needed, not {value!r}")
+    return value
+
+
+def _octets(value: object) -> bytes:
+    """Bytes, without saying in an error what they are: it might be a secret."""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise UsageError(f"bytes are needed, not {type(value).__name__}; encode text first")
+    return bytes(value)
+
+
+def _path_text(path: object) -> str:
+    """A file's path as text; raises IdentityFileError for what can be none."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise IdentityFileError(repr(path), "that is no path", "name the key's file with a str or a Path")
+    return text

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
+from .arguments import peer_argument
 from .dht.records import Attribute
+from .errors import UsageError
 from .gossip.load import LoadSignal
 from .identity import PeerId
 from .ray_bridge.events import (
@@ -132,6 +134,10 @@ def peer_set(peers: Iterable[PeerId | str] | None) -> frozenset[PeerId] | None:
     """Peer ids or their texts as a set; raises UsageError for a text that is none."""
     if peers is None:
         return None
-    if isinstance(peers, str | PeerId):
+    if isinstance(peers, str | bytes):  # a PeerId is bytes
         peers = (peers,)
-    return frozenset(PeerId.from_text(peer) if isinstance(peer, str) else peer for peer in peers)
+    if not isinstance(cast(object, peers), Iterable):
+        raise UsageError(
+            f"peers that may lease are given as a list of peer ids, or None for all; not {peers!r}"
+        )
+    return frozenset(peer_argument(peer) for peer in peers)

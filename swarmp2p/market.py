@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
@@ -23,6 +23,7 @@ from .identity import PeerId
 from .lending import RAY_SERVICE, Lending, peer_set
 from .node import FollowLoads, NodeCommand, UnfollowLoads
 from .ray_bridge.cluster import Cluster
+from .ray_bridge.environment import applied
 from .ray_bridge.events import (
     LeaseOutput,
     LeaseRefusal,
@@ -45,8 +46,8 @@ _FIND_S: Final = 2.0  # how long one search for providers may take before those 
 class Market:
     """The lending and borrowing side of one peer; routes the lease engine's outputs to either."""
 
-    def __init__(self, peer: Peer, post: Callable[[NodeCommand], None]) -> None:
-        self._peer, self._post = peer, post
+    def __init__(self, peer: Peer, post: Callable[[NodeCommand], None], loads: LoadTable) -> None:
+        self._peer, self._post, self._loads = peer, post, loads
         self._rng = random.Random(os.urandom(16))
         self._lending: Lending | None = None
         self._clusters: list[Cluster] = []
@@ -65,7 +66,7 @@ class Market:
         """See Peer.follow_loads."""
         self._post(FollowLoads())
         try:
-            yield self._peer.loads
+            yield self._loads
         finally:
             self._post(UnfollowLoads())
 
@@ -105,11 +106,11 @@ class Market:
         logs: Path | None,
     ) -> AsyncGenerator[Cluster, None]:
         """See Peer.borrow."""
-        if workers < 1:
-            raise UsageError(f"workers is a count of at least 1, not {workers}")
+        if not isinstance(cast(object, workers), int) or workers < 1:
+            raise UsageError(f"workers is a count of at least 1, not {workers!r}")
         first = workers if min_workers is None else min_workers
-        if not 0 <= first <= workers:
-            raise UsageError(f"min_workers is between 0 and workers ({workers}), not {first}")
+        if not isinstance(cast(object, first), int) or not 0 <= first <= workers:
+            raise UsageError(f"min_workers is between 0 and workers ({workers}), not {first!r}")
         versions = installed_versions()
         async with (
             start_head(directory=logs) as head,
@@ -129,7 +130,8 @@ class Market:
                 nursery.start_soon(cluster.hire)
                 await cluster.wait_for_workers(first, timeout_s)
                 await head.ready()
-                yield cluster
+                with applied(cluster.environment):
+                    yield cluster
             finally:
                 with cancel_scope(shield=True):
                     await cluster.release()  # bounded in time
@@ -145,7 +147,7 @@ class Market:
                     if known is None or record.sequence > known.sequence:
                         records[record.provider] = record
         records.pop(self._peer.id, None)
-        entries = [entry for entry in self._peer.loads if entry.provider in records]
+        entries = [entry for entry in self._loads if entry.provider in records]
         ranked = [
             (Candidate(choice.provider, records[choice.provider].sequence), choice.reason)
             for choice in choose(entries, need, self._peer.now(), self._rng)

@@ -8,11 +8,20 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 from multiaddr.multiaddr import Multiaddr
 
+from .arguments import (
+    addresses_argument,
+    bytes_argument,
+    count_argument,
+    mapping_argument,
+    peer_argument,
+    protocol_argument,
+    text_argument,
+)
 from .dht.events import (
     Announce,
     FindService,
@@ -29,7 +38,7 @@ from .dht.wire import record_protocol
 from .dht_client import Dht
 from .driver import Driver
 from .engine import PeerInfo
-from .errors import AddressError, BootstrapError, DialError, PeerClosed
+from .errors import BootstrapError, DialError, PeerClosed, UsageError
 from .gossip.events import Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
 from .gossip.load import LoadSignal, LoadSuspected, LoadTable, LoadUpdated, PublishLoad, loads_protocol
 from .gossip.messages import check_publish, check_topic
@@ -37,12 +46,13 @@ from .gossip.wire import pubsub_protocol
 from .identity import Identity, PeerId, verify
 from .lending import Lending
 from .market import Market
-from .node import NodeCommand, NodeConfig, NodeEngine, NodeOutput
+from .node import FollowLoads, NodeCommand, NodeConfig, NodeEngine, NodeOutput
 from .queries import Found, Queries, Results, with_peer
 from .ray_bridge.auth import LeaseKeys
 from .ray_bridge.events import Need, Offer
 from .ray_bridge.wire import lease_protocol
 from .scopes import TaskStatus, background_nursery, cancel_scope, start
+from .transport.addresses import listen_address, split_address
 from .transport.network import PeerNetwork, PeerStream, StreamHandler
 from .wire import WireProtocol
 
@@ -105,7 +115,8 @@ class Peer:
         self._identity, self._engine, self._network, self._driver = identity, engine, network, driver
         self._queries = Queries(driver.post)
         self._subscriptions: dict[str, list[Subscription]] = {}
-        self._market = Market(self, driver.post)
+        self._market = Market(self, driver.post, engine.loads.table)
+        self._closed = self._looked_at_loads = False
         self.dht = Dht(engine.dht, self._queries)
 
     @property
@@ -125,7 +136,14 @@ class Peer:
 
     @property
     def loads(self) -> LoadTable:
-        """The newest load signal of each provider. It fills while the peer lends, borrows or `follow_loads`."""
+        """The newest load signal of each provider.
+
+        It fills while the peer lends, borrows or `follow_loads`, and from the first look at it on: peers that
+        nobody asks for loads need not carry them.
+        """
+        if not self._closed and not self._looked_at_loads:
+            self._looked_at_loads = True
+            self._driver.post(FollowLoads())
         return self._engine.loads.table
 
     def now(self) -> float:
@@ -138,7 +156,8 @@ class Peer:
         Raises AddressError for a text that is no address with /p2p/<id>, PeerMismatch when another peer
         answers there, DialError when nobody does.
         """
-        peer, transport = _split_address(address)
+        peer, transport = split_address(address)
+        self._check_open()
         await self._network.dial_peer(peer, (transport,))
         await self._queries.run(lambda query: Join(query, (PeerInfo(peer, (transport,)),)))
         return peer
@@ -151,8 +170,8 @@ class Peer:
 
         attributes: str to str, int, float or bool, at most 512 bytes with signature; raises UsageError otherwise.
         """
-        announcement = Announcement(self._queries, service)
-        await announcement.update(attributes or {})
+        announcement = Announcement(self._queries, text_argument(service, "a service's name"))
+        await announcement.update({} if attributes is None else attributes)
         try:
             yield announcement
         finally:
@@ -160,22 +179,28 @@ class Peer:
                 await announcement.withdraw()
 
     def find(
-        self, service: str, where: Mapping[str, Attribute] | None = None, limit: int = 0
+        self, service: str, where: Mapping[str, Attribute] | None = None, limit: int | None = 0
     ) -> Results[ServiceRecord]:
         """Iterate over the verified records of a service, each as soon as it is known; a newer record of the
-        same provider may follow. where: attributes that must be equal. limit: 0 for all that are found."""
-        wanted = tuple(sorted((where or {}).items()))
+        same provider may follow. where: attributes that must be equal. limit: 0 or None for all that are found.
+
+        Raises UsageError for what no record can say."""
+        conditions = {} if where is None else where
+        mapping_argument(conditions, "where")
+        check_attributes(text_argument(service, "a service's name"), conditions)
+        wanted, most = tuple(sorted(conditions.items())), count_argument(limit, "limit")
 
         def convert(found: Found) -> ServiceRecord:
             assert isinstance(found, ServiceFound)
             return found.record
 
-        return Results(self._queries, lambda query: FindService(query, service, wanted, limit), convert)
+        return Results(self._queries, lambda query: FindService(query, service, wanted, most), convert)
 
     @asynccontextmanager
     async def subscribe(self, topic: str) -> AsyncGenerator[Subscription, None]:
         """Receive a topic's messages while the context is open."""
-        check_topic(topic)
+        check_topic(text_argument(topic, "a topic"))
+        self._check_open()
         subscription = Subscription(topic)
         self._subscriptions.setdefault(topic, []).append(subscription)
         self._driver.post(Subscribe(topic))
@@ -191,12 +216,17 @@ class Peer:
     async def publish(self, topic: str, data: bytes) -> None:
         """Sign data and send it to the topic's subscribers; best effort. Raises UsageError for data
         of more than about 1 MiB and for an unusable topic; nothing is sent then."""
-        check_publish(topic, data)
-        self._driver.post(Publish(topic, bytes(data)))
+        message = Publish(text_argument(topic, "a topic"), bytes_argument(data, "a message's data"))
+        check_publish(message.topic, message.data)
+        self._check_open()
+        self._driver.post(message)
         await trio.lowlevel.checkpoint()
 
     async def publish_load(self, signal: LoadSignal) -> None:
         """Sign a load signal and spread it; sequence and expiry are filled in."""
+        if not isinstance(cast(object, signal), LoadSignal):
+            raise UsageError(f"a LoadSignal is published, not {signal!r}")
+        self._check_open()
         self._driver.post(PublishLoad(signal))
         await trio.lowlevel.checkpoint()
 
@@ -216,6 +246,8 @@ class Peer:
         allow: peers that may lease; None for everybody, nobody by default. logs: folder for the workers'
         logs, one folder a lease; by default only those of workers that failed are kept. Raises RayMissing.
         """
+        if not isinstance(cast(object, offer), Offer | None):
+            raise UsageError(f"an Offer is lent, not {offer!r}")
         return self._market.lend(offer or Offer(), allow, None if logs is None else Path(logs))
 
     def borrow(
@@ -230,10 +262,14 @@ class Peer:
         """Start a Ray head and lease workers for it; all are released on exit.
 
         Yields once `min_workers` run (all of them by default; 0 yields at once); the cluster goes on hiring
-        until it has `workers`, and replaces those that are lost. logs: folder for the head's log, which is by
+        until it has `workers`, and replaces those that are lost. While the context is open, this process's
+        environment holds RAY_ADDRESS and the cluster's token, so that `ray.init()` finds and may use it; on
+        exit `ray.shutdown()` is called if it is still connected. logs: folder for the head's log, which is by
         default only kept when the head fails. Raises NotEnoughWorkers after `timeout_s` seconds, RayMissing,
         HeadFailed (also in the body, when the head dies while it is in use).
         """
+        if not isinstance(cast(object, need), Need | None):
+            raise UsageError(f"a Need is borrowed for, such as Need(cpus=2), not {need!r}")
         folder = None if logs is None else Path(logs)
         return self._market.borrow(need or Need(), workers, min_workers, timeout_s, folder)
 
@@ -242,14 +278,17 @@ class Peer:
 
         A handler that raises ends its own stream and nothing else.
         """
-        self._network.set_handler(protocol, handler)
+        if not callable(handler):
+            raise UsageError(f"the handler of {protocol} is an async function of a stream, not {handler!r}")
+        self._network.set_handler(protocol_argument(protocol), handler)
 
     async def open_stream(self, peer: PeerId | str, protocol: str) -> PeerStream:
         """Open a stream of your own protocol; the peer is looked up when its address is not known.
 
         Raises ProtocolUnsupported, PeerNotFound, DialError.
         """
-        target = PeerId.from_text(peer) if isinstance(peer, str) else peer
+        target, protocol = peer_argument(peer), protocol_argument(protocol)
+        self._check_open()
         try:
             return await self._network.open_stream(target, protocol)
         except DialError:
@@ -291,7 +330,7 @@ class Peer:
         self._driver.post(SetAddresses(tuple(self._network.addresses)))
         if not bootstrap:
             return
-        parts = [(address, *_split_address(address)) for address in bootstrap]
+        parts = [(address, *split_address(address)) for address in bootstrap]
         reached: list[PeerInfo] = []
         problems: list[DialError] = []
 
@@ -325,7 +364,12 @@ class Peer:
         elif not isinstance(output, LoadUpdated | LoadSuspected):
             self._market.output(output)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PeerClosed("this peer is closed; open a new one with open_peer()")
+
     def _close(self) -> None:
+        self._closed = True
         self._queries.close()
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:
@@ -340,6 +384,7 @@ class Announcement:
 
     async def update(self, attributes: Mapping[str, Attribute]) -> None:
         """Announce new attributes; raises UsageError when they do not fit into a record (nothing is changed)."""
+        mapping_argument(attributes, "a service's attributes")
         check_attributes(self.service, attributes)
         items = tuple(sorted(attributes.items()))
         await self._queries.run(lambda query: Announce(query, self.service, items))
@@ -347,29 +392,6 @@ class Announcement:
     async def withdraw(self) -> None:
         """Tell those who hold the record that it is over."""
         await self._queries.run(lambda query: Withdraw(query, self.service))
-
-
-def _split_address(address: Multiaddr | str) -> tuple[PeerId, bytes]:
-    """(peer, transport address in binary form) of a multiaddr that ends in /p2p/<id>; raises AddressError."""
-    text = str(address)
-    try:
-        parsed = Multiaddr(text)
-        transport, _, peer_text = text.rpartition("/p2p/")
-        if not transport or not peer_text or "/" in peer_text:
-            raise AddressError(text, "it does not end in /p2p/<peer id>")
-        return PeerId.from_text(peer_text), Multiaddr(transport).to_bytes() if parsed else b""
-    except AddressError:
-        raise
-    except (ValueError, LookupError) as problem:  # multiaddr's errors are ValueErrors and LookupErrors
-        raise AddressError(text, str(problem) or "it is no multiaddr") from None
-
-
-def _listen_address(address: Multiaddr | str) -> Multiaddr:
-    """A multiaddr to listen on; raises AddressError."""
-    try:
-        return Multiaddr(str(address))
-    except (ValueError, LookupError) as problem:
-        raise AddressError(str(address), str(problem) or "it is no multiaddr") from None
 
 
 def _libp2p_host(
@@ -384,8 +406,8 @@ def _libp2p_host(
 async def open_peer(
     *,
     identity: Identity | str | os.PathLike[str] | None = None,
-    listen: Iterable[Multiaddr | str] = DEFAULT_LISTEN,
-    bootstrap: Iterable[Multiaddr | str] = (),
+    listen: Iterable[Multiaddr | str] | Multiaddr | str | None = DEFAULT_LISTEN,
+    bootstrap: Iterable[Multiaddr | str] | Multiaddr | str | None = (),
     network: PeerNetwork | None = None,
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
     config: NodeConfig | None = None,
@@ -393,8 +415,9 @@ async def open_peer(
     """Run a peer while the context is open.
 
     identity: an Identity, or the path of its file (made when missing); a fresh one that is kept nowhere by
-        default. listen: multiaddrs; /tcp/0 lets the system choose the port. bootstrap: addresses of peers
-        of the swarm to join, ending in /p2p/<id>; empty starts a new swarm. network: another transport than
+        default. listen: multiaddrs, one or many; /tcp/0 lets the system choose the port, none at all makes a
+        peer that only dials. bootstrap: addresses of peers of the swarm to join, one or many, ending in
+        /p2p/<id>; empty starts a new swarm. network: another transport than
         libp2p (embedders, tests). dht_protocol: "/ipfs/kad/1.0.0" would join that network.
 
     Raises IdentityFileError, AddressError, ListenError, BootstrapError (or the one address's DialError):
@@ -402,11 +425,11 @@ async def open_peer(
     """
     if not isinstance(identity, Identity):
         identity = Identity.generate() if identity is None else Identity.load_or_create(identity)
-    addresses = [_listen_address(address) for address in listen]
-    targets = list(bootstrap)
+    addresses = [listen_address(address) for address in addresses_argument(listen)]
+    targets = addresses_argument(bootstrap)
     for target in targets:
-        _split_address(target)  # fail before anything starts
-    network = network or _libp2p_host(identity, addresses, node_protocols(dht_protocol))
+        split_address(target)  # fail before anything starts
+    network = network or _libp2p_host(identity, addresses, node_protocols(protocol_argument(dht_protocol)))
     keys = LeaseKeys(identity.sign, verify, identity.seal_to, identity.open_sealed, os.urandom)
     engine = NodeEngine(identity.peer_id, keys, random.Random(os.urandom(16)), config)
     driver: Driver[NodeCommand, NodeOutput] = Driver(engine, network)

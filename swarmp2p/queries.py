@@ -29,6 +29,25 @@ class RemotePeer:
     addresses: tuple[Multiaddr, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class KnownPeer(RemotePeer):
+    """An entry of the own routing table.
+
+    bucket: leading bits that its id shares with the own. added, seen: seconds as `Peer.now`; seen is its last
+    answer. failures: requests failed since.
+    """
+
+    bucket: int
+    added: float
+    seen: float
+    failures: int
+
+    @property
+    def peer(self) -> PeerId:
+        """The same as id."""
+        return self.id
+
+
 def with_peer(address: bytes, peer: PeerId) -> Multiaddr:
     """A transport address with /p2p/<id> behind it."""
     return Multiaddr(address).encapsulate(Multiaddr(f"/p2p/{peer}"))

@@ -7,6 +7,7 @@ import pickle
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import nacl.signing
 import pytest
@@ -436,3 +437,37 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_path(
 
 def test_the_seed_is_libsodiums(alice: Identity) -> None:
     assert bytes(nacl.signing.SigningKey(alice.seed).verify_key) == alice.peer_id.public_key
+
+
+def test_an_identity_verifies_its_own_signatures_and_others(alice: Identity, bob: Identity) -> None:
+    signature = alice.sign(b"data")
+    assert alice.verify(b"data", signature)
+    assert not bob.verify(b"data", signature)
+    assert bob.verify(alice.peer_id, b"data", signature)
+    assert Identity.verify(str(alice.peer_id), b"data", signature)
+    assert bob.open_sealed(alice.seal_to(str(bob.peer_id), b"secret")) == b"secret"
+
+
+def test_values_of_wrong_types_are_usage_errors_that_do_not_show_them(alice: Identity) -> None:
+    wrong: Any = "hunter2"
+    for call in (
+        lambda: alice.sign(wrong),
+        lambda: alice.verify(wrong, wrong),
+        lambda: alice.seal_to(alice.peer_id, wrong),
+    ):
+        with pytest.raises(UsageError, match="bytes are needed, not str") as caught:
+            call()
+        assert wrong not in str(caught.value)
+    nobody: Any = None
+    for call in (lambda: alice.seal_to(nobody, b""), lambda: Identity.verify(nobody, b"", b"")):
+        with pytest.raises(UsageError, match="a peer id"):
+            call()
+    with pytest.raises(UsageError, match="no text of a peer id"):
+        PeerId.from_text(nobody)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"key", "", "a\0b"])
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    for call in (Identity.load, Identity.load_or_create, Identity.generate().save):
+        with pytest.raises(IdentityFileError, match="no path"):
+            call(path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -295,3 +296,25 @@ async def test_a_peer_does_not_lease_from_itself(autojump_clock: MockClock, ray:
         with pytest.raises(NotEnoughWorkers, match="no provider was found"):
             async with peer.borrow(timeout_s=5):
                 pass
+
+
+async def test_while_it_borrows_a_process_is_a_driver_of_its_cluster(
+    autojump_clock: MockClock, ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    async with Swarm().of(1) as (borrower,), borrower.borrow(workers=1, min_workers=0) as cluster:
+        assert os.environ["RAY_ADDRESS"] == cluster.address
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert "RAY_ADDRESS" not in os.environ
+
+
+async def test_whoever_asks_gets_every_event_from_the_beginning_until_the_cluster_is_closed(
+    autojump_clock: MockClock, ray: Ray
+) -> None:
+    async with Swarm().of(2) as (borrower, lender), lender.lend(allow=[borrower.id]):
+        async with borrower.borrow(workers=1) as cluster:
+            async with aclosing(cluster.events()) as events:
+                assert (await anext(events)).kind is ClusterEventKind.FOUND
+        kinds = [event.kind async for event in cluster.events]
+    assert [kind.value for kind in kinds] == ["found", "asked", "granted", "active", "ended"]
+    assert [event.kind for event in cluster.past_events] == kinds

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -24,6 +25,7 @@ from swarmp2p.errors import (
 from swarmp2p.gossip.load import LoadSignal
 from swarmp2p.identity import Identity
 from swarmp2p.peer import Peer, node_protocols, open_peer
+from swarmp2p.ray_bridge.events import Offer
 from swarmp2p.transport.link import Partition, UniformLink
 from swarmp2p.transport.memory import MemorySwitch
 from swarmp2p.transport.network import PeerStream
@@ -298,3 +300,92 @@ async def test_limits_and_keys_are_checked(autojump_clock: MockClock) -> None:
             peer.dht.find_providers(b"key", limit=-1)
         with pytest.raises(UsageError, match="topic"):
             await peer.publish("", b"data")
+
+
+async def test_values_of_wrong_types_are_refused_and_the_peer_goes_on(autojump_clock: MockClock) -> None:
+    wrong: Any = 5
+    async with Swarm().of(2) as (peer, other):
+        dht = peer.dht
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: dht.provide(wrong),
+            lambda: dht.find_peer(wrong),
+            lambda: dht.closest(wrong),
+            lambda: dht.put(wrong, b"value"),
+            lambda: dht.put(b"key", wrong),
+            lambda: dht.get(wrong),
+            lambda: peer.connect(wrong),
+            lambda: peer.publish(wrong, b"data"),
+            lambda: peer.publish("news", wrong),
+            lambda: peer.publish_load(wrong),
+            lambda: peer.open_stream(wrong, "/chat/1"),
+            lambda: peer.open_stream(other.id, wrong),
+        ]
+        for call in calls:
+            with pytest.raises(UsageError):
+                await call()
+        for lookup in (
+            lambda: dht.find_providers(wrong),
+            lambda: dht.find_providers(b"key", limit=-1),
+            lambda: peer.find(wrong),
+            lambda: peer.find("ray-worker", where=wrong),
+            lambda: peer.find("ray-worker", limit=-1),
+        ):
+            with pytest.raises(UsageError):
+                lookup()
+        contexts: list[AbstractAsyncContextManager[object]] = [
+            peer.announce(wrong),
+            peer.announce("ray-worker", wrong),
+            peer.subscribe(wrong),
+            peer.lend(Offer(), allow=wrong),
+        ]
+        for context in contexts:
+            with pytest.raises(UsageError):
+                async with context:
+                    pass
+        with pytest.raises(UsageError):
+            peer.handle("/chat/1", wrong)
+        assert await dht.provide(b"still here") == 1
+
+
+async def test_what_a_closed_peer_is_asked_for_is_refused(autojump_clock: MockClock) -> None:
+    async with Swarm().of(2) as (peer, other):
+        pass
+    for call in (
+        lambda: peer.connect(other.addresses[0]),
+        lambda: peer.publish("news", b"data"),
+        lambda: peer.publish_load(LoadSignal()),
+        lambda: peer.open_stream(other.id, "/chat/1"),
+        lambda: peer.dht.provide(b"key"),
+    ):
+        with pytest.raises((PeerClosed, AddressError)):
+            await call()
+    with pytest.raises(PeerClosed):
+        async with peer.subscribe("news"):
+            pass
+    assert len(peer.loads) == 0
+
+
+async def test_whoever_looks_at_the_loads_hears_of_them(autojump_clock: MockClock) -> None:
+    async with Swarm().of(4) as peers:
+        table = peers[3].loads
+        await trio.sleep(5)
+        await peers[2].publish_load(LoadSignal(cpus_free=4))
+        await trio.sleep(5)
+        assert [(entry.provider, entry.signal.cpus_free) for entry in table] == [(peers[2].id, 4)]
+
+
+async def test_the_table_shows_addresses_that_can_be_dialled(autojump_clock: MockClock) -> None:
+    async with Swarm().of(2) as (first, second):
+        (entry,) = first.dht.table
+        assert (entry.id, entry.addresses) == (second.id, second.addresses)
+        assert await first.connect(entry.addresses[0]) == second.id
+
+
+async def test_one_address_to_join_at_may_stand_alone(autojump_clock: MockClock) -> None:
+    swarm = Swarm()
+    async with swarm.peer(0) as first:
+        for number, bootstrap in enumerate((first.addresses[0], str(first.addresses[0])), 1):
+            identity = swarm.identity(number)
+            network = swarm.switch.join(identity.peer_id)
+            async with open_peer(identity=identity, network=network, bootstrap=bootstrap) as second:
+                assert [entry.id for entry in second.dht.table] == [first.id]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -72,6 +72,19 @@ class LeasedWorker:
     path: str = "direct"
 
 
+class ClusterEvents(AsyncIterable[ClusterEvent]):
+    """A cluster's events, from their beginning for each who iterates; calling it gives the iterator itself."""
+
+    def __init__(self, stream: Callable[[], AsyncGenerator[ClusterEvent, None]]) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> AsyncGenerator[ClusterEvent, None]:
+        return self._stream()
+
+    def __call__(self) -> AsyncGenerator[ClusterEvent, None]:
+        return self._stream()
+
+
 class Cluster:
     """A Ray head and its leased workers; made by `Peer.borrow`."""
 
@@ -94,7 +107,7 @@ class Cluster:
         self._log: deque[ClusterEvent] = deque(maxlen=_MAX_EVENTS)
         self._logged = 0
         self._changed = trio.Event()
-        self._closing = False
+        self._closing = self._closed = False
         self.name = os.urandom(8).hex()
 
     @property
@@ -122,8 +135,18 @@ class Cluster:
         """Providers that declined or were lost, with the last reason of each."""
         return self._recruiter.refusals()
 
-    async def events(self) -> AsyncGenerator[ClusterEvent, None]:
-        """Every event from the cluster's beginning (at most the last 1,024), then each as it happens."""
+    @property
+    def events(self) -> ClusterEvents:
+        """Every event from the cluster's beginning (at most the last 1,024), then each as it happens, until
+        the cluster is closed: `async for event in cluster.events`."""
+        return ClusterEvents(self._events)
+
+    @property
+    def past_events(self) -> tuple[ClusterEvent, ...]:
+        """The events so far, at most the last 1,024."""
+        return tuple(self._log)
+
+    async def _events(self) -> AsyncGenerator[ClusterEvent, None]:
         position = 0
         while True:
             position = max(position, self._logged - len(self._log))
@@ -131,6 +154,8 @@ class Cluster:
                 event = self._log[position - (self._logged - len(self._log))]
                 position += 1
                 yield event
+            if self._closed:
+                return
             await self._changed.wait()
 
     async def wait_for_workers(self, count: int, timeout_s: float = math.inf) -> None:
@@ -194,6 +219,8 @@ class Cluster:
         with cancel_scope(shield=True), trio.move_on_after(_RELEASE_S):
             while self._recruiter.leases():
                 await self._changed.wait()
+        self._closed = True
+        self._changed.set()
 
     # ----------------------------------------------------------------------------------------------------------
 

@@ -81,20 +81,53 @@ def applied(environment: Mapping[str, str]) -> Generator[None, None, None]:
     """Make this process a driver for the length of the context, then restore what was there before.
 
     Works also where `import ray` came first: Ray reads the way to authenticate at import and keeps the token
-    it first used, so both are read anew. The environment belongs to the whole process: one cluster at a time.
+    it first used, so both are read anew. The environment belongs to the whole process: of several such
+    contexts the one entered last counts, in whatever order they end.
+
+    On the way out this process leaves the cluster, if it is still connected: see `leave`.
     """
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    _reread()
+    if not _contexts:
+        _before.update({name: os.environ.get(name) for name in driver_environment(JoinSecret("", ""))})
+    entry = dict(environment)
+    _contexts.append(entry)
+    _set_environment()
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        _reread()
+        leave(environment["RAY_ADDRESS"])
+        _contexts[:] = [other for other in _contexts if other is not entry]
+        _set_environment()
+        if not _contexts:
+            _before.clear()
+
+
+def leave(address: str) -> None:
+    """`ray.shutdown()`, if this process is connected to the cluster whose GCS is at `address`.
+
+    Ray 2.60 ends a process, whatever else that does, once GCS has not answered it for 60 seconds: code that
+    goes on after its cluster is closed would be killed a minute later.
+    """
+    ray: Any = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return
+    context = ray.get_runtime_context()  # Ray Client's has no gcs_address: that is never one of ours
+    if getattr(context, "gcs_address", None) == address:
+        ray.shutdown()
+
+
+_contexts: Final[list[Mapping[str, str]]] = []
+_before: Final[dict[str, str | None]] = {}
+
+
+def _set_environment() -> None:
+    """Those variables of this process as the newest context has them, or as they were before the first."""
+    wanted: Mapping[str, str | None] = _contexts[-1] if _contexts else _before
+    for name, value in wanted.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    _reread()
 
 
 def _token(token: str) -> dict[str, str]:

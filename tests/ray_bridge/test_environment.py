@@ -71,6 +71,41 @@ def test_a_ray_that_is_imported_already_reads_the_environment_anew(monkeypatch: 
     assert heard == ["token", "reset", "none", "reset"]
 
 
+def test_of_several_clusters_the_one_entered_last_counts_in_whatever_order_they_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "before:1")
+    first, second = (
+        applied(driver_environment(SECRET)),
+        applied(driver_environment(JoinSecret("second:2", "b"))),
+    )
+    first.__enter__()
+    second.__enter__()
+    assert os.environ["RAY_ADDRESS"] == "second:2"
+    first.__exit__(None, None, None)
+    assert os.environ["RAY_ADDRESS"] == "second:2"
+    second.__exit__(None, None, None)
+    assert os.environ["RAY_ADDRESS"] == "before:1"
+
+
+@pytest.mark.parametrize(
+    ("connected_to", "left"), [(SECRET.address, True), ("another:1", False), ("", False)]
+)
+def test_a_driver_leaves_the_cluster_that_ends_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, connected_to: str, left: bool
+) -> None:
+    calls: list[str] = []
+    fake = SimpleNamespace(
+        is_initialized=lambda: bool(connected_to),
+        get_runtime_context=lambda: SimpleNamespace(gcs_address=connected_to),
+        shutdown=lambda: calls.append(os.environ["RAY_ADDRESS"]),
+    )
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    with applied(driver_environment(SECRET)):
+        assert calls == []
+    assert calls == ([SECRET.address] if left else [])  # while it still may use the cluster
+
+
 def test_the_token_is_not_shown() -> None:
     assert "5ec7e7" not in repr(SECRET)
 
