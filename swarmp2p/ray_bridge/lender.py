@@ -60,12 +60,16 @@ class Lender:
         self.offer = offer
         self._label, self._logs, self._post = peer_label, logs, post
         self._stops: dict[LeaseId, trio.CancelScope] = {}
+        self._at_work = 0  # workers that run, start, are being stopped, or wait for one of those
+        # A lease is over before its worker's last process is. Who takes and returns leases as fast as it can
+        # would have any number of workers end side by side; so a worker waits until one of them is gone.
+        self._room = trio.CapacityLimiter(offer.max_leases)
         self._nursery: trio.Nursery | None = None
         self._fewer = trio.Event()
 
     async def idle(self) -> None:
         """Until no worker runs, starts, or is being stopped."""
-        while self._stops:
+        while self._at_work:
             await self._fewer.wait()
 
     def handle(self, output: LeaseOutput) -> None:
@@ -78,6 +82,7 @@ class Lender:
             case StartWorker():
                 if self._nursery is not None:
                     scope = self._stops[output.lease] = cancel_scope()
+                    self._at_work += 1
                     self._nursery.start_soon(self._work, output, scope)
             case StopWorker(lease=lease):
                 if lease in self._stops:
@@ -105,19 +110,24 @@ class Lender:
                 if problem is not None:
                     reason = problem
                     return
-                async with start_worker(
-                    order.secret,
-                    need=order.need,
-                    node_ip=self.offer.node_ip,
-                    labels={**dict(self.offer.labels), PEER_LABEL: self._label},
-                    directory=None if self._logs is None else self._logs / order.lease.hex()[:12],
-                ) as worker:
+                async with (
+                    self._room,
+                    start_worker(
+                        order.secret,
+                        need=order.need,
+                        node_ip=self.offer.node_ip,
+                        labels={**dict(self.offer.labels), PEER_LABEL: self._label},
+                        directory=None if self._logs is None else self._logs / order.lease.hex()[:12],
+                    ) as worker,
+                ):
                     self._post(WorkerStarted(order.lease))
                     reason = await worker.died()
         except (SwarmError, OSError) as problem:  # OSError: no room, no more processes
             reason = str(problem)
         finally:
-            del self._stops[order.lease]
+            self._at_work -= 1
+            if self._stops.get(order.lease) is scope:  # else a borrower used the id of an earlier lease again
+                del self._stops[order.lease]
             self._fewer.set()
             self._fewer = trio.Event()
             self._post(WorkerFailed(order.lease, reason))
