@@ -5,7 +5,9 @@
 
 A provider that declined is asked again when it publishes a newer service record (a lender does so when its
 policy changes), when the time it named is over, or after `decline_pause_s`. One whose lease ended is left
-alone for `lost_pause_s`: most often its machine is gone, while its record has not expired yet.
+alone for `lost_pause_s`: most often its machine is gone, while its record has not expired yet. Whatever a provider
+says of itself, others come first for `least_pause_s`: one that praises itself, declines at once and asks to be asked
+again would otherwise keep a cluster from ever asking anybody else.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class RecruitConfig:
 
     decline_pause_s: float = 30.0
     lost_pause_s: float = 10.0
+    least_pause_s: float = 1.0
     max_remembered: int = 1024
 
 
@@ -51,6 +54,7 @@ class _Entry:
     state: _State = _State.IDLE
     sequence: int = 0
     not_before: float = -math.inf
+    left: float = -math.inf  # when it declined, or its lease ended
     reason: str = ""
 
     @property
@@ -80,7 +84,7 @@ class Recruiter:
             entry = self._entries.get(candidate.provider)
             if entry is None:
                 return candidate.provider
-            if entry.busy:
+            if entry.busy or now < entry.left + self.config.least_pause_s:
                 continue
             if now >= entry.not_before or candidate.sequence > entry.sequence:
                 return candidate.provider
@@ -105,17 +109,18 @@ class Recruiter:
     def refused(self, lease: LeaseId, reason: str, retry_after_s: float | None, now: float) -> None:
         """The provider declined."""
         pause = self.config.decline_pause_s if retry_after_s is None else retry_after_s
-        self._leave(lease, _State.DECLINED, reason, now + pause)
+        self._leave(lease, _State.DECLINED, reason, pause, now)
 
     def ended(self, lease: LeaseId, reason: str, now: float) -> None:
         """A granted lease is over."""
-        self._leave(lease, _State.IDLE, reason, now + self.config.lost_pause_s)
+        self._leave(lease, _State.IDLE, reason, self.config.lost_pause_s, now)
 
-    def _leave(self, lease: LeaseId, state: _State, reason: str, not_before: float) -> None:
+    def _leave(self, lease: LeaseId, state: _State, reason: str, pause_s: float, now: float) -> None:
         provider = self._leases.pop(lease, None)
         if provider is not None:
             entry = self._entries[provider]
-            entry.state, entry.reason, entry.not_before = state, reason, not_before
+            entry.state, entry.reason = state, reason
+            entry.left, entry.not_before = now, now + pause_s
 
     def provider(self, lease: LeaseId) -> PeerId | None:
         """Who gives this lease, while it is asked for or stands."""

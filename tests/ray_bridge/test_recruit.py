@@ -123,3 +123,18 @@ def test_never_more_leases_than_wanted_and_never_two_at_one_provider(
         assert len(standing) <= 3
         assert len(set(standing.values())) == len(standing)
         assert recruiter.missing() == 3 - len(standing)
+
+
+def test_a_provider_cannot_have_itself_asked_again_and_again_before_others() -> None:
+    recruiter, now = Recruiter(1), 0.0
+    honest, pushy = peer(1), peer(0)
+    for round_ in range(2):
+        # It is always the best, by its own account, and its record is always newer.
+        candidates = [Candidate(pushy, sequence=10 + round_), Candidate(honest, sequence=1)]
+        provider = recruiter.next(candidates, now)
+        assert provider == (pushy, honest)[round_]
+        recruiter.asked(bytes([round_]) * 16, candidates[round_])
+        recruiter.refused(bytes([round_]) * 16, "no", 0.0, now)
+        now += 0.01
+    assert recruiter.next([Candidate(pushy, sequence=99)], now) is None
+    assert recruiter.next([Candidate(pushy, sequence=99)], now + 1.0) == pushy
