@@ -7,7 +7,10 @@ before anything has changed. Where a text or a single value is as clear as the r
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Final, cast
 
 from multiaddr.multiaddr import Multiaddr
@@ -72,6 +75,22 @@ def mapping_argument(value: object, what: str) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
         raise UsageError(f"{what} is a mapping of names to values such as {{'region': 'eu'}}, not {value!r}")
     return cast(Mapping[str, object], value)
+
+
+def log_folder(value: str | os.PathLike[str] | None) -> Path | None:
+    """A folder that logs can be written to, made when it is missing; None stays None."""
+    if value is None:
+        return None
+    try:
+        folder = Path(value)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, TypeError, ValueError) as problem:
+        told = problem.strerror if isinstance(problem, OSError) else problem
+        raise UsageError(
+            f"logs cannot be kept in {value!r}: {told}; name a folder that can be written to"
+        ) from None
 
 
 def addresses_argument(value: object) -> list[Multiaddr | str]:

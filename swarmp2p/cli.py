@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import trio
@@ -61,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    missing = [package for package in ("rich", "sklearn") if find_spec(package) is None]
+    if missing:
+        raise SwarmError(
+            f"the demo needs what is not installed here ({', '.join(missing)}); "
+            "install it with: pip install 'swarmp2p[demo]'. Nothing was started"
+        )
     from .demo.conductor import run_demo
 
     return trio.run(run_demo, options.script, options.plain, options.json)
@@ -107,10 +114,21 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
                 emit(options, "leases", borrowers=[str(borrower) for borrower in lending.borrowers])
 
         async def follow_allow_file(path: Path) -> None:
-            known = allowed()
+            known, told = allowed(), ""
             while True:
                 await trio.sleep(_ALLOW_FILE_EVERY_S)
-                now = allowed()
+                try:
+                    now, problem = allowed(), ""
+                except UsageError as error:  # it may be edited just now, and the list before still stands
+                    now, problem = known, str(error)
+                if problem != told:
+                    told = problem
+                    if problem:
+                        emit(
+                            options,
+                            "problem",
+                            message=f"{problem}; {path} changes nothing until it is mended",
+                        )
                 if now != known:
                     known = now
                     await lending.allow(now)

@@ -95,7 +95,8 @@ class Lending:
         self._changed.set()
         self._changed = trio.Event()
 
-    def _signal(self) -> LoadSignal:
+    def signal(self) -> LoadSignal:
+        """How loaded this lender is now."""
         leases = len(self._borrowers)
         free = max(0.0, 1.0 - leases / max(1, self.offer.max_leases))
         return LoadSignal(
@@ -112,7 +113,7 @@ class Lending:
     async def _publish_loads(self) -> None:
         while True:
             changed = self._changed
-            await self._peer.publish_load(self._signal())
+            await self._peer.publish_load(self.signal())
             with trio.move_on_after(_SIGNAL_EVERY_S):
                 await changed.wait()
 

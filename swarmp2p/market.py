@@ -32,7 +32,7 @@ from .ray_bridge.events import (
     StopLending,
 )
 from .ray_bridge.head import RayHead, start_head
-from .ray_bridge.policy import check_offer
+from .ray_bridge.policy import check_need, check_offer
 from .ray_bridge.recruit import Candidate, Recruiter
 from .ray_bridge.versions import installed_versions
 from .scopes import background_nursery, cancel_scope, start
@@ -81,6 +81,7 @@ class Market:
             )
         check_offer(offer)
         lending = Lending(self._peer, self._post, offer, installed_versions(), peer_set(allow), logs)
+        lending.signal()  # raises UsageError for what no signal can say
         self._lending = lending
         try:
             async with background_nursery() as nursery, self.follow_loads():
@@ -111,6 +112,7 @@ class Market:
         first = workers if min_workers is None else min_workers
         if not isinstance(cast(object, first), int) or not 0 <= first <= workers:
             raise UsageError(f"min_workers is between 0 and workers ({workers}), not {first!r}")
+        check_need(need)
         versions = installed_versions()
         async with (
             start_head(directory=logs) as head,

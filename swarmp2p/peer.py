@@ -7,7 +7,6 @@ import random
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
@@ -17,6 +16,7 @@ from .arguments import (
     addresses_argument,
     bytes_argument,
     count_argument,
+    log_folder,
     mapping_argument,
     peer_argument,
     protocol_argument,
@@ -248,7 +248,7 @@ class Peer:
         """
         if not isinstance(cast(object, offer), Offer | None):
             raise UsageError(f"an Offer is lent, not {offer!r}")
-        return self._market.lend(offer or Offer(), allow, None if logs is None else Path(logs))
+        return self._market.lend(offer or Offer(), allow, log_folder(logs))
 
     def borrow(
         self,
@@ -270,8 +270,7 @@ class Peer:
         """
         if not isinstance(cast(object, need), Need | None):
             raise UsageError(f"a Need is borrowed for, such as Need(cpus=2), not {need!r}")
-        folder = None if logs is None else Path(logs)
-        return self._market.borrow(need or Need(), workers, min_workers, timeout_s, folder)
+        return self._market.borrow(need or Need(), workers, min_workers, timeout_s, log_folder(logs))
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:
         """Serve a protocol of your own: `handler(stream)` runs for each stream that another peer opens.

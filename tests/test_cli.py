@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Generator
 from importlib import metadata
@@ -109,3 +112,34 @@ def test_wrong_usage_is_told_by_argparse(capsys: pytest.CaptureFixture[str]) -> 
         main(["borrow"])
     assert caught.value.code == 2
     assert "invalid choice" in capsys.readouterr().err
+
+
+def test_the_demo_without_what_it_needs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rich", None)  # as if it were not there
+    assert "pip install 'swarmp2p[demo]'" in fails(capsys, 1, "demo")
+
+
+def test_logs_and_regions_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "logs cannot be kept in" in fails(capsys, 2, "lend", "--logs", str(tmp_path / "file"))
+    assert "region has at most 32 bytes" in fails(capsys, 2, "lend", "--region", "\u00e9" * 20)
+
+
+def test_a_lender_outlives_a_broken_file_of_allowed_peers(tmp_path: Path) -> None:
+    file = tmp_path / "allowed"
+    file.write_text("# nobody\n")
+    command = [sys.executable, "-m", "swarmp2p", "lend", "--json", "--exit-on-eof", "--allow-file", str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as lender:
+        assert lender.stdin is not None
+        assert lender.stdout is not None
+        assert json.loads(lender.stdout.readline())["event"] == "lending"
+        file.write_text("half a li")
+        told = json.loads(lender.stdout.readline())
+        assert (told["event"], "'half a li' is no peer id" in told["message"]) == ("problem", True)
+        friend = str(Identity.generate().peer_id)
+        file.write_text(friend)
+        assert json.loads(lender.stdout.readline()) == {"event": "allowed", "peers": [friend]}
+        lender.stdin.close()
+        assert lender.wait(30) == 0

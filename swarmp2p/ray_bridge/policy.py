@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from ..errors import UsageError
 from ..identity import PeerId
@@ -57,13 +57,29 @@ def check_offer(offer: Offer) -> None:
     kind(offer.kind)
     if not is_ip(offer.node_ip):
         raise UsageError(f"node_ip must be an IP address that the borrower can reach, not {offer.node_ip!r}")
-    if offer.max_leases < 1:
-        raise UsageError(f"max_leases must be at least 1, not {offer.max_leases}")
-    if not 0 < offer.cpus <= MAX_COUNT or not 0 <= offer.gpus <= MAX_COUNT:
-        raise UsageError(f"cpus must be above 0 and gpus not below, not {offer.cpus:g} and {offer.gpus:g}")
-    if not 0 <= offer.memory_bytes <= MAX_MEMORY_BYTES:
-        raise UsageError(f"memory_bytes must be from 0 to {MAX_MEMORY_BYTES}, not {offer.memory_bytes}")
-    if len(offer.region) > MAX_NAME_CHARS or not offer.region.isprintable():
+    if not isinstance(cast(object, offer.max_leases), int) or offer.max_leases < 1:
+        raise UsageError(f"max_leases must be at least 1, not {offer.max_leases!r}")
+    _check_amounts(offer)
+
+
+def check_need(need: Need) -> None:
+    """Raise UsageError when no offer could ever meet a need, or it cannot be sent; says what to change."""
+    if need.kind:
+        kind(need.kind)
+    _check_amounts(need)
+
+
+def _check_amounts(wish: Offer | Need) -> None:
+    cpus, gpus, memory_bytes, region = cast(
+        tuple[object, object, object, object], (wish.cpus, wish.gpus, wish.memory_bytes, wish.region)
+    )
+    if not isinstance(cpus, int | float) or not 0 < cpus <= MAX_COUNT:
+        raise UsageError(f"cpus must be a number above 0 and at most {MAX_COUNT:g}, not {cpus!r}")
+    if not isinstance(gpus, int | float) or not 0 <= gpus <= MAX_COUNT:
+        raise UsageError(f"gpus must be a number from 0 to {MAX_COUNT:g}, not {gpus!r}")
+    if not isinstance(memory_bytes, int) or not 0 <= memory_bytes <= MAX_MEMORY_BYTES:
+        raise UsageError(f"memory_bytes must be a count from 0 to {MAX_MEMORY_BYTES}, not {memory_bytes!r}")
+    if not isinstance(region, str) or len(region) > MAX_NAME_CHARS or not region.isprintable():
         raise UsageError(f"region must be printable and at most {MAX_NAME_CHARS} characters long")
 
 

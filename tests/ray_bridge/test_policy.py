@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any, cast
+
 import pytest
 
 from swarmp2p.errors import UsageError
 from swarmp2p.identity import PeerId
 from swarmp2p.ray_bridge.events import Lend, Need, Offer, Versions
 from swarmp2p.ray_bridge.messages import LeaseRequest
-from swarmp2p.ray_bridge.policy import Refusal, check_offer, refusal
+from swarmp2p.ray_bridge.policy import Refusal, check_need, check_offer, refusal
 
 from .keys import VERSIONS, lease_id, peer
 
@@ -117,10 +120,30 @@ def test_offers_are_checked_with_a_reason() -> None:
         (Offer(kind="toaster"), "no provider kind 'toaster'"),
         (Offer(node_ip="localhost"), "node_ip must be an IP address"),
         (Offer(max_leases=0), "max_leases must be at least 1"),
-        (Offer(cpus=0), "cpus must be above 0"),
-        (Offer(gpus=-1), "cpus must be above 0"),
-        (Offer(memory_bytes=-1), "memory_bytes must be from 0"),
+        (Offer(cpus=0), "cpus must be a number above 0"),
+        (Offer(gpus=-1), "gpus must be a number from 0"),
+        (Offer(memory_bytes=-1), "memory_bytes must be a count from 0"),
         (Offer(region="x" * 65), "region must be printable"),
     ]:
         with pytest.raises(UsageError, match=said):
             check_offer(offer)
+
+
+@pytest.mark.parametrize(
+    "need",
+    [
+        Need(cpus=0),
+        Need(cpus=cast(Any, "2")),
+        Need(cpus=math.nan),
+        Need(gpus=-1),
+        Need(memory_bytes=cast(Any, 1.5)),
+        Need(kind="toaster"),
+        Need(region="x" * 65),
+        Need(region=cast(Any, None)),
+    ],
+)
+def test_needs_that_nobody_can_meet_are_refused_before_anybody_is_asked(need: Need) -> None:
+    check_need(Need())
+    check_need(Need(cpus=0.5, gpus=1, kind="gpu-cluster", region="eu"))
+    with pytest.raises(UsageError):
+        check_need(need)
