@@ -16,8 +16,8 @@ class HostConfig:
     """Limits and times of a Host. Where no source is named, the value is a guess that worked.
 
     agent: what identify says we are.
-    max_connections: in both directions together; more are refused. max_connections_per_peer: two peers that
-        dial each other at the same moment end up with two, and keep them.
+    max_connections: in both directions together; more are refused. The last quarter is for those that we dial.
+    max_connections_per_peer: two peers that dial each other at the same moment end up with two, and keep them.
     max_streams: that one connection's other side may have open. py-libp2p allows 12, rust and js 32.
     handshakes: connections being made, in each direction; more wait.
     dial_timeout_s: for one address, from its SYN to the agreement on a multiplexer.

@@ -231,9 +231,11 @@ class Links:
         """Take a new connection in; False when there are too many, or it is over already."""
         peer = connection.peer
         connections = self._connections.get(peer, [])
+        # Identities cost nothing: who comes with many must leave us room to dial those whom we choose.
+        most = self._config.max_connections
         if (
             peer == self._me
-            or self._count >= self._config.max_connections
+            or self._count >= (most if is_initiator else most - most // 4)
             or len(connections) >= self._config.max_connections_per_peer
         ):
             return False

@@ -23,7 +23,7 @@ from .muxer import MuxedStream
 if TYPE_CHECKING:
     from .session import PeerSession
 
-_MAX_UNSENT_BYTES: Final = 1 << 20
+_MAX_UNSENT_BYTES: Final = 65_536  # beyond the window; held for each stream whose replies nobody reads
 
 
 class Desk:

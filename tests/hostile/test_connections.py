@@ -1,0 +1,58 @@
+"""What many, or stubborn, connections cost a peer."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import pytest
+import trio
+
+from swarmp2p.transport.framing import encode_frame
+from swarmp2p.transport.host import Host, HostConfig
+from swarmp2p.transport.yamux import WINDOW_BYTES
+from swarmp2p.wire import Framing
+from tests.transport.network_conformance import answering
+from tests.transport.rawpeer import raw_peer, raw_stream, read_until
+from tests.transport.station import PATIENCE_S, eventually, named
+from tests.transport.test_host_network import HostWorld
+from tests.transport.toy import ASK, TOYS
+
+LISTEN = ["/ip4/127.0.0.1/tcp/0"]
+ASK_ID = ASK.ids[0]
+
+
+@pytest.fixture
+def world(nursery: trio.Nursery) -> HostWorld:
+    return HostWorld(nursery)
+
+
+async def test_replies_that_nobody_reads_are_not_piled_up(world: HostWorld) -> None:
+    """Every stream of every connection may hold as much: a machine's memory is gone with 50 connections of 60 streams
+    where it is 1 MiB each."""
+    host = Host(named("victim"), LISTEN, TOYS)
+    answering(await world.station("victim", host))
+    size = 10_000
+    async with raw_peer(host) as connection, raw_peer(host, "other") as other:
+        deaf = await raw_stream(connection, ASK_ID)
+        for _ in range(300):
+            deaf.push(encode_frame(b"?" + bytes(size), Framing.UVARINT))
+        stream = await raw_stream(other, ASK_ID)
+        for _ in range(100):  # time for the victim to take as many requests as it will
+            stream.push(encode_frame(b"?still there", Framing.UVARINT))
+            await read_until(stream, 13)
+        sent = host.stats.sent - 100
+        assert WINDOW_BYTES < sent * size < WINDOW_BYTES + 100_000
+
+
+async def test_connections_that_come_in_leave_room_for_those_that_go_out(world: HostWorld) -> None:
+    host = Host(named("victim"), LISTEN, TOYS, HostConfig(max_connections=4))
+    await world.station("victim", host)
+    friend = await world.station("friend")
+    async with AsyncExitStack() as stack:
+        for number in range(3):
+            await stack.enter_async_context(raw_peer(host, f"flood {number}"))
+        await eventually(lambda: host.connections == 3)
+        refused = await stack.enter_async_context(raw_peer(host, "flood 3"))
+        with trio.fail_after(PATIENCE_S):
+            await refused.closed.wait()
+            await host.dial_peer(friend.peer, friend.network.addresses)
