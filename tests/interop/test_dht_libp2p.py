@@ -1,0 +1,140 @@
+"""Our DHT and py-libp2p's KadDHT in one network.
+
+py-libp2p's `protocol_prefix` does not change the protocol id that it speaks, so these networks speak
+"/ipfs/kad/1.0.0".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import trio
+from libp2p.abc import IHost
+from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
+from libp2p.peer.id import ID
+
+from benchmarks.libp2p_hosts import libp2p_host, where
+from swarmp2p.dht.keys import service_key
+from swarmp2p.identity import PeerId
+from swarmp2p.peer import Peer, open_peer
+from swarmp2p.queries import RemotePeer
+
+pytestmark = pytest.mark.slow
+
+IPFS = "/ipfs/kad/1.0.0"
+PATIENCE_S = 30.0
+KEY = b"\x12\x20" + hashlib.sha256(b"model weights").digest()
+
+
+@dataclass
+class Theirs:
+    """One py-libp2p node."""
+
+    host: IHost
+    dht: KadDHT
+
+    @property
+    def id(self) -> PeerId:
+        return PeerId.from_bytes(self.host.get_id().to_bytes())
+
+    @property
+    def address(self) -> str:
+        return str(self.host.get_addrs()[0])
+
+    async def join(self, other: Theirs | Peer) -> None:
+        """Dial another node and look oneself up through it."""
+        info = where(other.host if isinstance(other, Theirs) else other.addresses[0])
+        await self.host.connect(info)
+        await self.dht.add_peer(info.peer_id)
+        await self.dht.peer_routing.find_closest_peers_network(self.host.get_id().to_bytes())
+
+
+@asynccontextmanager
+async def theirs() -> AsyncGenerator[Theirs, None]:
+    async with libp2p_host() as host:
+        yield Theirs(host, KadDHT(host, DHTMode.SERVER))
+
+
+def is_at(found: RemotePeer, node: Theirs) -> bool:
+    """Whether what we found leads to a node. py-libp2p's addresses end in /p2p/<id> already."""
+    texts = [str(address) for address in found.addresses]
+    return found.id == node.id and bool(texts) and all(text.startswith(node.address) for text in texts)
+
+
+@dataclass
+class Network:
+    """Ours, and two of theirs of which only `near` was ever told to ours, or ours to it."""
+
+    ours: Peer
+    near: Theirs
+    far: Theirs
+
+
+@pytest.fixture(params=["we dial", "they dial"])
+async def network(request: pytest.FixtureRequest) -> AsyncGenerator[Network, None]:
+    async with theirs() as near, theirs() as far:
+        await far.join(near)
+        bootstrap = [near.address] if request.param == "we dial" else []
+        async with open_peer(dht_protocol=IPFS, bootstrap=bootstrap) as ours:
+            if not bootstrap:
+                await near.join(ours)
+            with trio.fail_after(PATIENCE_S):
+                yield Network(ours, near, far)
+
+
+async def test_they_provide_and_we_find(network: Network) -> None:
+    assert await network.far.dht.provide(KEY.hex())
+    found = [provider async for provider in network.ours.dht.find_providers(KEY)]
+    assert [provider.id for provider in found] == [network.far.id]
+    assert is_at(found[0], network.far)
+
+
+async def test_we_provide_and_they_find(network: Network) -> None:
+    assert await network.ours.dht.provide(KEY) >= 1
+    found = await network.far.dht.find_providers(KEY.hex(), count=1)
+    assert [provider.peer_id.to_bytes() for provider in found] == [network.ours.id]
+    assert {str(address) for address in found[0].addrs} >= {
+        str(address.decapsulate_code(0x01A5)) for address in network.ours.addresses
+    }
+
+
+async def test_we_find_each_other_s_addresses(network: Network) -> None:
+    found = await network.ours.dht.find_peer(network.far.id)
+    assert is_at(found, network.far)
+    info = await network.far.dht.find_peer(ID(network.ours.id))
+    assert info is not None
+    assert info.peer_id.to_bytes() == network.ours.id
+
+
+async def test_the_nearest_peers_are_theirs(network: Network) -> None:
+    nearest = await network.ours.dht.closest(b"anything")
+    assert {peer.id for peer in nearest} == {network.near.id, network.far.id}
+    assert all(is_at(peer, network.near) or is_at(peer, network.far) for peer in nearest)
+
+
+async def test_values_they_put_and_we_get(network: Network) -> None:
+    await network.far.dht.put_value("greeting", b"hello")
+    assert await network.ours.dht.get(b"greeting") == b"hello"
+
+
+async def test_values_we_put_and_they_get(network: Network) -> None:
+    assert await network.ours.dht.put(b"greeting", b"hello") >= 1
+    assert await network.far.dht.get_value("greeting") == b"hello"
+
+
+async def test_they_serve_our_services_without_knowing_them(network: Network) -> None:
+    """A signed service record rides in a field of provider messages that they skip."""
+    async with (
+        network.ours.announce("ray-worker", {"gpu": "h100"}),
+        open_peer(dht_protocol=IPFS, bootstrap=[network.near.address]) as other,
+    ):
+        found = [record async for record in other.find("ray-worker")]
+        assert [(record.provider, dict(record.attributes)) for record in found] == [
+            (network.ours.id, {"gpu": "h100"})
+        ]
+        theirs_found = await network.far.dht.find_providers(service_key("ray-worker").hex(), count=1)
+        assert [provider.peer_id.to_bytes() for provider in theirs_found] == [network.ours.id]
