@@ -46,6 +46,8 @@ class WireProtocol:
         whatever the bytes.
     decode_reply: the same for the answering direction of REQUESTS; None for MESSAGES.
     max_frame_bytes: longer frames reset the stream and count against the sender.
+    max_request_bytes: the same for the requests of REQUESTS, where they are much shorter than replies; 0 for the same
+        limit. What has come of a frame is held until the rest comes, on every stream that somebody opens.
     """
 
     name: str
@@ -56,3 +58,4 @@ class WireProtocol:
     encode: Callable[[Message], bytes]
     decode: Callable[[PeerId, bytes, int], Message]
     decode_reply: Callable[[PeerId, bytes, int], Message] | None = None
+    max_request_bytes: int = 0

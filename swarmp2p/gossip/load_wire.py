@@ -58,6 +58,7 @@ def loads_protocol() -> WireProtocol:
         encode,
         decode_request,
         decode_reply,
+        _MAX_REQUEST_BYTES,
     )
 
 

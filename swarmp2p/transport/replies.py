@@ -75,7 +75,8 @@ class RequestServer:
     async def run(self) -> None:
         """Deliver requests until no more come."""
         session, stream = self._session, self._stream
-        buffer = FrameBuffer(self._protocol.framing, self._protocol.max_frame_bytes)
+        protocol = self._protocol
+        buffer = FrameBuffer(protocol.framing, protocol.max_request_bytes or protocol.max_frame_bytes)
         try:
             while chunk := await stream.read():
                 for body in buffer.feed(chunk):

@@ -7,12 +7,13 @@ from contextlib import AsyncExitStack
 import pytest
 import trio
 
+from swarmp2p.gossip.load_wire import loads_protocol
 from swarmp2p.transport.framing import encode_frame
 from swarmp2p.transport.host import Host, HostConfig
 from swarmp2p.transport.yamux import WINDOW_BYTES
 from swarmp2p.wire import Framing
 from tests.transport.network_conformance import answering
-from tests.transport.rawpeer import raw_peer, raw_stream, read_until
+from tests.transport.rawpeer import raw_peer, raw_stream, read_until, rest_of
 from tests.transport.station import PATIENCE_S, eventually, named
 from tests.transport.test_host_network import HostWorld
 from tests.transport.toy import ASK, TOYS
@@ -56,3 +57,15 @@ async def test_connections_that_come_in_leave_room_for_those_that_go_out(world: 
         with trio.fail_after(PATIENCE_S):
             await refused.closed.wait()
             await host.dial_peer(friend.peer, friend.network.addresses)
+
+
+async def test_a_request_may_be_shorter_than_its_reply(world: HostWorld) -> None:
+    """Sixty streams with an unfinished question of 1 MiB each, for as long as somebody likes, are no way to ask."""
+    loads = loads_protocol()
+    host = Host(named("victim"), LISTEN, [loads])
+    await world.station("victim", host)
+    async with raw_peer(host) as connection:
+        stream = await raw_stream(connection, loads.ids[0])
+        stream.push((loads.max_frame_bytes).to_bytes(4, "big"))
+        assert await rest_of(stream) is None
+    assert dict(host.stats.bad) == {named("mallory").peer_id: 1}
