@@ -19,7 +19,7 @@ class HostConfig:
     max_connections: in both directions together; more are refused. The last quarter is for those that we dial.
     max_connections_per_peer: two peers that dial each other at the same moment end up with two, and keep them.
     max_streams: that one connection's other side may have open. py-libp2p allows 12, rust and js 32.
-    handshakes: connections being made, in each direction; more wait.
+    handshakes: connections being made, in each direction; more wait, those that come in for 1 s a place.
     dial_timeout_s: for one address, from its SYN to the agreement on a multiplexer.
     dial_stagger_s: after which the next address is tried too. 250 ms in RFC 8305 and go-libp2p.
     negotiate_timeout_s: to agree on a stream's protocol. 10 s in py-libp2p.

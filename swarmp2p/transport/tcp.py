@@ -179,25 +179,39 @@ class TcpListener(IListener):
         return self._bound
 
     async def serve(
-        self, handler: Callable[[TcpPipe], Awaitable[None]], nursery: trio.Nursery, at_once: int
+        self,
+        handler: Callable[[TcpPipe], Awaitable[None]],
+        nursery: trio.Nursery,
+        at_once: int,
+        patience_s: float = 1.0,
     ) -> None:
         """Run `handler` in the nursery for each connection that comes, until the listener is closed.
 
-        at_once: handlers that run at the same time; further connections wait in the system's queue.
+        at_once: handlers that run at the same time; further connections wait in the system's queue. When they do, the
+        connection whose handler has run for longest is shut once that is `patience_s` seconds: connections that say
+        nothing must not keep others out.
         """
-        room = trio.Semaphore(at_once)
+        running: dict[TcpPipe, float] = {}  # since when; oldest first
+        room = trio.lowlevel.ParkingLot()
 
         async def run(pipe: TcpPipe) -> None:
             try:
                 await handler(pipe)
             finally:
-                room.release()
+                running.pop(pipe, None)
+                room.unpark_all()
 
         while not self._closed:
-            await room.acquire()
+            while len(running) >= at_once:
+                oldest, since = next(iter(running.items()))
+                with trio.move_on_at(since + patience_s):
+                    await room.park()
+                if trio.current_time() >= since + patience_s and running.pop(oldest, None) is not None:
+                    oldest.shut()
             pipe = await self._accept()
             if pipe is None:
                 return
+            running[pipe] = trio.current_time()
             nursery.start_soon(run, pipe)
 
     async def _accept(self) -> TcpPipe | None:

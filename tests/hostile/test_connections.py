@@ -6,10 +6,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 import trio
+from multiaddr.multiaddr import Multiaddr
 
 from swarmp2p.gossip.load_wire import loads_protocol
 from swarmp2p.transport.framing import encode_frame
 from swarmp2p.transport.host import Host, HostConfig
+from swarmp2p.transport.tcp import TcpListener, TcpPipe, dial_tcp
 from swarmp2p.transport.yamux import WINDOW_BYTES
 from swarmp2p.wire import Framing
 from tests.transport.network_conformance import answering
@@ -69,3 +71,23 @@ async def test_a_request_may_be_shorter_than_its_reply(world: HostWorld) -> None
         stream.push((loads.max_frame_bytes).to_bytes(4, "big"))
         assert await rest_of(stream) is None
     assert dict(host.stats.bad) == {named("mallory").peer_id: 1}
+
+
+async def test_connections_that_say_nothing_make_room_for_others() -> None:
+    listener = TcpListener(Multiaddr("/ip4/127.0.0.1/tcp/0"))
+    served: list[TcpPipe] = []
+
+    async def wait_for_a_word(pipe: TcpPipe) -> None:
+        served.append(pipe)
+        await pipe.receive()
+
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.serve, wait_for_a_word, nursery, 2, 0.0)
+            silent = [await dial_tcp(*listener.bound) for _ in range(5)]
+            await eventually(lambda: len(served) == 5)
+            assert [await pipe.receive() for pipe in silent[:3]] == [b"", b"", b""]
+            listener.shut()
+            nursery.cancel_scope.cancel()
+    for pipe in (*silent, *served):
+        pipe.shut()
