@@ -32,7 +32,8 @@ class GossipConfig:
         a lost announcement would otherwise leave the two ends disagreeing for good. Ours: an RPC of some 20
         bytes a minute and neighbour.
 
-    Bounds. max_peers: further ones are ignored. max_peer_topics: of one peer; further ones are ignored.
+    Bounds. max_peers: further ones are ignored. max_peer_topics, max_peer_topic_bytes: of
+        one peer, and the length of their names together; further ones are ignored.
     max_fanout: topics; the longest unused goes. max_seen: ids; the oldest goes. max_cached, max_cached_bytes:
     see MessageCache. max_queued, max_queued_bytes: messages for one peer within one flush; further ones are
     dropped and counted. max_unwanted: ids of one peer's IDONTWANT; at it they are forgotten.
@@ -60,6 +61,7 @@ class GossipConfig:
     hello_interval_s: float = 60.0
     max_peers: int = 10_000
     max_peer_topics: int = 1000
+    max_peer_topic_bytes: int = 65_536
     max_fanout: int = 256
     max_seen: int = 200_000
     max_cached: int = 10_000

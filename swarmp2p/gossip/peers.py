@@ -13,13 +13,25 @@ from .score import PeerScore
 class PeerState:
     """What is known of one connected peer. Gone when its connection is."""
 
-    __slots__ = ("backoff", "beat", "ihave_ids", "ihave_rpcs", "peer", "score", "topics", "unwanted")
+    __slots__ = (
+        "backoff",
+        "beat",
+        "ihave_ids",
+        "ihave_rpcs",
+        "peer",
+        "score",
+        "topic_bytes",
+        "topics",
+        "unwanted",
+    )
 
     def __init__(self, peer: PeerId, score: PeerScore) -> None:
         self.peer = peer
         self.score = score
         self.topics: dict[str, None] = {}
         """Topics it subscribes to."""
+        self.topic_bytes = 0
+        """Length of their names."""
         self.backoff: dict[str, float] = {}
         """Topic to the time before which neither side may graft the other."""
         self.unwanted: dict[bytes, None] = {}
@@ -78,10 +90,15 @@ class Peers:
         """The peer subscribes to a topic; False when it did already, or to too many."""
         if topic in state.topics:
             return False
-        if len(state.topics) >= self._config.max_peer_topics:
+        config, size = self._config, len(topic.encode(errors="replace"))
+        if (
+            len(state.topics) >= config.max_peer_topics
+            or state.topic_bytes + size > config.max_peer_topic_bytes
+        ):
             self._stats.over_limit += 1
             return False
         state.topics[topic] = None
+        state.topic_bytes += size
         self._by_topic.setdefault(topic, {})[state.peer] = state
         return True
 
@@ -90,6 +107,7 @@ class Peers:
         if topic not in state.topics:
             return
         del state.topics[topic]
+        state.topic_bytes -= len(topic.encode(errors="replace"))
         members = self._by_topic[topic]
         del members[state.peer]
         if not members:
