@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from .gossip.load import LoadSignal
     from .identity import Identity, PeerId
     from .lending import Lending
-    from .peer import Peer, Subscription, open_peer
+    from .peer import Peer, open_peer
     from .queries import RemotePeer
     from .ray_bridge.cluster import Cluster
     from .ray_bridge.events import Need, Offer
+    from .subscription import Subscription
 else:
     _HOMES = {
         "BlockingCluster": ".blocking",
@@ -34,7 +35,7 @@ else:
         "PeerId": ".identity",
         "RemotePeer": ".queries",
         "ServiceRecord": ".dht.records",
-        "Subscription": ".peer",
+        "Subscription": ".subscription",
         "SwarmError": ".errors",
         "open_peer": ".peer",
         "ray_cluster": ".blocking",

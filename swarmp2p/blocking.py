@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from multiaddr.multiaddr import Multiaddr
 
-from .identity import Identity
+from .identity import Identity, PeerId
 from .peer import DEFAULT_DHT_PROTOCOL, DEFAULT_LISTEN, open_peer
 from .ray_bridge.cluster import Cluster, ClusterEvent, LeasedWorker
 from .ray_bridge.environment import leave
@@ -59,6 +59,7 @@ def ray_cluster(
     need: Need | None = None,
     min_workers: int | None = None,
     timeout_s: float = 60.0,
+    lenders: Iterable[PeerId | str] | None = None,
     identity: Identity | str | os.PathLike[str] | None = None,
     listen: Iterable[Multiaddr | str] | Multiaddr | str | None = DEFAULT_LISTEN,
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
@@ -76,7 +77,9 @@ def ray_cluster(
             open_peer(
                 identity=identity, listen=listen, bootstrap=bootstrap, dht_protocol=dht_protocol
             ) as peer,
-            peer.borrow(need, workers=workers, min_workers=min_workers, timeout_s=timeout_s) as cluster,
+            peer.borrow(
+                need, workers=workers, min_workers=min_workers, timeout_s=timeout_s, lenders=lenders
+            ) as cluster,
         ):
             yield cluster
 

@@ -30,6 +30,8 @@ from .transport.network import Network
 
 _MAX_EVENTS: Final = 256
 _MAX_COMMANDS: Final = 65_536
+# Unix time this far ahead of engine time means that the machine slept; less may be a clock being corrected.
+_SLEPT_S: Final = 10.0
 # Events handled before other tasks get a turn: writers then send what these produced in few large writes.
 _BATCH: Final = 32
 
@@ -47,7 +49,7 @@ class Driver(Generic[Command, Output]):
 
     engine, network: both belong to this driver from now on. on_output: called, in the loop, with each output
     that is not for the network; it must not block, and what it raises ends the run. It may be set until `run`
-    starts. clock: Unix time in seconds; read once, when the driver's time begins.
+    starts. clock: Unix time in seconds.
 
     Events from the network wait in a queue of 256; when it is full, `deliver` waits, and so do the senders.
     An exception from the engine is a bug: it leaves `run`, and with it the peer ends.
@@ -72,10 +74,15 @@ class Driver(Generic[Command, Output]):
         self._latest = 0.0
 
     def now(self) -> float:
-        """The engine's time: Unix time when first asked, then as trio's monotonic clock goes. Within trio."""
+        """The engine's time: Unix time when first asked, then as trio's monotonic clock goes. Within trio.
+
+        The monotonic clock stands still while a machine sleeps. Engine time then catches up with Unix time:
+        others would take everything signed here for expired, and this peer everything of theirs for forged.
+        """
         monotonic = trio.current_time()
-        if self._offset is None:
-            self._offset = self._clock() - monotonic
+        offset = self._clock() - monotonic
+        if self._offset is None or offset - self._offset > _SLEPT_S:
+            self._offset = offset
         self._latest = max(self._latest, monotonic + self._offset)
         return self._latest
 

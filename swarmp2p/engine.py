@@ -5,7 +5,8 @@ It never reads a clock, opens a socket or draws from a global random source. The
 libp2p (driver.py) and, thousands at a time, in virtual time (transport/sim.py).
 
 Time. `now` is in float seconds and never decreases. It is anchored to the Unix epoch when a driver starts,
-so that absolute expiries compare with it; after that it follows the monotonic clock. Simulations start at 0.
+so that absolute expiries compare with it; after that it follows the monotonic clock, and leaps forward when
+the machine has slept. Simulations start at 0.
 
 What an engine promises (tests/conformance.py holds each one to it):
 

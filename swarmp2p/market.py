@@ -104,6 +104,7 @@ class Market:
         workers: int,
         min_workers: int | None,
         timeout_s: float,
+        lenders: frozenset[PeerId] | None,
         logs: Path | None,
     ) -> AsyncGenerator[Cluster, None]:
         """See Peer.borrow."""
@@ -122,7 +123,7 @@ class Market:
             nursery.start_soon(_watch, head)
 
             async def candidates() -> Sequence[tuple[Candidate, str]]:
-                return await self._candidates(need)
+                return await self._candidates(need, lenders)
 
             cluster = Cluster(
                 head, need, Recruiter(workers), versions, candidates, self._post, self._peer.now
@@ -139,12 +140,16 @@ class Market:
                     await cluster.release()  # bounded in time
                 self._clusters.remove(cluster)
 
-    async def _candidates(self, need: Need) -> Sequence[tuple[Candidate, str]]:
+    async def _candidates(
+        self, need: Need, lenders: frozenset[PeerId] | None
+    ) -> Sequence[tuple[Candidate, str]]:
         """Providers that announce themselves in the DHT, best first by their load signals."""
         records: dict[PeerId, ServiceRecord] = {}
         with trio.move_on_after(_FIND_S):
             async with self._peer.find(RAY_SERVICE) as found:
                 async for record in found:
+                    if lenders is not None and record.provider not in lenders:
+                        continue
                     known = records.get(record.provider)
                     if known is None or record.sequence > known.sequence:
                         records[record.provider] = record

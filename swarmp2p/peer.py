@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Final, cast
 
@@ -39,12 +38,12 @@ from .dht_client import Dht
 from .driver import Driver
 from .engine import PeerInfo
 from .errors import BootstrapError, DialError, PeerClosed, UsageError
-from .gossip.events import Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
+from .gossip.events import Delivered, Publish, Subscribe, Unsubscribe
 from .gossip.load import LoadSignal, LoadSuspected, LoadTable, LoadUpdated, PublishLoad, loads_protocol
 from .gossip.messages import check_publish, check_topic
 from .gossip.wire import pubsub_protocol
 from .identity import Identity, PeerId, verify
-from .lending import Lending
+from .lending import Lending, peer_set
 from .market import Market
 from .node import FollowLoads, NodeCommand, NodeConfig, NodeEngine, NodeOutput
 from .queries import Found, Queries, Results, with_peer
@@ -52,6 +51,7 @@ from .ray_bridge.auth import LeaseKeys
 from .ray_bridge.events import Need, Offer
 from .ray_bridge.wire import lease_protocol
 from .scopes import TaskStatus, background_nursery, cancel_scope, start
+from .subscription import Subscription
 from .transport.addresses import listen_address, split_address
 from .transport.network import PeerNetwork, PeerStream, StreamHandler
 from .wire import WireProtocol
@@ -61,45 +61,8 @@ if TYPE_CHECKING:
 
 DEFAULT_LISTEN: Final = ("/ip4/127.0.0.1/tcp/0",)
 DEFAULT_DHT_PROTOCOL: Final = "/swarm/kad/1.0.0"
-_MAX_UNREAD: Final = 1024  # messages that a slow subscriber may leave unread; the oldest are dropped
 _LAST_WORDS_S: Final = 0.05  # for what was posted on the way out (ends of leases) to leave
 _WITHDRAW_S: Final = 2.0  # how long leaving an announcement waits; records expire by themselves after that
-
-
-class Subscription(AsyncIterator[GossipMessage]):
-    """Messages of one topic: source, data, sequence number. dropped: messages lost because they were not read."""
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
-        self.dropped = 0
-        self._unread: deque[GossipMessage] = deque()
-        self._news = trio.Event()
-        self._closed = False
-
-    def __aiter__(self) -> Subscription:
-        return self
-
-    async def __anext__(self) -> GossipMessage:
-        while not self._unread:
-            if self._closed:
-                raise PeerClosed("the peer was closed; this subscription has no further messages")
-            self._news = trio.Event()
-            await self._news.wait()
-        await trio.lowlevel.checkpoint()
-        return self._unread.popleft()
-
-    def deliver(self, message: GossipMessage) -> None:
-        """Queue a message; when the queue is full the oldest is dropped and counted."""
-        if len(self._unread) >= _MAX_UNREAD:
-            self._unread.popleft()
-            self.dropped += 1
-        self._unread.append(message)
-        self._news.set()
-
-    def close(self) -> None:
-        """Wake the reader with PeerClosed once everything is read."""
-        self._closed = True
-        self._news.set()
 
 
 class Peer:
@@ -257,6 +220,7 @@ class Peer:
         workers: int = 1,
         min_workers: int | None = None,
         timeout_s: float = 60.0,
+        lenders: Iterable[PeerId | str] | None = None,
         logs: str | os.PathLike[str] | None = None,
     ) -> AbstractAsyncContextManager[Cluster]:
         """Start a Ray head and lease workers for it; all are released on exit.
@@ -264,13 +228,19 @@ class Peer:
         Yields once `min_workers` run (all of them by default; 0 yields at once); the cluster goes on hiring
         until it has `workers`, and replaces those that are lost. While the context is open, this process's
         environment holds RAY_ADDRESS and the cluster's token, so that `ray.init()` finds and may use it; on
-        exit `ray.shutdown()` is called if it is still connected. logs: folder for the head's log, which is by
-        default only kept when the head fails. Raises NotEnoughWorkers after `timeout_s` seconds, RayMissing,
-        HeadFailed (also in the body, when the head dies while it is in use).
+        exit `ray.shutdown()` is called if it is still connected. lenders: the only peers to lease from; None
+        for whoever announces itself. Whoever grants a lease gets the cluster's token, which is full power over
+        the cluster, and this process unpickles what its workers return: name lenders that you trust. logs:
+        folder for the head's log, which is by default only kept when the head fails.
+
+        Raises NotEnoughWorkers after `timeout_s` seconds, RayMissing, HeadFailed (also in the body, when the
+        head dies while it is in use).
         """
         if not isinstance(cast(object, need), Need | None):
             raise UsageError(f"a Need is borrowed for, such as Need(cpus=2), not {need!r}")
-        return self._market.borrow(need or Need(), workers, min_workers, timeout_s, log_folder(logs))
+        return self._market.borrow(
+            need or Need(), workers, min_workers, timeout_s, peer_set(lenders), log_folder(logs)
+        )
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:
         """Serve a protocol of your own: `handler(stream)` runs for each stream that another peer opens.

@@ -140,6 +140,19 @@ async def test_now_is_unix_time_at_the_start_and_follows_the_monotonic_clock(
     assert times == sorted(times)
 
 
+async def test_engine_time_catches_up_when_the_machine_has_slept(autojump_clock: MockClock) -> None:
+    slept = 0.0
+    driver = Driver(Script(), Recorder(), clock=lambda: UNIX + trio.current_time() - began + slept)
+    began = trio.current_time()
+    assert driver.now() == pytest.approx(UNIX)
+    slept = 5.0  # a clock being corrected
+    assert driver.now() == pytest.approx(UNIX)
+    slept = 3600.0
+    assert driver.now() == pytest.approx(UNIX + 3600)
+    slept = 0.0  # set back: time does not go back
+    assert driver.now() == pytest.approx(UNIX + 3600)
+
+
 async def test_a_tick_comes_at_the_deadline(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     engine, outputs = Script(), list[str]()
     driver = make(engine, Recorder(), outputs)

@@ -217,6 +217,19 @@ async def test_too_few_lenders_is_told_with_their_reasons(autojump_clock: MockCl
         assert ray.heads == []
 
 
+async def test_only_named_lenders_are_asked(autojump_clock: MockClock, ray: Ray) -> None:
+    async with Swarm().of(3) as (borrower, stranger, friend):
+        async with (
+            stranger.lend(Offer(cpus=64), allow=None),
+            friend.lend(allow=None),
+            borrower.borrow(workers=1, lenders=[str(friend.id)]) as cluster,
+        ):
+            assert ids(cluster) == {str(friend.id)}
+            ray.workers[str(friend.id)].dead.set()
+            await trio.sleep(30)
+            assert ids(cluster) <= {str(friend.id)}
+
+
 async def test_no_lender_at_all(autojump_clock: MockClock, ray: Ray) -> None:
     async with Swarm().of(2) as (borrower, _):
         with pytest.raises(NotEnoughWorkers, match="no provider was found"):

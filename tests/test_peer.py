@@ -22,10 +22,12 @@ from swarmp2p.errors import (
     UsageError,
     ValueNotFound,
 )
+from swarmp2p.gossip.events import GossipMessage
 from swarmp2p.gossip.load import LoadSignal
 from swarmp2p.identity import Identity
 from swarmp2p.peer import Peer, node_protocols, open_peer
 from swarmp2p.ray_bridge.events import Offer
+from swarmp2p.subscription import Subscription
 from swarmp2p.transport.link import Partition, UniformLink
 from swarmp2p.transport.memory import MemorySwitch
 from swarmp2p.transport.network import PeerStream
@@ -190,6 +192,14 @@ async def test_a_slow_subscriber_loses_the_oldest_and_is_told(autojump_clock: Mo
         await trio.sleep(2)
         assert subscription.dropped == 1100 - 1024
         assert int((await anext(subscription)).data) >= 1100 - 1024
+
+
+def test_unread_messages_are_bounded_in_bytes_too() -> None:
+    subscription = Subscription("news")
+    source = Identity.generate().peer_id
+    for number in range(40):
+        subscription.deliver(GossipMessage(source, number.to_bytes(8, "big"), "news", bytes(2**20)))
+    assert subscription.dropped == 40 - 16
 
 
 async def test_too_large_a_message_is_refused(autojump_clock: MockClock) -> None:

@@ -148,6 +148,8 @@ class Links:
                     nursery.cancel_scope.cancel()
             except DialError as failure:
                 failures.append(failure)
+            except Exception as surprise:  # noqa: BLE001 - an address that somebody named must not end this peer
+                failures.append(DialError(str(target), repr(surprise), "leave this address out"))
             finally:
                 over.set()
 
