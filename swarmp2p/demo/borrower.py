@@ -67,6 +67,8 @@ async def _job(options: argparse.Namespace, cluster: Cluster) -> int:
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        # a user's script may end with a traceback: it belongs to what is shown; Ray's remarks on ours do not
+        stderr=subprocess.STDOUT if options.script else None,
         env={**os.environ, **cluster.environment, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
     )
@@ -89,6 +91,7 @@ def _relay(options: argparse.Namespace, line: str) -> None:
     """Pass on what the job prints: the built-in one's events, the lines of a user's script."""
     if options.script:
         emit(options, "output", line=line)
+        print(line, file=sys.stderr)  # all of it, for the log
     elif line.startswith("{"):
         emit(options, **json.loads(line))
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,9 @@ from .view import LiveView, PlainView, View, show_end
 
 _TASKS_BEFORE_KILL: Final = 15  # so that the kill comes in the middle of the job
 _SCRIPT_S_BEFORE_KILL: Final = 3.0  # the same for a script of the user's, whose tasks cannot be counted
-_PATIENCE_S: Final = 240.0  # for everything; a loaded machine needs about a minute
+_PATIENCE_S: Final = 240.0  # for the built-in job and all else; a loaded machine needs about a minute
+_TERMINAL_CODES: Final = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")  # ECMA-48 control sequences
+_FRAME_S: Final = 0.1  # between two looks at the story: a script may print faster than anything can be drawn
 _REPLACEMENT_S: Final = 60.0  # how long a replacement may outlast the job
 
 
@@ -37,7 +40,7 @@ class _Stage:
 
     def __init__(self, directory: Path, script: Path | None, make_view: Callable[[Story], View]) -> None:
         self.directory, self.script = directory, script
-        self.story = Story()
+        self.story = Story(with_script=script is not None)
         self.view = make_view(self.story)
         self.processes: dict[str, PeerProcess] = {}
         self.allow_file = directory / "allowed-by-lender-4"
@@ -56,10 +59,17 @@ class _Stage:
         self.change()
 
     def change(self) -> None:
-        """Show what happened, and wake those who wait for it."""
-        self.view.refresh()
+        """Wake those who wait for something to happen."""
         self._changed.set()
         self._changed = trio.Event()
+
+    async def paint(self) -> None:
+        """Show what happens, until cancelled."""
+        while True:
+            changed = self._changed
+            self.view.refresh()
+            await trio.sleep(_FRAME_S)
+            await changed.wait()
 
     async def until(self, condition: Callable[[], bool], timeout_s: float = math.inf) -> bool:
         """Wait for a condition on the story; False when it did not come true in time."""
@@ -93,6 +103,11 @@ class _Stage:
         """Whether the job is done, or cannot be done any more."""
         return self.story.job_done_s is not None or self.ended("borrower")
 
+    def hopeless(self) -> bool:
+        """Whether the plot cannot go on: without the borrower, or with its job failed or done too early. A script
+        of the user's may be as short as it likes."""
+        return self.over() and not (self.story.script_done and not self.ended("borrower"))
+
     async def close(self) -> None:
         """End every process, all at once; lenders outlive the borrower, so that leases end in good order."""
         with cancel_scope(shield=True):
@@ -124,7 +139,7 @@ class _Stage:
             case {"event": "result", **result}:
                 story.result = result
             case {"event": "output", "line": str(line)}:
-                story.say(now, f"script: {line}")
+                story.script_says(now, _printable(line))
             case {"event": "job", "status": int(status)}:
                 story.script_status, story.job_done_s = status, now
                 story.say(now, "the job is done" if status == 0 else f"the job failed with status {status}")
@@ -132,6 +147,12 @@ class _Stage:
                 story.say(now, f"{name}: {message}")
             case _:
                 pass
+
+
+def _printable(line: str) -> str:
+    """A line without what would move a terminal's cursor or colour what follows."""
+    plain = _TERMINAL_CODES.sub("", line.rpartition("\r")[2] or line).expandtabs(4)
+    return "".join(character if character.isprintable() else " " for character in plain)
 
 
 async def _play(stage: _Stage, nursery: trio.Nursery) -> None:
@@ -173,11 +194,13 @@ async def _play(stage: _Stage, nursery: trio.Nursery) -> None:
     def refused() -> bool:
         return any(peer.refused for peer in story.peers.values())
 
-    await stage.until(lambda: ready_for_the_kill() or stage.over())
-    if stage.over():
-        return
+    await stage.until(lambda: ready_for_the_kill() or stage.hopeless())
     if stage.script is not None:
-        await trio.sleep(_SCRIPT_S_BEFORE_KILL)
+        await stage.until(stage.over, _SCRIPT_S_BEFORE_KILL)
+    if stage.hopeless():
+        return
+    if story.script_done:
+        stage.say("the script was done before the kill; a longer one would show lost tasks retried")
     if refused():  # as it mostly is: it offers most, so it was asked early
         await _accept(stage)
     victim = story.active[0]
@@ -198,7 +221,7 @@ async def _play(stage: _Stage, nursery: trio.Nursery) -> None:
 async def _accept(stage: _Stage) -> None:
     """Tell the lender that refused to accept the borrower, and wait until it has heard."""
     stage.allow_file.write_text(f"{stage.story.peers['borrower'].peer}\n")
-    await stage.until(lambda: stage.accepts or stage.over())
+    await stage.until(lambda: stage.accepts or stage.hopeless())
 
 
 async def _reference() -> dict[str, Any] | None:
@@ -233,7 +256,9 @@ async def run_demo(script: Path | None, plain: bool, as_json: bool) -> int:
     try:
         async with trio.open_nursery() as nursery:
             await start(nursery, _watch_signals, caught, nursery.cancel_scope)
-            with trio.move_on_after(_PATIENCE_S) as patience:
+            nursery.start_soon(stage.paint)
+            # a script may take as long as it likes: whoever started it can stop it
+            with trio.move_on_after(_PATIENCE_S if script is None else math.inf) as patience:
                 await _play(stage, nursery)
             if patience.cancelled_caught:
                 stage.say(f"not finished within {_PATIENCE_S:.0f} s")
@@ -243,9 +268,9 @@ async def run_demo(script: Path | None, plain: bool, as_json: bool) -> int:
         await stage.close()
         stage.view.close()
     if caught:
-        console.print("stopped; nothing is left running")
+        console.print(f"stopped; nothing is left running. Logs: {directory}", highlight=False, soft_wrap=True)
         return 128 + caught[0]
-    problems = stage.story.problems(with_script=script is not None)
+    problems = stage.story.problems()
     show_end(stage.story, console, problems)
     if as_json:
         print(json.dumps({**stage.story.figures(), "problems": problems, "logs": str(directory)}))

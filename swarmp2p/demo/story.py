@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 WORKERS: Final = 3
 LENDERS: Final = 4
 MIN_FITS: Final = 60
+_LAST_OUTPUT: Final = 20  # lines of a script that are shown at the end; all of them are in the borrower's log
 
 
 @dataclass(slots=True)
@@ -40,6 +42,14 @@ class Story:
     reference: dict[str, Any] | None = None
     script_status: int | None = None
     ray_log: str = ""
+    output: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_OUTPUT))
+    with_script: bool = False
+    """Whether the job is a script of the user's, whose tasks cannot be counted."""
+
+    @property
+    def script_done(self) -> bool:
+        """Whether the user's script has ended well."""
+        return self.with_script and self.script_status == 0
 
     def named(self, peer: str) -> PeerStory | None:
         """The peer with this id, if it is one of the demo's."""
@@ -94,11 +104,16 @@ class Story:
         if story is not None:
             story.tasks += 1
 
+    def script_says(self, at_s: float, line: str) -> None:
+        """Take a line that the user's script printed."""
+        self.output.append(line)
+        self.say(at_s, f"script: {line}")
+
     def say(self, at_s: float, text: str) -> None:
         """Add a line to the chronicle."""
         self.lines.append(f"{at_s:6.1f} s  {text}")
 
-    def problems(self, with_script: bool) -> list[str]:
+    def problems(self) -> list[str]:
         """What the demo promises and did not happen; empty when all of it did."""
         found: list[str] = []
 
@@ -106,13 +121,19 @@ class Story:
             if not happened:
                 found.append(otherwise)
 
+        if self.with_script:
+            expect(
+                self.script_status == 0,
+                "the script did not end"
+                if self.script_status is None
+                else f"the script ended with status {self.script_status}",
+            )
         expect(self.third_worker_s is not None, f"{WORKERS} workers never ran together")
         expect(any(story.refused for story in self.peers.values()), "no lender refused the borrower")
         expect(self.killed_s is not None, "no lender was killed")
         expect(self.noticed_s is not None, "the borrower did not notice the killed lender")
         expect(self.replaced_s is not None, "the killed lender was not replaced")
-        if with_script:
-            expect(self.script_status == 0, f"the script ended with status {self.script_status}")
+        if self.with_script:
             return found
         expect(self.first_task_s is not None, "no task was done")
         if self.result is None:

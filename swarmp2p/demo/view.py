@@ -47,7 +47,7 @@ class LiveView:
 
     def __init__(self, story: Story, console: Console) -> None:
         self._story = story
-        self._live = Live(self._draw(), console=console, auto_refresh=False)
+        self._live = Live(console=console, auto_refresh=False)
         self._live.start()
 
     def refresh(self) -> None:
@@ -58,7 +58,11 @@ class LiveView:
         self._live.stop()
 
     def _draw(self) -> Group:
-        return Group(peer_table(self._story), Text("\n".join(self._story.lines[-_LAST_LINES:])))
+        table = peer_table(self._story)
+        # what does not fit is cut off at the bottom, and that is where the news is
+        room = self._live.console.height - len(self._live.console.render_lines(table)) - 1
+        news = self._story.lines[-max(1, min(room, _LAST_LINES)) :]
+        return Group(table, *(Text(line, no_wrap=True, overflow="ellipsis") for line in news))
 
 
 def peer_table(story: Story) -> Table:
@@ -82,6 +86,10 @@ def show_end(story: Story, console: Console, problems: list[str]) -> None:
             + ("; the same as without the kill" if story.reference == story.result else ""),
             highlight=False,
         )
+    if story.output:
+        console.print("the script's last lines (all are in the borrower's log):", highlight=False)
+        for line in story.output:
+            console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     labels = {
         "first_task_s": "start to first task",
         "third_worker_s": "start to third worker",
@@ -90,6 +98,8 @@ def show_end(story: Story, console: Console, problems: list[str]) -> None:
         "job_done_s": "start to the job's end",
     }
     for name, value in story.figures().items():
+        if name == "first_task_s" and story.with_script:
+            continue
         console.print(
             f"{labels[name]:>24}: {'never' if value is None else f'{value:.1f} s'}", highlight=False
         )

@@ -27,8 +27,9 @@ def whole_story() -> Story:
 
 def test_a_whole_story_has_no_problems_and_the_right_figures() -> None:
     story = whole_story()
-    assert story.problems(with_script=False) == []
-    assert story.problems(with_script=True) == []
+    assert story.problems() == []
+    story.with_script = True
+    assert story.problems() == []
     assert story.figures() == {
         "first_task_s": 3.5,
         "third_worker_s": 4.0,
@@ -40,21 +41,21 @@ def test_a_whole_story_has_no_problems_and_the_right_figures() -> None:
 
 
 def test_nothing_having_happened_is_told_in_full() -> None:
-    assert len(Story().problems(with_script=False)) == 7
-    assert len(Story().problems(with_script=True)) == 6
+    assert len(Story().problems()) == 7
+    assert len(Story(with_script=True).problems()) == 6
 
 
 def test_a_result_that_differs_from_the_reference_is_a_problem() -> None:
     story = whole_story()
     assert story.reference is not None
     story.reference["digest"] = "cd"
-    assert story.problems(with_script=False) == ["the result differs from a run without the kill"]
+    assert story.problems() == ["the result differs from a run without the kill"]
 
 
 def test_a_missing_reference_is_a_problem() -> None:
     story = whole_story()
     story.reference = None
-    assert story.problems(with_script=False) == ["the result differs from a run without the kill"]
+    assert story.problems() == ["the result differs from a run without the kill"]
 
 
 def test_too_few_fits_are_a_problem() -> None:
@@ -62,13 +63,13 @@ def test_too_few_fits_are_a_problem() -> None:
     assert story.result is not None
     assert story.reference is not None
     story.result["fits"] = story.reference["fits"] = 59
-    assert story.problems(with_script=False) == ["only 59 fits were done"]
+    assert story.problems() == ["only 59 fits were done"]
 
 
 def test_a_script_that_fails_is_a_problem() -> None:
     story = whole_story()
-    story.script_status = 3
-    assert story.problems(with_script=True) == ["the script ended with status 3"]
+    story.with_script, story.script_status = True, 3
+    assert story.problems() == ["the script ended with status 3"]
 
 
 def test_events_about_strangers_change_nothing() -> None:
