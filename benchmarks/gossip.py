@@ -38,7 +38,6 @@ OURS: Final = "ours"
 THEIRS: Final = "py-libp2p"
 MESSAGE_BYTES: Final = 150
 
-_SETTLE_S: Final = 5.0  # a few heartbeats: for the meshes to form, and for what a loop leaves behind
 _DRAIN_S: Final = 120.0  # for late messages, at most
 _QUIET_S: Final = 10.0  # without a delivery: the rest is lost
 _PUBLISHERS: Final = 16
@@ -49,12 +48,14 @@ _LIMIT_S: Final = 1800.0
 @dataclass(frozen=True, slots=True)
 class Options:
     """What is measured. rate: messages a second, of all nodes together. seconds: for which they are published,
-    and as many for the closed loop."""
+    and as many for the closed loop. settle: seconds before each loop, a few heartbeats: for the meshes to form,
+    and for what the loop before left to do."""
 
     nodes: int = 20
     degree: int = 8
     rate: float = 10.0
     seconds: float = 10.0
+    settle: float = 5.0
     seed: int = 1
 
 
@@ -121,9 +122,9 @@ class Workload:
 
     async def run(self) -> Side:
         """Closed loop, then open loop, which may leave slow nodes with more than they ever catch up with."""
-        await trio.sleep(_SETTLE_S)
+        await trio.sleep(self._options.settle)
         deliveries_per_s = await self._closed_loop()
-        await trio.sleep(_SETTLE_S)
+        await trio.sleep(self._options.settle)
         self.deliveries = Deliveries(len(self._nodes), self.deliveries.next)
         side = await self._open_loop()
         return Side({**side.figures, "deliveries_per_s": deliveries_per_s}, side.setup)
@@ -210,6 +211,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "degree": "neighbours of each node",
         "rate": "messages a second, of all nodes together",
         "seconds": "for each of the two loops",
+        "settle": "seconds before each of them",
         "seed": "of the graph and of who publishes",
     }.items():
         value = getattr(defaults, name)

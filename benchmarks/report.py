@@ -141,7 +141,7 @@ def _run_side(benchmark: str, side: str, options: Sequence[str], limit_s: float)
             command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, timeout=limit_s, check=False
         )
     except subprocess.TimeoutExpired:
-        raise SideFailed(f"{side} was stopped after {limit_s:.0f} s; give it less to do") from None
+        raise SideFailed(f"{side} was stopped after {limit_s:g} s; give it less to do") from None
     lines = done.stdout.decode(errors="replace").splitlines()
     if done.returncode or not lines:
         raise SideFailed(f"{side} ended with status {done.returncode} and no result; its messages are above")
