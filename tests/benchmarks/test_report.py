@@ -132,7 +132,7 @@ def test_a_side_runs_in_a_process_of_its_own(side_of: Path) -> None:
 
 
 def test_a_side_that_fails_is_told_as_such(side_of: Path) -> None:
-    side_of.write_text("raise SystemExit(3)\n")
+    side_of.write_text('print(\'{"figures": {}, "setup": {}}\')\nraise SystemExit(3)\n')
     with pytest.raises(SideFailed, match="ours ended with status 3"):
         run_side("made_up", "ours", [], limit_s=60)
 
