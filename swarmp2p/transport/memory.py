@@ -282,7 +282,7 @@ class MemoryNetwork:
     ) -> None:
         """Another peer's dial arrives at `due`; what waited for a dial of our own goes over it."""
         failing = self._connections.get(peer)
-        if failing is not None:
+        if failing is not None and self._peer in failing.waiting:  # not of an earlier life of this peer
             connection.waiting[self._peer] = failing.waiting[self._peer]
             connection.settled[self._peer] = failing.settled[self._peer]
         self._connections[peer] = connection
