@@ -37,9 +37,18 @@ from .dht.wire import record_protocol
 from .dht_client import Dht
 from .driver import Driver
 from .engine import PeerInfo
-from .errors import BootstrapError, DialError, PeerClosed, UsageError
+from .errors import BadMessage, BootstrapError, DialError, PeerClosed, UsageError
 from .gossip.events import Delivered, Publish, Subscribe, Unsubscribe
-from .gossip.load import LoadSignal, LoadSuspected, LoadTable, LoadUpdated, PublishLoad, loads_protocol
+from .gossip.load import (
+    LoadSignal,
+    LoadSuspected,
+    LoadTable,
+    LoadUpdated,
+    PublishLoad,
+    decode_signal,
+    encode_signal,
+    loads_protocol,
+)
 from .gossip.messages import check_publish, check_topic
 from .gossip.wire import pubsub_protocol
 from .identity import Identity, PeerId, verify
@@ -189,6 +198,10 @@ class Peer:
         """Sign a load signal and spread it; sequence and expiry are filled in."""
         if not isinstance(cast(object, signal), LoadSignal):
             raise UsageError(f"a LoadSignal is published, not {signal!r}")
+        try:
+            decode_signal(encode_signal(signal))
+        except BadMessage as problem:
+            raise UsageError(f"others would drop {signal}: {problem}; counts are whole numbers") from None
         self._check_open()
         self._driver.post(PublishLoad(signal))
         await trio.lowlevel.checkpoint()

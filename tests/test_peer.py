@@ -227,6 +227,13 @@ async def test_load_signals_fill_the_table(autojump_clock: MockClock) -> None:
         assert entries[peers[1].id].cpus_free == 3.0
 
 
+async def test_a_load_signal_that_others_would_drop_is_refused(autojump_clock: MockClock) -> None:
+    signal = LoadSignal(1.0, 0, 0.0, 1.5, 0, 0.0, "individual", "")  # type: ignore[arg-type] # pyright: ignore
+    async with Swarm().of(1) as (peer,):
+        with pytest.raises(UsageError, match="whole numbers"):
+            await peer.publish_load(signal)
+
+
 async def test_streams_of_an_embedders_own_protocol(autojump_clock: MockClock) -> None:
     async def echo(stream: PeerStream) -> None:
         while data := await stream.receive_some():
