@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 import trio
 
 from .console import add_peer_options, emit, until_told_to_stop
 from .errors import SwarmError, UsageError
 from .identity import PeerId
+
+_ALLOW_FILE_EVERY_S: Final = 0.5  # how soon a change of --allow-file is noticed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,6 +105,7 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
         peer.lend(offer, allow=allowed(), logs=options.logs) as lending,
         trio.open_nursery() as nursery,
     ):
+        gc.freeze()  # py-libp2p's 98,000 objects would make each full collection a pause of 0.1 s
         emit(
             options,
             "lending",
@@ -140,9 +145,6 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
         await until_told_to_stop(options.exit_on_eof)
         nursery.cancel_scope.cancel()
     return 0
-
-
-_ALLOW_FILE_EVERY_S = 0.5
 
 
 def _lines(path: Path | None) -> list[str]:
