@@ -98,11 +98,12 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
             return None
         return [PeerId.from_text(text) for text in [*options.allow, *_lines(options.allow_file)]]
 
+    first = allowed()
     async with (
         open_peer(
             identity=options.identity, listen=options.listen or DEFAULT_LISTEN, bootstrap=options.bootstrap
         ) as peer,
-        peer.lend(offer, allow=allowed(), logs=options.logs) as lending,
+        peer.lend(offer, allow=first, logs=options.logs) as lending,
         trio.open_nursery() as nursery,
     ):
         gc.freeze()  # py-libp2p's 98,000 objects would make each full collection a pause of 0.1 s
@@ -119,7 +120,7 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
                 emit(options, "leases", borrowers=[str(borrower) for borrower in lending.borrowers])
 
         async def follow_allow_file(path: Path) -> None:
-            known, told = allowed(), ""
+            known, told = first, ""
             while True:
                 await trio.sleep(_ALLOW_FILE_EVERY_S)
                 try:
