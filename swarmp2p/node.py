@@ -145,6 +145,8 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
     def _gossip(self, event: NetworkEvent | GossipCommand, now: float) -> Outputs:
         outputs = self.gossip.handle(event, now)
         self._deadlines[1] = self.gossip.deadline()
+        if not outputs:
+            return outputs
         signals = [
             output
             for output in outputs

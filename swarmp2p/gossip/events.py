@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..identity import PeerId
 
@@ -51,11 +51,12 @@ class GossipMessage:
     data: bytes
     signature: bytes = b""
     raw: bytes = b""
+    id: bytes = field(init=False, repr=False, compare=False)
+    """The default message id: source followed by sequence number (pubsub spec). Made once: every copy that
+    arrives is looked up by it."""
 
-    @property
-    def id(self) -> bytes:
-        """The default message id: source followed by sequence number (pubsub spec)."""
-        return bytes(self.source) + self.seqno
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", bytes(self.source) + self.seqno)
 
     @property
     def sequence(self) -> int:
