@@ -29,6 +29,13 @@ class _Control:
         self.grafts: dict[str, None] = {}
         self.prunes: dict[str, Prune] = {}
 
+    @property
+    def only_ihave(self) -> IHave | None:
+        """The one IHAVE, where there is nothing else."""
+        if len(self.ihaves) != 1 or self.subscriptions or self.iwants or self.grafts or self.prunes:
+            return None
+        return self.ihaves[0]
+
 
 class Outbox:
     """Collects what the engine has to say and hands it out as few RPCs, control before messages.
@@ -120,8 +127,17 @@ class Outbox:
         """Everything that waits, as few RPCs as fit; the outbox is empty afterwards."""
         out: list[Send] = []
         if self._control:
+            gossip: IHave | None = None  # so is what a heartbeat offers to a quarter of all peers
+            gossip_rpc = Rpc()
             for peer, control in self._control.items():
-                self._send_control(out, peer, control, self._publish.pop(peer, None))
+                waiting = self._publish.pop(peer, None)
+                offer = control.only_ihave if waiting is None else None
+                if offer is None:
+                    self._send_control(out, peer, control, waiting)
+                    continue
+                if offer is not gossip:
+                    gossip, gossip_rpc = offer, Rpc(ihave=(offer,))
+                out.append(Send(peer, gossip_rpc))
             self._control = {}
         if self._publish:
             shared: GossipMessage | None = None  # a message on its way to the whole mesh is one Rpc for all
