@@ -58,6 +58,7 @@ _MAX_PROVIDER_KEY_BYTES: Final = 80
 _MAX_CLOSER: Final = 32
 _MAX_PROVIDERS: Final = 128
 _MAX_ADDRESSES: Final = 16
+_P2P_CODE: Final = b"\xa5\x03"  # 421 as a varint (multicodec table)
 _MAX_ADDRESS_BYTES: Final = 256
 _MAX_CACHED_BYTES: Final = 1024  # of an encoded peer; longer ones are decoded anew each time
 _CLOSER_SHARE_BYTES: Final = 3 * 1024  # of a reply, kept for closer peers however many providers there are
@@ -286,8 +287,11 @@ def _parse_peer(encoded: bytes) -> Provider | None:
         peer = PeerId.from_bytes(raw.id)
     except (DecodeError, UsageError):
         return None
-    # Each address once, bounded in number and length; engines never look inside.
-    usable = [address for address in raw.addrs if 0 < len(address) <= _MAX_ADDRESS_BYTES]
+    # Each address once, bounded in number and length; engines never look inside. Some implementations put the
+    # peer behind it.
+    own = _P2P_CODE + bytes((len(peer),)) + peer
+    addresses = [address.removesuffix(own) for address in raw.addrs]
+    usable = [address for address in addresses if 0 < len(address) <= _MAX_ADDRESS_BYTES]
     record = raw.service_record
     return Provider(
         peer,

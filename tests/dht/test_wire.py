@@ -325,3 +325,13 @@ def test_we_read_what_py_libp2p_writes() -> None:
     assert decode(SENDER, theirs.SerializeToString(), 1) == AddProvider(
         1, KEY, Provider(SENDER, (address(1),))
     )
+
+
+def test_an_address_that_ends_in_its_peer_is_kept_without_it() -> None:
+    # py-libp2p and js-libp2p put /p2p/<id> behind each address, go does not
+    behind = b"\xa5\x03" + bytes((len(peer_id(2)),)) + peer_id(2)
+    message = Proto(type=Proto.FIND_NODE, key=KEY)
+    message.closer_peers.add(id=bytes(peer_id(2)), addrs=[address(2) + behind, address(2)])
+    assert decode_reply(SENDER, message.SerializeToString(), 1) == FoundNodes(
+        1, (PeerInfo(peer_id(2), (address(2),)),)
+    )

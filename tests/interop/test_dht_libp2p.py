@@ -64,9 +64,8 @@ async def theirs() -> AsyncGenerator[Theirs, None]:
 
 
 def is_at(found: RemotePeer, node: Theirs) -> bool:
-    """Whether what we found leads to a node. py-libp2p's addresses end in /p2p/<id> already."""
-    texts = [str(address) for address in found.addresses]
-    return found.id == node.id and bool(texts) and all(text.startswith(node.address) for text in texts)
+    """Whether what we found leads to a node. py-libp2p's addresses end in /p2p/<id>; ours say so once."""
+    return found.id == node.id and {str(address) for address in found.addresses} == {node.address}
 
 
 async def until(condition: Callable[[], bool]) -> None:
