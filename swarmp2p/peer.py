@@ -37,7 +37,7 @@ from .dht.wire import record_protocol
 from .dht_client import Dht
 from .driver import Driver
 from .engine import PeerInfo
-from .errors import BadMessage, BootstrapError, DialError, PeerClosed, UsageError
+from .errors import BadMessage, BootstrapError, DialError, UsageError
 from .gossip.events import Delivered, Publish, Subscribe, Unsubscribe
 from .gossip.load import (
     LoadSignal,
@@ -88,7 +88,7 @@ class Peer:
         self._queries = Queries(driver.post)
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._market = Market(self, driver.post, engine.loads.table)
-        self._closed = self._looked_at_loads = False
+        self._looked_at_loads = False
         self.dht = Dht(engine.dht, self._queries)
 
     @property
@@ -113,7 +113,7 @@ class Peer:
         It fills while the peer lends, borrows or `follow_loads`, and from the first look at it on: peers that
         nobody asks for loads need not carry them.
         """
-        if not self._closed and not self._looked_at_loads:
+        if not self._queries.closed and not self._looked_at_loads:
             self._looked_at_loads = True
             self._driver.post(FollowLoads())
         return self._engine.loads.table
@@ -129,7 +129,7 @@ class Peer:
         answers there, DialError when nobody does.
         """
         peer, transport = split_address(address)
-        self._check_open()
+        self._queries.check_open()
         await self._network.dial_peer(peer, (transport,))
         await self._queries.run(lambda query: Join(query, (PeerInfo(peer, (transport,)),)))
         return peer
@@ -172,7 +172,7 @@ class Peer:
     async def subscribe(self, topic: str) -> AsyncGenerator[Subscription, None]:
         """Receive a topic's messages while the context is open."""
         check_topic(text_argument(topic, "a topic"))
-        self._check_open()
+        self._queries.check_open()
         subscription = Subscription(topic)
         self._subscriptions.setdefault(topic, []).append(subscription)
         self._driver.post(Subscribe(topic))
@@ -190,7 +190,7 @@ class Peer:
         of more than about 1 MiB and for an unusable topic; nothing is sent then."""
         message = Publish(text_argument(topic, "a topic"), bytes_argument(data, "a message's data"))
         check_publish(message.topic, message.data)
-        self._check_open()
+        self._queries.check_open()
         self._driver.post(message)
         await trio.lowlevel.checkpoint()
 
@@ -202,7 +202,7 @@ class Peer:
             decode_signal(encode_signal(signal))
         except BadMessage as problem:
             raise UsageError(f"others would drop {signal}: {problem}; counts are whole numbers") from None
-        self._check_open()
+        self._queries.check_open()
         self._driver.post(PublishLoad(signal))
         await trio.lowlevel.checkpoint()
 
@@ -270,7 +270,7 @@ class Peer:
         Raises ProtocolUnsupported, PeerNotFound, DialError.
         """
         target, protocol = peer_argument(peer), protocol_argument(protocol)
-        self._check_open()
+        self._queries.check_open()
         try:
             return await self._network.open_stream(target, protocol)
         except DialError:
@@ -346,12 +346,7 @@ class Peer:
         elif not isinstance(output, LoadUpdated | LoadSuspected):
             self._market.output(output)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise PeerClosed("this peer is closed; open a new one with open_peer()")
-
     def _close(self) -> None:
-        self._closed = True
         self._queries.close()
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Generic, TypeVar
 
 import trio
@@ -50,7 +51,13 @@ class KnownPeer(RemotePeer):
 
 def with_peer(address: bytes, peer: PeerId) -> Multiaddr:
     """A transport address with /p2p/<id> behind it."""
-    return Multiaddr(address).encapsulate(Multiaddr(f"/p2p/{peer}"))
+    return Multiaddr(address).encapsulate(_suffix(peer))
+
+
+@lru_cache(maxsize=1024)
+def _suffix(peer: PeerId) -> Multiaddr:
+    """/p2p/<id>, for all of a peer's addresses: writing and parsing base58 was a twentieth of a find."""
+    return Multiaddr(f"/p2p/{peer}")
 
 
 def remote_peer(info: PeerInfo) -> RemotePeer:
@@ -97,6 +104,16 @@ class Queries:
             query.found.append(output)
         query.news.set()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the peer was closed."""
+        return self._closed
+
+    def check_open(self) -> None:
+        """Raise PeerClosed when the peer was closed."""
+        if self._closed:
+            raise PeerClosed("this peer is closed; open a new one with open_peer()")
+
     def close(self) -> None:
         """Wake every caller with PeerClosed."""
         self._closed = True
@@ -107,8 +124,7 @@ class Queries:
 
     def start(self, make: Callable[[int], DhtCommand]) -> tuple[int, _Query]:
         """Post the command that `make` returns for a fresh number."""
-        if self._closed:
-            raise PeerClosed("this peer is closed; open a new one with open_peer()")
+        self.check_open()
         number, query = self._next, _Query()
         self._next += 1
         self._running[number] = query
@@ -117,8 +133,7 @@ class Queries:
 
     def tell(self, command: DhtCommand) -> None:
         """Post a command that has no answer."""
-        if self._closed:
-            raise PeerClosed("this peer is closed; open a new one with open_peer()")
+        self.check_open()
         self._post(command)
 
     def cancel(self, number: int) -> None:

@@ -20,6 +20,7 @@ from ..peer import DEFAULT_LISTEN, open_peer
 from ..ray_bridge import supervisor
 from ..ray_bridge.cluster import Cluster
 from ..scopes import cancel_scope
+from .process import lines_of
 from .story import WORKERS
 
 
@@ -75,11 +76,8 @@ async def _job(options: argparse.Namespace, cluster: Cluster) -> int:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        buffer = b""
-        while chunk := await process.stdout.receive_some(65536):
-            *lines, buffer = (buffer + chunk).split(b"\n")
-            for line in lines:
-                _relay(options, line.decode(errors="replace"))
+        async for line in lines_of(process.stdout):
+            _relay(options, line.decode(errors="replace"))
         return await process.wait()
     finally:
         with cancel_scope(shield=True):

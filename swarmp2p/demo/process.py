@@ -18,6 +18,15 @@ from ..scopes import cancel_scope
 _STOP_S: Final = 15.0  # for an orderly end: leases released, Ray trees stopped; after that it is killed
 
 
+async def lines_of(stream: trio.abc.ReceiveStream) -> AsyncIterator[bytes]:
+    """Each line of a stream without its end; what follows the last line's end is left out."""
+    buffer = b""
+    while chunk := await stream.receive_some(65536):
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        for line in lines:
+            yield line
+
+
 class PeerProcess:
     """One child. Its stdin is its lifeline: when that closes, for whatever reason, the child ends in good order."""
 
@@ -47,16 +56,13 @@ class PeerProcess:
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """What it says, until it ends. Lines that are no JSON go to its log only."""
         assert self._process.stdout is not None
-        buffer = b""
-        while chunk := await self._process.stdout.receive_some(65536):
-            *lines, buffer = (buffer + chunk).split(b"\n")
-            for line in lines:
-                try:
-                    event = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(event, dict) and "event" in event:
-                    yield event
+        async for line in lines_of(self._process.stdout):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and "event" in event:
+                yield event
 
     def kill(self) -> None:
         """SIGKILL, as when a machine dies."""

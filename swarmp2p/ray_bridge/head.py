@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import HeadFailed, UsageError
-from . import supervisor
 from .environment import driver_environment, head_environment
 from .events import JoinSecret
-from .node_tree import OBJECT_STORE_BYTES, NodePlan, NodeTree, open_node
+from .node_tree import OBJECT_STORE_BYTES, NodePlan, NodeTree, RayNode, open_node
 from .tree import TreeEnded
 from .versions import installed_versions
 
@@ -31,32 +30,18 @@ outward address, on which a head at 127.0.0.1 does not listen."""
 _TOKEN_BYTES: Final = 32
 
 
-class RayHead:
+class RayHead(RayNode):
     """A head that is starting or running; made by `start_head`."""
 
     def __init__(self, node: NodeTree, token: str) -> None:
-        self._node, self._tree, self._token = node, node.tree, token
+        super().__init__(node.tree)
+        self._node, self._token = node, token
         self._address = ""
         self.token_path = node.directory / "token"
         """A file of mode 0600 that holds the token, for RAY_AUTH_TOKEN_PATH."""
 
     def __repr__(self) -> str:
         return f"RayHead(address={self._address!r}, pid={self.pid})"
-
-    @property
-    def pid(self) -> int:
-        """The supervisor's process id."""
-        return self._tree.pid
-
-    @property
-    def mark(self) -> str:
-        """Value of SWARMP2P_TREE in its processes' environment."""
-        return self._tree.mark
-
-    @property
-    def log_path(self) -> Path:
-        """What its processes print."""
-        return self._tree.log_path
 
     @property
     def token(self) -> str:
@@ -87,14 +72,6 @@ class RayHead:
         """Until the head's own node is up as well: `ray.init(address)` works. Raises HeadFailed."""
         await self.gcs_ready()
         await self._told("joined")
-
-    async def died(self) -> str:
-        """Until nothing is left of the head. Returns why, in one line."""
-        return await self._tree.died()
-
-    async def stop(self, grace_s: float = supervisor.GRACE_S) -> None:
-        """End it: SIGTERM, and SIGKILL after the grace."""
-        await self._tree.stop(grace_s)
 
     async def _told(self, subject: str) -> object:
         try:

@@ -85,6 +85,36 @@ class NodeTree:
         return path
 
 
+class RayNode:
+    """What a head and a worker are to those who use them: a tree with a log."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id."""
+        return self._tree.pid
+
+    @property
+    def mark(self) -> str:
+        """Value of SWARMP2P_TREE in its processes' environment."""
+        return self._tree.mark
+
+    @property
+    def log_path(self) -> Path:
+        """What its processes print."""
+        return self._tree.log_path
+
+    async def died(self) -> str:
+        """Until nothing is left of the node. Returns why, in one line."""
+        return await self._tree.died()
+
+    async def stop(self, grace_s: float = supervisor.GRACE_S) -> None:
+        """End it: SIGTERM, of which the cluster learns at once; SIGKILL after the grace."""
+        await self._tree.stop(grace_s)
+
+
 @asynccontextmanager
 async def open_node(plan: NodePlan, environment: Mapping[str, str]) -> AsyncGenerator[NodeTree, None]:
     """Start a Ray node's processes for the length of the context; `tree.told` says how far they are."""

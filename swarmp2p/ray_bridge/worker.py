@@ -14,10 +14,9 @@ from typing import Final
 import trio
 
 from ..errors import WorkerNotStarted
-from . import supervisor
 from .environment import lender_environment
 from .events import JoinSecret, Need
-from .node_tree import OBJECT_STORE_BYTES, STARTING_GRACE_S, NodePlan, open_node
+from .node_tree import OBJECT_STORE_BYTES, STARTING_GRACE_S, NodePlan, RayNode, open_node
 from .tree import Tree, TreeEnded
 from .versions import installed_versions
 
@@ -28,37 +27,15 @@ JOIN_S: Final = 60.0
 """Seconds that a worker may take to join. It needs 1 s, and 10 s where Ray's modules are not compiled yet."""
 
 
-class RayWorker:
+class RayWorker(RayNode):
     """A worker node that has joined; made by `start_worker`.
 
     pid: of its supervisor. node_id: Ray's, as hex. log_path: what its processes print.
     """
 
     def __init__(self, tree: Tree, node_id: str) -> None:
-        self._tree, self.node_id = tree, node_id
-
-    @property
-    def pid(self) -> int:
-        """The supervisor's process id."""
-        return self._tree.pid
-
-    @property
-    def mark(self) -> str:
-        """Value of SWARMP2P_TREE in its processes' environment."""
-        return self._tree.mark
-
-    @property
-    def log_path(self) -> Path:
-        """What its processes print."""
-        return self._tree.log_path
-
-    async def died(self) -> str:
-        """Until nothing is left of the worker. Returns why, in one line."""
-        return await self._tree.died()
-
-    async def stop(self, grace_s: float = supervisor.GRACE_S) -> None:
-        """End it: SIGTERM, of which the head learns at once; SIGKILL after the grace."""
-        await self._tree.stop(grace_s)
+        super().__init__(tree)
+        self.node_id = node_id
 
 
 @asynccontextmanager
