@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -37,9 +36,8 @@ from .report import (
     Meter,
     Side,
     SideFailed,
+    compare,
     percentile,
-    result,
-    run_side,
     say,
     tell_and_end,
     tell_side,
@@ -255,15 +253,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if namespace.side is not None:
             trio.run(measure, namespace.side, options)
-            return
-        arguments = [f"--{name}={value}" for name, value in asdict(options).items()]
-        sides = {
-            OURS: run_side("dht", OURS, arguments, _LIMIT_S),
-            THEIRS: run_side("dht", THEIRS, arguments, _LIMIT_S, attempts=2),
-        }
+        else:
+            print(compare("dht", asdict(options), (OURS, THEIRS), _LIMIT_S))
     except SideFailed as problem:
         sys.exit(f"benchmarks.dht: {problem}")
-    print(json.dumps(result("dht", asdict(options), ["libp2p"], sides)))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ stdout is one JSON object:
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ import trio
 
 from .gossip_nodes import Node, our_nodes, their_nodes
 from .graph import regular_graph
-from .report import Meter, Side, SideFailed, percentile, result, run_side, say, tell_and_end, tell_side
+from .report import Meter, Side, SideFailed, compare, percentile, say, tell_and_end, tell_side
 from .sockets import sent
 
 OURS: Final = "ours"
@@ -237,15 +236,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if namespace.side is not None:
             trio.run(measure, namespace.side, options)
-            return
-        arguments = [f"--{name}={value}" for name, value in asdict(options).items()]
-        sides = {
-            OURS: run_side("gossip", OURS, arguments, _LIMIT_S),
-            THEIRS: run_side("gossip", THEIRS, arguments, _LIMIT_S, attempts=2),
-        }
+        else:
+            print(compare("gossip", asdict(options), (OURS, THEIRS), _LIMIT_S))
     except SideFailed as problem:
         sys.exit(f"benchmarks.gossip: {problem}")
-    print(json.dumps(result("gossip", asdict(options), ["libp2p"], sides)))
 
 
 if __name__ == "__main__":

@@ -115,6 +115,20 @@ def result(
 # The sides' processes ---------------------------------------------------------------------------------------
 
 
+def compare(benchmark: str, options: Mapping[str, object], sides: tuple[str, str], limit_s: float) -> str:
+    """Run both sides of benchmarks.<benchmark>, ours first; returns the object that it prints, as JSON.
+
+    The other side gets a second attempt: py-libp2p now and then ends by itself. Raises SideFailed.
+    """
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    ours, theirs = sides
+    measured = {
+        ours: run_side(benchmark, ours, arguments, limit_s),
+        theirs: run_side(benchmark, theirs, arguments, limit_s, attempts=2),
+    }
+    return json.dumps(result(benchmark, options, ["libp2p"], measured))
+
+
 def run_side(benchmark: str, side: str, options: Sequence[str], limit_s: float, attempts: int = 1) -> Side:
     """Run one side of benchmarks.<benchmark> and return what it measured.
 
