@@ -31,8 +31,9 @@ from swarmp2p.ray_bridge.events import Need
 from swarmp2p.ray_bridge.head import start_head
 from swarmp2p.ray_bridge.node_tree import private_directory
 from swarmp2p.ray_bridge.tree import open_tree
-from swarmp2p.ray_bridge.versions import installed_versions
 from swarmp2p.ray_bridge.worker import start_worker
+
+from .report import Side, result
 
 HEAD_IP: Final = "127.77.82.1"
 WORKER_IP: Final = "127.77.82.2"
@@ -157,17 +158,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--json", action="store_true", help="print nothing but the result on stdout; always so"
     )
     options = parser.parse_args(argv)
-    versions = installed_versions()
     ours, theirs = trio.run(measure, options.runs)
-    result = {
-        "benchmark": "first_task",
-        "setup": {"runs": options.runs, "cores": os.cpu_count()},
-        "versions": {"ray": versions.ray, "python": versions.python, "swarmp2p": versions.swarmp2p},
-        "ours": ours,
-        "peers": {"ray-start": theirs},
-        "ratio": {metric: round(ours[metric] / theirs[metric], 3) for metric in ours if metric in theirs},
-    }
-    print(json.dumps(result))
+    sides = {"ours": Side(ours), "ray-start": Side(theirs)}
+    print(json.dumps(result("first_task", {"runs": options.runs}, ["ray"], sides)))
 
 
 if __name__ == "__main__":
