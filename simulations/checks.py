@@ -11,10 +11,10 @@ from swarmp2p.dht.messages import FoundProviders, GetProviders
 from swarmp2p.engine import Received, Send
 from swarmp2p.identity import PeerId
 
-from .swarm import Swarm
+from .swarm import DhtSwarm, Swarm
 
 
-def true_closest(swarm: Swarm, target: int, count: int) -> list[PeerId]:
+def true_closest(swarm: Swarm | DhtSwarm, target: int, count: int) -> list[PeerId]:
     """The running peers whose ids are nearest to `target`, nearest first: what every lookup tries to find."""
     return nsmallest(count, swarm.sim.peers, key=lambda peer: peer_key(peer) ^ target)
 
@@ -35,10 +35,10 @@ class Tables:
     mutual: float
 
 
-def tables(swarm: Swarm, peers: Sequence[PeerId], k: int = 20) -> Tables:
+def tables(swarm: Swarm | DhtSwarm, peers: Sequence[PeerId], k: int = 20) -> Tables:
     """Look at the tables of some peers; each costs a pass over all."""
     running = dict.fromkeys(swarm.sim.peers)
-    known = [swarm.node(peer).dht.table for peer in peers]
+    known = [swarm.dht(peer).table for peer in peers]
     entries = live = mutual = complete = 0
     neighbours = 0.0
     for peer, table in zip(peers, known, strict=True):
@@ -50,7 +50,7 @@ def tables(swarm: Swarm, peers: Sequence[PeerId], k: int = 20) -> Tables:
             entries += 1
             if entry.peer in running:
                 live += 1
-                mutual += peer in swarm.node(entry.peer).dht.table
+                mutual += peer in swarm.dht(entry.peer).table
     total, count = max(entries, 1), max(len(peers), 1)
     return Tables(entries / count, live / total, neighbours / count, complete / count, mutual / total)
 
@@ -105,7 +105,7 @@ class Placement:
     orphans: int
 
 
-def placement(swarm: Swarm, records: Sequence[tuple[bytes, PeerId]], k: int = 20) -> Placement:
+def placement(swarm: Swarm | DhtSwarm, records: Sequence[tuple[bytes, PeerId]], k: int = 20) -> Placement:
     """Ask the k nearest peers of each key for its provider, directly, as a stranger would. For the end of a
     run: their engines take notice of the question."""
     held, orphans = 0.0, 0
@@ -117,8 +117,8 @@ def placement(swarm: Swarm, records: Sequence[tuple[bytes, PeerId]], k: int = 20
     return Placement(held / max(len(records), 1), orphans)
 
 
-def _providers(swarm: Swarm, peer: PeerId, key: bytes, asker: PeerId) -> list[PeerId]:
-    answer = swarm.node(peer).handle(Received(asker, GetProviders(0, key)), swarm.sim.now)
+def _providers(swarm: Swarm | DhtSwarm, peer: PeerId, key: bytes, asker: PeerId) -> list[PeerId]:
+    answer = swarm.dht(peer).handle(Received(asker, GetProviders(0, key)), swarm.sim.now)
     return [
         provider.peer
         for output in answer

@@ -3,17 +3,14 @@ signals.
 
     python -m simulations.first_look [--nodes 1000] [--seed 1] [--json]
 
-Prints a table and, as the last line, one JSON object; only that with --json. Two runs with one seed print
-the same `trace_hash`. Times are virtual, but for `wall_s` and `engine_events_per_s`.
+Two runs with one seed print the same `trace_hash`. Times are virtual, but for `wall_s` and
+`engine_events_per_s`.
 
 Round trips take 50 ms on average. A new connection takes `--dial-rtts` of them before the first message.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +25,7 @@ from swarmp2p.transport.link import UniformLink
 from swarmp2p.transport.sim import SimulatorConfig
 
 from . import checks
+from .report import Report, parser_for, percentile, tell
 from .swarm import Swarm
 
 RTT_S = 0.050
@@ -53,7 +51,7 @@ class Seen:
     signals: list[float] = field(default_factory=list)
 
 
-def run(nodes: int, seed: int, acts: int, dial_rtts: float) -> dict[str, object]:
+def run(nodes: int, seed: int, acts: int, dial_rtts: float) -> Report:
     """Run it; returns the report."""
     started = time.process_time()
     link = UniformLink(RTT_S / 2, JITTER)
@@ -80,25 +78,25 @@ def run(nodes: int, seed: int, acts: int, dial_rtts: float) -> dict[str, object]
 
     wall_s = time.process_time() - started
     expected = len(publishers) * SIGNALS * (nodes - 1)
-    report: dict[str, object] = {
+    report: Report = {
         "nodes": nodes,
         "seed": seed,
         "dial_rtts": dial_rtts,
         "joined": len(seen.joins) / max(nodes - 1, 1),
-        "join_p50_rtts": _percentile(seen.joins, 0.5) / RTT_S,
-        "join_p95_rtts": _percentile(seen.joins, 0.95) / RTT_S,
+        "join_p50_rtts": percentile(seen.joins, 0.5) / RTT_S,
+        "join_p95_rtts": percentile(seen.joins, 0.95) / RTT_S,
         "announced": len(seen.announced),
-        "announce_p50_rtts": _percentile(seen.announced, 0.5) / RTT_S,
-        "announce_p95_rtts": _percentile(seen.announced, 0.95) / RTT_S,
+        "announce_p50_rtts": percentile(seen.announced, 0.5) / RTT_S,
+        "announce_p95_rtts": percentile(seen.announced, 0.95) / RTT_S,
         "stored_mean": sum(seen.stored) / max(len(seen.stored), 1),
         "finds": acts,
         "finds_succeeded": len(seen.found),
-        "find_p50_rtts": _percentile(seen.found, 0.5) / RTT_S,
-        "find_p95_rtts": _percentile(seen.found, 0.95) / RTT_S,
+        "find_p50_rtts": percentile(seen.found, 0.5) / RTT_S,
+        "find_p95_rtts": percentile(seen.found, 0.95) / RTT_S,
         "messages_per_find": sum(seen.asked) / max(len(seen.asked), 1),
         "gossip_delivered": len(seen.signals) / max(expected, 1),
-        "gossip_p50_ms": _percentile(seen.signals, 0.5) * 1000,
-        "gossip_p99_ms": _percentile(seen.signals, 0.99) * 1000,
+        "gossip_p50_ms": percentile(seen.signals, 0.5) * 1000,
+        "gossip_p99_ms": percentile(seen.signals, 0.99) * 1000,
         "virtual_s": sim.now,
         "events": sim.events,
         "messages": sim.sent,
@@ -167,7 +165,7 @@ def _service(number: int) -> str:
     return f"service-{number}"
 
 
-def _checks(swarm: Swarm, providers: Sequence[PeerId]) -> dict[str, object]:
+def _checks(swarm: Swarm, providers: Sequence[PeerId]) -> Report:
     tables = checks.tables(swarm, swarm.rng.sample(swarm.peers, min(200, len(swarm.peers))))
     mesh = checks.mesh(swarm, LOAD_TOPIC)
     records = [(service_key(_service(number)), provider) for number, provider in enumerate(providers)]
@@ -186,43 +184,17 @@ def _checks(swarm: Swarm, providers: Sequence[PeerId]) -> dict[str, object]:
     }
 
 
-def _percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least that share of all do not exceed; 0 when there are none."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else 0.0
-
-
-def _table(report: dict[str, object]) -> str:
-    def shown(value: object) -> str:
-        return f"{value:,.2f}" if isinstance(value, float) else str(value)
-
-    width = max(map(len, report))
-    return "\n".join(
-        f"{name.replace('_', ' '):<{width}}  {shown(value):>32}" for name, value in report.items()
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="simulations.first_look", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = parser_for("simulations.first_look", __doc__)
     parser.add_argument("--nodes", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--acts", type=int, default=200, help="announcements, and finds")
     parser.add_argument(
         "--dial-rtts", type=float, default=1.0, help="round trips that a new connection takes"
     )
-    parser.add_argument("--json", action="store_true", help="print the JSON object only")
     options = parser.parse_args(arguments)
     if options.nodes < 2 or options.acts < 1:
         parser.error("at least two nodes and one act are needed")
-    report = run(options.nodes, options.seed, options.acts, options.dial_rtts)
-    if not options.json:
-        print(_table(report))
-    print(json.dumps({name: _rounded(value) for name, value in report.items()}))
-
-
-def _rounded(value: object) -> object:
-    return round(value, 4) if isinstance(value, float) else value
+    tell(run(options.nodes, options.seed, options.acts, options.dial_rtts), options)
 
 
 if __name__ == "__main__":
