@@ -7,6 +7,9 @@ Every query is a lookup and what is done with its answers. The engine runs them 
     follow_ups(), confirmed() once the lookup is done: further requests, whose answers are waited for
     last_words(), result()    once those are settled: requests that nobody waits for, and the QueryDone
 
+A query may have children: queries of their own lookups, run for it (`Traffic.run`, parent). They end before it does,
+and are cancelled with it.
+
 A query asks nothing of the engine: it is given what it needs when it is made. service_query.py has one more.
 """
 
@@ -44,17 +47,21 @@ LastWord = tuple[PeerInfo, Callable[[int], AnsweredRequest | AddProvider]]
 class Query(ABC):
     """One query under way.
 
-    number: the application's; None for the engine's own. then: called with it when it is over, unless it was cancelled.
-    waiting: follow-ups that are not settled. stored, asked, failed: as in QueryDone, beyond those of the lookup.
-    concluded: the follow-ups were sent. closed: it is over. timer: that of its time-out.
+    number: the application's; None for the engine's own. A child has its parent's, for its outputs; the QueryDone is
+    the parent's. then: called with it when it is over, unless it was cancelled; may run another child of its parent.
+    waiting: follow-ups and children that are not settled. stored, asked, failed: as in QueryDone, beyond those of the
+    lookup; children's included, but for stored. concluded: the follow-ups were sent. closed: it is over. timer: that
+    of its time-out, overdue: that has passed. parent, children: see the module's docstring.
     """
 
     def __init__(self, number: int | None, lookup: Lookup) -> None:
         self.number, self.lookup = number, lookup
         self.then: Callable[[Query, float], None] | None = None
         self.waiting = self.stored = self.asked = self.failed = 0
-        self.concluded = self.closed = False
+        self.concluded = self.closed = self.overdue = False
         self.timer = 0
+        self.parent: Query | None = None
+        self.children: list[Query] = []
 
     @abstractmethod
     def question(self, id: int) -> AnsweredRequest:

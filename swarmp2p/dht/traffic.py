@@ -89,10 +89,17 @@ class Traffic:
         target = key_id(key)
         return Lookup(self._peer, target, self._known(target), tuning)
 
-    def run(self, query: Query, now: float) -> None:
-        """Start a query."""
+    def run(self, query: Query, now: float, parent: Query | None = None) -> None:
+        """Start a query. parent: the one that it is run for, which ends only after it; nothing is started for one
+        that is over or out of time."""
         number = query.number
-        if number is not None:
+        if parent is not None:
+            if parent.closed or parent.overdue:
+                return
+            query.parent = parent
+            parent.children.append(query)
+            parent.waiting += 1
+        elif number is not None:
             if len(self._queries) >= self._config.max_queries:
                 self.out.append(QueryDone(number))
                 return
@@ -105,9 +112,14 @@ class Traffic:
         """Forget a query: it sends and says nothing more. What comes back still teaches the table."""
         query = self._queries.pop(number, None)
         if query is not None:
-            query.closed = True
-            query.lookup.stop()
-            self._timers.cancel(query.timer)
+            self._abandon(query)
+
+    def _abandon(self, query: Query) -> None:
+        query.closed = True
+        query.lookup.stop()
+        self._timers.cancel(query.timer)
+        for child in query.children:
+            self._abandon(child)
 
     def _known(self, target: int) -> list[PeerInfo]:
         """Where a lookup begins."""
@@ -141,12 +153,20 @@ class Traffic:
             self.tell(info, finish(self._requests.next_id()), now)
         if not query.lookup.stopped:
             self._table.looked_up(query.lookup.target, now)
-        if query.number is not None:
+        parent = query.parent
+        if parent is None and query.number is not None:
             if self._queries.get(query.number) is query:
                 del self._queries[query.number]
             self.out.append(query.result())
         if query.then is not None:
             query.then(query, now)
+        if parent is not None:
+            parent.children.remove(query)
+            parent.asked += query.lookup.asked + query.asked
+            parent.failed += query.lookup.silent + query.failed
+            parent.waiting -= 1
+            if parent.concluded:
+                self._conclude(parent, now)
 
     def check_table(self, before: float, now: float) -> None:
         """Ask the peers of the table that have not answered since `before` whether they are still there."""
@@ -248,10 +268,17 @@ class Traffic:
                 else:
                     self._stalled(item, now)
             case Query():
-                item.lookup.stop()
-                self._conclude(item, now)
+                self._stop(item, now)
             case Recheck(peer):
                 self._recheck(peer, now)
+
+    def _stop(self, query: Query, now: float) -> None:
+        """A query is out of time: end it with what it has."""
+        query.overdue = True
+        query.lookup.stop()
+        for child in list(query.children):
+            self._stop(child, now)
+        self._conclude(query, now)
 
     def _recheck(self, peer: PeerId, now: float) -> None:
         """Ask a suspect again; and somebody else too, because a failure only counts when others answer."""
