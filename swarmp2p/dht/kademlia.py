@@ -77,7 +77,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
 
     peer: its id. sign, verify: as in signed.py. rng: for refreshes, samples and the spread of intervals.
 
-    table: the routing table, for looking at.
+    table: the routing table, for looking at. network_size: how many servers there are (network_size.py).
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         self._timers = Timers[object]()
         self._contacts = Contacts(config.max_connected)
         self._traffic = Traffic(peer, self.table, self._contacts, self._timers, config)
+        self.network_size = self._traffic.network_size
         self._validators = Validators(config.validators, config.max_value_bytes)
         self._providers = ProviderStore(
             own,

@@ -27,6 +27,7 @@ from .messages import (
     FoundRecord,
     FoundValue,
 )
+from .network_size import NetworkSize
 from .queries import Query
 from .requests import Pending, Requests
 from .round_trips import RoundTrips
@@ -54,7 +55,7 @@ class Traffic:
     timers: the engine's. What this class adds, Pending, Query and Recheck, comes back through `due`.
 
     out: where outputs go; the engine's owner replaces it for each event. bootstrap: asked while nobody else
-    is known.
+    is known. network_size: learns from each lookup that ends by itself.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Traffic:
     ) -> None:
         self.out: list[NetworkOutput | DhtOutput] = []
         self.bootstrap: tuple[PeerInfo, ...] = ()
+        self.network_size = NetworkSize(config.k)
         self._peer, self._table, self._contacts = peer, table, contacts
         self._timers, self._config = timers, config
         round_trips = RoundTrips(
@@ -141,6 +143,8 @@ class Traffic:
             return
         if not query.concluded:
             query.concluded = True
+            if not query.lookup.stopped:
+                self.network_size.learn(query.lookup.target, query.lookup.closest(), now)
             for info, make in query.follow_ups(now):
                 query.waiting += 1
                 query.asked += 1
