@@ -41,15 +41,14 @@ from .keys import key_id, multihash_key, peer_key, service_key
 from .messages import GetRecord
 from .provider_store import ProviderStore
 from .publisher import Publication, Publisher
+from .publishing import SPREAD, Publishing
 from .queries import (
     ClosestQuery,
     PeerQuery,
-    ProvideQuery,
     ProvidersQuery,
     PutQuery,
     Query,
     ValueQuery,
-    add_provider,
 )
 from .records import RecordReader
 from .refresh import Refresh
@@ -63,7 +62,6 @@ from .validators import Validators
 from .value_store import ValueStore
 
 _MAX_BOOTSTRAP: Final = 32
-_SPREAD: Final = 0.1  # of intervals, so that peers started together do not stay in step
 
 
 class _Job(Enum):
@@ -111,6 +109,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             own, self._validators, ttl_s=config.value_ttl_s, max_values=config.max_values
         )
         self._publisher = Publisher(peer, sign, config.record_ttl_s)
+        self._publishing = Publishing(self._publisher, self._traffic, self._timers, rng, config)
         self._reader = RecordReader(verify)
         self._server = Server(
             peer,
@@ -170,9 +169,9 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             case events.FindPeer(query, peer):
                 traffic.run(PeerQuery(query, traffic.lookup(peer_key(peer)), peer, self._known(peer)), now)
             case events.Provide(query, key):
-                self._publish(self._publisher.provide(multihash_key(key)), query, now)
+                self._publishing.provide(query, multihash_key(key), now)
             case events.StopProviding(key):
-                self._stop_providing(multihash_key(key))
+                self._publishing.stop_providing(multihash_key(key))
             case events.FindProviders(query, key, limit):
                 self._find_providers(query, multihash_key(key), limit, now)
             case events.PutValue(query, key, value):
@@ -182,9 +181,9 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 local = None if held is None else held.value
                 traffic.run(ValueQuery(query, traffic.lookup(key_id(key)), key, self._validators, local), now)
             case events.Announce(query, service, attributes):
-                self._publish(self._publisher.announce(service, dict(attributes), now), query, now)
+                self._publishing.announce(query, service, dict(attributes), now)
             case events.Withdraw(query, service):
-                self._withdraw(query, service, now)
+                self._publishing.withdraw(query, service, now)
             case events.FindService():
                 self._find_service(command, now)
             case events.Cancel(query):
@@ -228,57 +227,6 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             return PeerInfo(peer, self._publisher.addresses)
         return self._contacts.info(peer) or self.table.get(peer)
 
-    # Publishing ---------------------------------------------------------------------------------------------
-
-    def _publish(self, publication: Publication, number: int | None, now: float) -> None:
-        """Store a provider record at the nearest peers, now and again."""
-        publisher = self._publisher
-
-        def sent(query: Query, now: float) -> None:
-            if query.stored:
-                publication.sent_to(query.lookup.closest())
-            if publisher.provider(publication) is not None:
-                self._renew_later(publication, query.stored, now)
-
-        lookup = self._traffic.lookup(key_id(publication.key))
-        query = ProvideQuery(number, lookup, publication.key, lambda: publisher.provider(publication))
-        query.then = sent
-        self._renew_later(publication, self.config.k, now)
-        self._traffic.run(query, now)
-
-    def _renew_later(self, publication: Publication, stored: int, now: float) -> None:
-        """Set the time of the next renewal: soon when nobody could take the record, after the next refresh
-        when there were too few peers, because more may have come by then."""
-        config = self.config
-        interval = config.provide_interval_s if publication.service is None else config.announce_interval_s
-        if not stored:
-            interval = min(interval, config.retry_s)
-        elif stored < config.k:
-            interval = min(interval, config.refresh_interval_s)
-        self._timers.cancel(publication.timer)
-        publication.timer = self._timers.add(now + self._spread(interval), publication)
-
-    def _stop_providing(self, key: bytes) -> None:
-        publication = self._publisher.get(key)
-        if publication is not None and publication.service is None:
-            self._timers.cancel(publication.timer)
-            self._publisher.forget(publication)
-
-    def _withdraw(self, number: int, service: str, now: float) -> None:
-        """Tell those that hold the record. An announcement still under way then sends nothing."""
-        traffic = self._traffic
-        publication = self._publisher.get(service_key(service))
-        if publication is None or publication.service is None:
-            traffic.out.append(QueryDone(number))
-            return
-        self._timers.cancel(publication.timer)
-        withdrawal = self._publisher.withdrawal(publication, now)
-        self._publisher.forget(publication)
-        make = add_provider(publication.key, withdrawal)
-        for info in publication.holders.values():
-            traffic.tell(info, make(traffic.next_id()), now)
-        traffic.out.append(QueryDone(number, stored=len(publication.holders)))
-
     # What is due --------------------------------------------------------------------------------------------
 
     def _due(self, item: object, now: float) -> None:
@@ -286,8 +234,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             case Pending() | Query() | Recheck():
                 self._traffic.due(item, now)
             case Publication():
-                self._publisher.renew(item, now)
-                self._publish(item, None, now)
+                self._publishing.due(item, now)
             case _Job.UPKEEP:
                 self._providers.sweep(now)
                 self._values.sweep(now)
@@ -320,4 +267,4 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         self._upkeep_timer = self._timers.add(now + self._spread(interval), _Job.UPKEEP)
 
     def _spread(self, interval_s: float) -> float:
-        return interval_s * self._rng.uniform(1.0 - _SPREAD, 1.0 + _SPREAD)
+        return interval_s * self._rng.uniform(1.0 - SPREAD, 1.0 + SPREAD)
