@@ -1,6 +1,6 @@
 """Providing and finding in the DHT, beside py-libp2p's KadDHT.
 
-    python -m benchmarks.dht --nodes 32 [--finds N] [--concurrency C] [--json]
+    python -m benchmarks.dht --nodes 32 [--finds N] [--concurrency C] [--rtt-ms 50] [--json]
 
 Each side runs all its nodes in one process, over libp2p connections on loopback. One node after another stores
 a provider record under a key of its own; then nodes that do not hold it look for its first provider, one at a
@@ -14,6 +14,10 @@ time; then C of them at once. Progress goes to stderr; the last line of stdout i
     refresh_ms                             one refresh of a node's routing table, median
     success                                finds that returned the provider, of all (0 to 1)
     host_mb                                memory of each node beyond the first
+    burst_stored                           of --burst provider records that one node stores all at once, the share
+                                           that others find
+    find_rtts, provide_rtts                medians in round trips, with --rtt-ms: a user-space proxy then delays
+                                           every connection (delay.py)
 
 py-libp2p is slow: it does as many of the operations as fit into --seconds for each phase (at least four).
 """
@@ -30,6 +34,7 @@ from typing import Final
 
 import trio
 
+from .delay import delayed
 from .dht_nodes import Swarm, our_swarm, their_swarm
 from .report import (
     Figures,
@@ -59,7 +64,8 @@ _OPERATION_LIMIT_S: Final = 60.0
 @dataclass(frozen=True, slots=True)
 class Options:
     """What is measured. provides, finds: operations at most, one at a time. concurrency: clients at once, who
-    make five times as many finds. seconds: for each phase, at most. refreshes: nodes that refresh their tables."""
+    make five times as many finds. seconds: for each phase, at most. refreshes: nodes that refresh their tables. burst:
+    records of one node stored at once. rtt_ms: added to every connection."""
 
     nodes: int = 32
     provides: int = 64
@@ -67,6 +73,8 @@ class Options:
     concurrency: int = 16
     seconds: float = 20.0
     refreshes: int = 4
+    burst: int = 100
+    rtt_ms: float = 0.0
     seed: int = 1
 
 
@@ -99,6 +107,7 @@ class Workload:
         await self._choose_finders()
         await self._finds()
         await self._finds_at_once()
+        await self._burst()
         self.figures["success"] = self._found / max(1, self._tried)
 
     async def _refreshes(self) -> None:
@@ -172,6 +181,24 @@ class Workload:
         self.counts["finds_at_once"] = finished
         say(f"{finished} finds by {self._options.concurrency} clients: {self.figures['finds_per_s']:.1f} /s")
 
+    async def _burst(self) -> None:
+        """One node stores many records at once; then each of them is looked for."""
+        finder, node = self._nodes[0], self._nodes[-1]
+        keys = [
+            b"\x12\x20" + hashlib.sha256(b"%d/burst/%d" % (self._options.seed, number)).digest()
+            for number in range(self._options.burst)
+        ]
+        found = 0
+        with trio.move_on_after(_PATIENCE * self._options.seconds):
+            async with trio.open_nursery() as nursery:
+                for key in keys:
+                    nursery.start_soon(node.provide, key)
+            await trio.sleep(_SETTLE_S)
+            for key in keys:
+                found += await finder.find_first(key) == node.id
+        self.figures["burst_stored"] = found / len(keys)
+        say(f"burst of {len(keys)} records: {found} of them found")
+
     async def _find(self, number: int) -> None:
         stored = self._stored[number % len(self._stored)]
         finder = self._nodes[self._rng.choice(stored.finders)]
@@ -191,6 +218,9 @@ class Workload:
         }.items():
             self.figures[f"{operation}_{metric}"] = value
             say(f"{operation} {metric} {value:.2f}")
+        if self._options.rtt_ms:
+            name = {"find_first": "find_rtts", "provide": "provide_rtts"}[operation]
+            self.figures[name] = 1000 * percentile(taken, 0.5) / self._options.rtt_ms
 
 
 async def measure(side: str, options: Options) -> None:
@@ -219,6 +249,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "finds": "finds, at most: one at a time; five times as many by all clients",
         "concurrency": "clients that find at once",
         "refreshes": "nodes that refresh their tables",
+        "burst": "records that one node stores at once",
         "seed": "of the order of operations",
     }.items():
         value = getattr(defaults, name)
@@ -228,6 +259,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         default=defaults.seconds,
         help=f"for each kind of operation, at most ({defaults.seconds:.0f})",
+    )
+    parser.add_argument(
+        "--rtt-ms", type=float, default=defaults.rtt_ms, help="round-trip time added to every connection (0)"
     )
     parser.add_argument(
         "--side", choices=[OURS, THEIRS], help="run one side only, and print what it measured"
@@ -240,7 +274,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(
             f"--nodes {options.nodes}: take at least {LEAST_NODES}, or every node holds every record"
         )
-    for name in ("provides", "finds", "concurrency", "refreshes", "seconds"):
+    if options.rtt_ms < 0:
+        parser.error(f"--rtt-ms {options.rtt_ms}: a round trip takes 0 or more milliseconds")
+    for name in ("provides", "finds", "concurrency", "refreshes", "burst", "seconds"):
         if getattr(options, name) <= 0:
             parser.error(f"--{name} {getattr(options, name)}: take more than 0")
     return options
@@ -252,7 +288,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = Options(**{field.name: getattr(namespace, field.name) for field in fields(Options)})
     try:
         if namespace.side is not None:
-            trio.run(measure, namespace.side, options)
+            with delayed(options.rtt_ms):
+                trio.run(measure, namespace.side, options)
         else:
             print(compare("dht", asdict(options), (OURS, THEIRS), _LIMIT_S))
     except SideFailed as problem:

@@ -25,7 +25,7 @@ Figures = dict[str, float]
 
 MORE_IS_BETTER: Final = frozenset(
     {
-        *("success", "delivered", "finds_per_s", "deliveries_per_s", "mb_per_s"),
+        *("success", "burst_stored", "delivered", "finds_per_s", "deliveries_per_s", "mb_per_s"),
         *("loop_events_per_s", "engine_events_per_s"),
     }
 )
@@ -120,7 +120,7 @@ def compare(benchmark: str, options: Mapping[str, object], sides: tuple[str, str
 
     The other side gets a second attempt: py-libp2p now and then ends by itself. Raises SideFailed.
     """
-    arguments = [f"--{name}={value}" for name, value in options.items()]
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     ours, theirs = sides
     measured = {
         ours: run_side(benchmark, ours, arguments, limit_s),

@@ -46,7 +46,9 @@ def test_gossip_compares_both_sides() -> None:
 
 def test_dht_measures_our_side() -> None:
     """py-libp2p's 24 hosts alone take longer to join than such a test should."""
-    found = run("dht", f"--side={dht.OURS}", f"--nodes={dht.LEAST_NODES}", "--provides=4", "--finds=8")
+    found = run(
+        "dht", f"--side={dht.OURS}", f"--nodes={dht.LEAST_NODES}", "--provides=4", "--finds=8", "--rtt-ms=5"
+    )
     figures = cast(dict[str, float], found["figures"])
     assert set(figures) == {
         "find_first_p50_ms",
@@ -59,8 +61,12 @@ def test_dht_measures_our_side() -> None:
         "refresh_ms",
         "success",
         "host_mb",
+        "burst_stored",
+        "find_rtts",
+        "provide_rtts",
     }
-    assert figures["success"] == 1.0
+    assert figures["success"] == figures["burst_stored"] == 1.0
+    assert min(figures["find_rtts"], figures["provide_rtts"]) >= 1.0
 
 
 @pytest.mark.parametrize(
@@ -68,6 +74,7 @@ def test_dht_measures_our_side() -> None:
     [
         ("dht", ["--nodes=8"], "take at least 24"),
         ("dht", ["--finds=0"], "take more than 0"),
+        ("dht", ["--rtt-ms=-1"], "0 or more"),
         ("gossip", ["--nodes=5", "--degree=3"], "cannot all have 3 neighbours"),
         ("gossip", ["--rate=0"], "above 0"),
     ],
