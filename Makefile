@@ -20,7 +20,13 @@ $(VENV)/dev.stamp: $(VENV)/demo.stamp
 demo: $(VENV)/demo.stamp
 	$(BIN)/swarmp2p demo $(ARGS)
 
-test: $(VENV)/dev.stamp
+# js-libp2p for tests/interop. Without it (no network, say) the other tests run all the same, and those tests say
+# what to do.
+JS := tests/interop/js
+$(JS)/node_modules/complete: $(JS)/package-lock.json tools/js-peers $(VENV)/dev.stamp
+	-tools/js-peers $(BIN)/python
+
+test: $(VENV)/dev.stamp $(JS)/node_modules/complete
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/dev.stamp
@@ -40,4 +46,4 @@ protos:
 	$(PYTHON) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. swarmp2p/dht/kad.proto swarmp2p/gossip/rpc.proto
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info out
+	rm -rf $(VENV) build dist *.egg-info out $(JS)/node_modules $(JS)/.node

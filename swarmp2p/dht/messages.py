@@ -62,7 +62,7 @@ class FoundValue(Reply):
 
 @dataclass(frozen=True, slots=True)
 class ValueStored(Reply):
-    """Repeats what was stored; value is None when it was refused."""
+    """Repeats what was stored; value is None or another value, over the wire an empty one, when it was refused."""
 
     protocol: ClassVar[str] = "dht"
     key: bytes

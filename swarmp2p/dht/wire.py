@@ -12,6 +12,8 @@ What other implementations do differently, and what is made of it:
 - Keys of ADD_PROVIDER are multihashes by the spec; go checks their length only (1 to 80 bytes), and py's users
   store bare digests. Any key of at most 80 bytes is taken, so that no network's records are lost here.
 - js fails on values without a time in the form 2006-01-02T15:04:05.000000000Z: one is always written.
+- go's PutValue dereferences the record of the reply whatever it holds: a reply without one would crash that node.
+  So a refusal is a record with an empty value, which go and js call "value not put correctly".
 - Peers with unusable ids or addresses are left out; the rest of their message counts.
 
 Everything taken from a message is bounded: 32 closer peers, 128 providers, 16 addresses of 256 bytes for each.
@@ -106,7 +108,7 @@ def encode(message: Message) -> bytes:
         case PutValue(_, key, value, received):
             return _with_record(_Proto.PUT_VALUE, key, value, received)
         case ValueStored(_, key, value):
-            return _with_record(_Proto.PUT_VALUE, key, value, 0.0)
+            return _with_record(_Proto.PUT_VALUE, key, value or b"", 0.0)
         case Ping() | Pong():
             return _Proto(type=_Proto.PING).SerializeToString()
         case _:

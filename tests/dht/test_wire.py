@@ -56,7 +56,7 @@ REPLIES: list[Reply] = [
     FoundProviders(7, KEY, (), ()),
     FoundValue(7, b"k", b"value", 0.0, CLOSER),
     ValueStored(7, b"k", b"value"),
-    ValueStored(7, b"k", None),
+    ValueStored(7, b"k", b""),
     Pong(7),
 ]
 
@@ -88,6 +88,13 @@ def test_a_value_that_was_not_found_has_no_record() -> None:
     assert decode_reply(SENDER, encode(FoundValue(7, b"k", None, 0.0, CLOSER)), 7) == FoundValue(
         7, b"", None, 0.0, CLOSER
     )
+
+
+def test_a_refused_value_is_answered_with_an_empty_one() -> None:
+    """go's PutValue takes the record of a PUT_VALUE reply for granted (pb/protocol_messenger.go)."""
+    message = Proto.FromString(encode(ValueStored(7, b"k", None)))
+    assert message.HasField("record")
+    assert (message.key, message.record.key, message.record.value) == (b"k", b"k", b"")
 
 
 def test_the_bytes_are_the_spec_s() -> None:

@@ -7,71 +7,26 @@ py-libp2p's `protocol_prefix` does not change the protocol id that it speaks, so
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import pytest
 import trio
-from libp2p.abc import IHost
-from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.peer.id import ID
 
-from benchmarks.libp2p_hosts import libp2p_host, where
 from swarmp2p.dht.keys import service_key
-from swarmp2p.identity import PeerId
 from swarmp2p.peer import Peer, open_peer
 from swarmp2p.queries import RemotePeer
+from tests.interop.py_peers import IPFS, PATIENCE_S, PyPeer, py_peer, until
 
 pytestmark = pytest.mark.slow
 
-IPFS = "/ipfs/kad/1.0.0"
-PATIENCE_S = 30.0
 KEY = b"\x12\x20" + hashlib.sha256(b"model weights").digest()
 
 
-@dataclass
-class Theirs:
-    """One py-libp2p node."""
-
-    host: IHost
-    dht: KadDHT
-
-    @property
-    def id(self) -> PeerId:
-        return PeerId.from_bytes(self.host.get_id().to_bytes())
-
-    @property
-    def address(self) -> str:
-        return str(self.host.get_addrs()[0])
-
-    def provides(self, key: bytes, provider: PeerId) -> bool:
-        """Whether this node holds a provider's record."""
-        return provider in {one.peer_id.to_bytes() for one in self.dht.provider_store.get_providers(key)}
-
-    async def join(self, other: Theirs | Peer) -> None:
-        """Dial another node and look oneself up through it."""
-        info = where(other.host if isinstance(other, Theirs) else other.addresses[0])
-        await self.host.connect(info)
-        await self.dht.add_peer(info.peer_id)
-        await self.dht.peer_routing.find_closest_peers_network(self.host.get_id().to_bytes())
-
-
-@asynccontextmanager
-async def theirs() -> AsyncGenerator[Theirs, None]:
-    async with libp2p_host() as host:
-        yield Theirs(host, KadDHT(host, DHTMode.SERVER))
-
-
-def is_at(found: RemotePeer, node: Theirs) -> bool:
+def is_at(found: RemotePeer, node: PyPeer) -> bool:
     """Whether what we found leads to a node. py-libp2p's addresses end in /p2p/<id>; ours say so once."""
     return found.id == node.id and {str(address) for address in found.addresses} == {node.address}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that py-libp2p does in the background."""
-    while not condition():  # noqa: ASYNC110 - its stores tell nobody
-        await trio.sleep(0.01)
 
 
 @dataclass
@@ -79,13 +34,13 @@ class Network:
     """Ours, and two of theirs of which only `near` was ever told to ours, or ours to it."""
 
     ours: Peer
-    near: Theirs
-    far: Theirs
+    near: PyPeer
+    far: PyPeer
 
 
 @pytest.fixture(params=["we dial", "they dial"])
 async def network(request: pytest.FixtureRequest) -> AsyncGenerator[Network, None]:
-    async with theirs() as near, theirs() as far:
+    async with py_peer() as near, py_peer() as far:
         await far.join(near)
         bootstrap = [near.address] if request.param == "we dial" else []
         async with open_peer(dht_protocol=IPFS, bootstrap=bootstrap) as ours:
@@ -104,7 +59,7 @@ async def test_they_provide_and_we_find(network: Network) -> None:
 
 async def test_a_latecomer_finds_what_only_they_know() -> None:
     with trio.fail_after(PATIENCE_S):
-        async with theirs() as near, theirs() as far:
+        async with py_peer() as near, py_peer() as far:
             await far.join(near)
             assert await far.dht.provide(KEY.hex())
             await until(lambda: near.provides(KEY, far.id))
