@@ -29,6 +29,7 @@ from .dht.events import (
     QueryDone,
     ServiceFound,
     SetAddresses,
+    StateChanged,
     Withdraw,
 )
 from .dht.records import Attribute, ServiceRecord, check_attributes
@@ -343,7 +344,7 @@ class Peer:
         elif isinstance(output, Delivered):
             for subscription in self._subscriptions.get(output.message.topic, ()):
                 subscription.deliver(output.message)
-        elif not isinstance(output, LoadUpdated | LoadSuspected):
+        elif not isinstance(output, LoadUpdated | LoadSuspected | StateChanged):
             self._market.output(output)
 
     def _close(self) -> None:

@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 import trio
 from multiaddr.multiaddr import Multiaddr
 
-from .dht.events import Cancel, DhtCommand, DhtOutput, ProviderFound, QueryDone, ServiceFound
+from .dht.events import Cancel, DhtCommand, ProviderFound, QueryDone, QueryOutput, ServiceFound
 from .engine import PeerInfo
 from .errors import PeerClosed
 from .identity import PeerId
@@ -92,7 +92,7 @@ class Queries:
         self._running: dict[int, _Query] = {}
         self._closed = False
 
-    def handle(self, output: DhtOutput) -> None:
+    def handle(self, output: QueryOutput) -> None:
         """Hand an output to whoever waits for it."""
         query = self._running.get(output.query)
         if query is None:

@@ -20,6 +20,8 @@ from swarmp2p.dht.events import (
     Join,
     Provide,
     PutValue,
+    Restore,
+    SaveState,
     SetAddresses,
     StopProviding,
     Withdraw,
@@ -37,11 +39,13 @@ from swarmp2p.dht.messages import (
     GetRecord,
     Ping,
     Pong,
+    Provider,
     ValueStored,
 )
 from swarmp2p.dht.messages import GetValue as GetValueRequest
 from swarmp2p.dht.messages import PutValue as PutValueRequest
 from swarmp2p.dht.records import DOMAIN
+from swarmp2p.dht.state import Entry, HeldProvider, HeldValue, OwnSequence, RememberedPeer
 from swarmp2p.dht.wire import dht_protocol, record_protocol
 from swarmp2p.engine import PeerInfo
 from swarmp2p.gossip.config import GossipConfig
@@ -100,6 +104,8 @@ DHT = DhtConfig(
     max_found=5,
     max_record_requests=3,
     max_queries=4,
+    max_remembered=5,
+    remember_interval_s=6.0,
 )
 SERVICES = ("ray-worker", "storage", "x")
 KEYS = (*map(service_key, SERVICES), b"/pk/x", b"key", *map(bytes, PEERS[:3]))
@@ -139,6 +145,24 @@ def dht_command(maker: Maker) -> object:
             Withdraw(query, service),
             FindService(query, service, rng.choice(((), (("cpus", 4),))), rng.randrange(3)),
             Cancel(query),
+            Restore(tuple(kept(maker) for _ in range(rng.randrange(4)))),
+            SaveState(rng.random() < 0.5),
+        )
+    )
+
+
+def kept(maker: Maker) -> Entry:
+    """What a state file may say: it was this peer's own once, but for other settings, and at another time."""
+    rng = maker.rng
+    key, peer, then = rng.choice(KEYS), rng.choice(PEERS), maker.now + rng.choice((-1e6, -50.0, 10.0, 1e6))
+    addresses = (sim_address(rng.randrange(9)),)
+    provider = Provider(peer, addresses if rng.random() < 0.9 else (), record(maker))
+    return rng.choice(
+        (
+            HeldProvider(key, provider, then, rng.randrange(9), rng.random() < 0.2),
+            HeldValue(key, maker.data(), then),
+            RememberedPeer(peer, addresses, then),
+            OwnSequence(rng.randrange(2**40)),
         )
     )
 

@@ -51,6 +51,9 @@ class DhtConfig:
     max_found: results of one query; further ones are dropped.
     max_record_requests: providers that one query asks for their own record.
     max_queries: queries at a time; a further one ends at once, having asked nobody.
+    state_interval_s: at most how often StateChanged comes: what a crash may lose.
+    max_remembered, remember_interval_s: peers that StateChanged tells of for the next start, and how often the table
+        is looked at for them; for the first time after a twelfth of it.
     validators: for values, by namespace: "pk" for keys "/pk/...". Keys of other namespaces take any value.
     """
 
@@ -93,4 +96,7 @@ class DhtConfig:
     max_found: int = 4_096
     max_record_requests: int = 32
     max_queries: int = 1_024
+    state_interval_s: float = 0.5
+    max_remembered: int = 128
+    remember_interval_s: float = 60.0
     validators: Mapping[str, Validator] = field(default_factory=dict[str, Validator])

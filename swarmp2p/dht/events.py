@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..engine import Address, PeerInfo
 from ..identity import PeerId
 from .records import ServiceRecord
+from .state import Entry, EntryId
 
 # Commands ---------------------------------------------------------------------------------------------------
 
@@ -30,10 +31,12 @@ class Join:
     QueryDone comes as soon as the own key was looked up, and the buckets follow in the background; its
     `closest` is empty when nobody answered. The peers are remembered and asked again with each refresh, so
     that two groups which began with the same ones merge. An empty `peers` starts a network of one's own.
+    later: peers to ask with each refresh only, since they did not answer just now.
     """
 
     query: int
     peers: tuple[PeerInfo, ...]
+    later: tuple[PeerInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,22 @@ class Cancel:
     query: int
 
 
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """What an earlier engine of this peer asked to be kept (state.py); comes before anything else. What has
+    expired since is dropped, and bounds hold. From now on StateChanged tells of each change."""
+
+    entries: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SaveState:
+    """Put out now, as StateChanged, what has changed. whole: all that there is. Nothing happens before a
+    Restore."""
+
+    whole: bool = False
+
+
 DhtCommand = (
     SetAddresses
     | Join
@@ -158,6 +177,8 @@ DhtCommand = (
     | Withdraw
     | FindService
     | Cancel
+    | Restore
+    | SaveState
 )
 
 # Outputs ----------------------------------------------------------------------------------------------------
@@ -197,4 +218,17 @@ class QueryDone:
     failed: int = 0
 
 
-DhtOutput = ProviderFound | ServiceFound | QueryDone
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """What is to be kept over a restart has changed; at most once every `state_interval_s`.
+
+    changes: by id, the entry that replaces the one before, None for one that is gone. whole: they are all that
+    there is, and whatever else was kept is gone.
+    """
+
+    changes: tuple[tuple[EntryId, Entry | None], ...]
+    whole: bool = False
+
+
+QueryOutput = ProviderFound | ServiceFound | QueryDone
+DhtOutput = QueryOutput | StateChanged

@@ -37,6 +37,7 @@ from . import events
 from .config import DhtConfig as DhtConfig
 from .contacts import Contacts
 from .events import DhtCommand, DhtOutput, QueryDone
+from .keeper import Keep, Keeper
 from .keys import key_id, multihash_key, peer_key, service_key
 from .messages import GetRecord
 from .provider_store import ProviderStore
@@ -123,6 +124,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             max_providers=config.reply_providers,
         )
         self._upkeep_timer = 0
+        self._keeper: Keeper | None = None  # with a Restore
 
     def deadline(self) -> float:
         return self._timers.deadline()
@@ -150,6 +152,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                     self._due(item, now)
             case _:
                 self._command(event, now)
+        if self._keeper is not None:
+            self._keeper.tell_later(now)
         return out
 
     # Commands -----------------------------------------------------------------------------------------------
@@ -159,9 +163,11 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         match command:
             case events.SetAddresses(addresses):
                 self._publisher.addresses = addresses
-            case events.Join(query, peers):
+            case events.Join(query, peers, later):
+                earlier = traffic.bootstrap
                 traffic.bootstrap = tuple(info for info in peers if info.peer != self.peer)[:_MAX_BOOTSTRAP]
                 self._refresh(now, before=now, join=query)
+                traffic.bootstrap = self._merged(traffic.bootstrap, later, earlier)
             case events.Refresh(query):
                 self._refresh(now, before=now, report=query)
             case events.FindClosest(query, key):
@@ -188,6 +194,14 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 self._find_service(command, now)
             case events.Cancel(query):
                 traffic.cancel(query)
+            case events.Restore(entries):
+                if self._keeper is None:
+                    stores = self._providers, self._values, self._publisher
+                    self._keeper = Keeper(*stores, self.table, self._timers, self.config, now)
+                self._keeper.restore(entries, now)
+            case events.SaveState(whole):
+                if self._keeper is not None:
+                    traffic.out += self._keeper.save(whole)
             case _:
                 assert_never(command)
 
@@ -221,6 +235,13 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             return
         self._traffic.run(PutQuery(number, self._traffic.lookup(key_id(key)), key, value), now)
 
+    def _merged(self, *groups: Sequence[PeerInfo]) -> tuple[PeerInfo, ...]:
+        """Peers to ask with each refresh, each once; the first ones when there are too many."""
+        found: dict[PeerId, PeerInfo] = {}
+        for info in (info for group in groups for info in group if info.peer != self.peer):
+            found.setdefault(info.peer, info)
+        return tuple(found.values())[:_MAX_BOOTSTRAP]
+
     def _known(self, peer: PeerId) -> PeerInfo | None:
         """Where a peer can be dialled, as far as this peer knows of itself."""
         if peer == self.peer:
@@ -239,6 +260,9 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 self._providers.sweep(now)
                 self._values.sweep(now)
                 self._refresh(now, before=now - self.config.refresh_interval_s / 2)
+            case Keep():
+                assert self._keeper is not None
+                self._traffic.out += self._keeper.due(item, now)
             case _:
                 raise AssertionError(f"no timer was set for {item!r}")
 

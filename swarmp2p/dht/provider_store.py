@@ -13,6 +13,8 @@ of it. A new key that would be the farthest itself is refused.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 from ..errors import BadMessage
@@ -20,13 +22,7 @@ from ..identity import PeerId
 from .messages import Provider
 from .nearest import NearestKeys
 from .records import RecordClaim, read_claim
-
-
-class _Held:
-    __slots__ = ("expires", "hidden", "provider", "sequence")
-
-    def __init__(self, provider: Provider, expires: float, sequence: int, hidden: bool) -> None:
-        self.provider, self.expires, self.sequence, self.hidden = provider, expires, sequence, hidden
+from .state import HeldProvider, Journal
 
 
 class ProviderStore:
@@ -34,7 +30,11 @@ class ProviderStore:
 
     own: the own id. ttl_s: life of a record after its last renewal. clock_error_s: by how much a service
     record may seem expired. max_keys, max_per_key, max_records: see the module's docstring.
+
+    journal: told of each change, when there is one (state.py).
     """
+
+    journal: Journal | None = None
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class ProviderStore:
         self._ttl_s, self._clock_error_s = ttl_s, clock_error_s
         self._max_keys, self._max_per_key, self._max_records = max_keys, max_per_key, max_records
         # Each key's providers in order of their last renewal.
-        self._providers: dict[bytes, dict[PeerId, _Held]] = {}
+        self._providers: dict[bytes, dict[PeerId, HeldProvider]] = {}
         self._nearest = NearestKeys(own)
         self._records = 0
 
@@ -79,7 +79,7 @@ class ProviderStore:
             )
         elif provider.record:
             provider = Provider(provider.peer, provider.addresses)
-        return self._keep(key, _Held(provider, expires, sequence, hidden=False))
+        return self._keep(HeldProvider(key, provider, expires, sequence, hidden=False))
 
     def get(self, key: bytes, now: float, limit: int, rng: Random) -> list[Provider]:
         """Providers of a key, oldest renewal first; a random sample when there are more than `limit`."""
@@ -97,20 +97,39 @@ class ProviderStore:
                 if held.expires < now:
                     self._drop(key, peer)
 
+    def entries(self) -> Iterator[HeldProvider]:
+        """All that is held, expired records included until `sweep`; each key's in order of renewal."""
+        for providers in self._providers.values():
+            yield from providers.values()
+
+    def restore(self, record: HeldProvider, now: float) -> bool:
+        """Take back what an earlier store held, in order of renewal. Returns whether it is held now: not when it
+        has expired, when a newer one is held, or when there is no room."""
+        held = self._providers.get(record.key, {}).get(record.provider.peer)
+        if record.expires < now or not record.provider.addresses:
+            return False
+        if held is not None and (held.sequence, held.expires) >= (record.sequence, record.expires):
+            return False
+        # A clock that was set back must not make a record live longer than any may.
+        expires = min(record.expires, now + self._ttl_s)
+        return self._keep(replace(record, expires=expires))
+
     def _withdraw(
-        self, key: bytes, provider: Provider, claim: RecordClaim, held: _Held | None, now: float
+        self, key: bytes, provider: Provider, claim: RecordClaim, held: HeldProvider | None, now: float
     ) -> bool:
         """Hide a record; it is kept, unseen, until it would have expired, so that an older one arriving late
         does not bring it back."""
         if held is None or held.expires < now:
             return False
-        return self._keep(key, _Held(provider, held.expires, claim.sequence, hidden=True))
+        return self._keep(HeldProvider(key, provider, held.expires, claim.sequence, hidden=True))
 
-    def _keep(self, key: bytes, record: _Held) -> bool:
-        peer = record.provider.peer
+    def _keep(self, record: HeldProvider) -> bool:
+        key, peer = record.key, record.provider.peer
         providers = self._providers.get(key)
         if providers is not None and providers.pop(peer, None) is not None:
             providers[peer] = record  # now the last one renewed
+            if self.journal is not None:
+                self.journal.keep(record)
             return True
         if providers is not None and len(providers) >= self._max_per_key:
             self._drop(key, next(iter(providers)))
@@ -129,12 +148,16 @@ class ProviderStore:
             self._nearest.add(key)
         providers[peer] = record
         self._records += 1
+        if self.journal is not None:
+            self.journal.keep(record)
         return True
 
     def _drop(self, key: bytes, peer: PeerId) -> None:
         providers = self._providers[key]
-        del providers[peer]
+        record = providers.pop(peer)
         self._records -= 1
+        if self.journal is not None:
+            self.journal.drop(record.id)
         if not providers:
             del self._providers[key]
             self._nearest.remove(key)

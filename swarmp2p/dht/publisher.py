@@ -16,6 +16,7 @@ from ..signed import Sign
 from .keys import service_key
 from .messages import Provider
 from .records import Attribute, ServiceRecord, make_record
+from .state import Journal, OwnSequence
 
 _MAX_HOLDERS = 64  # three times k, so that those of earlier renewals get a withdrawal too
 
@@ -47,13 +48,16 @@ class Publication:
 class Publisher:
     """The publications of this peer, by key. Only the application adds to them.
 
-    addresses: where this peer can be dialled; without any, it can provide nothing to others.
+    addresses: where this peer can be dialled; without any, it can provide nothing to others. sequence: the last
+    one that was signed. journal: told of each sequence, when there is one (state.py).
     """
+
+    journal: Journal | None = None
 
     def __init__(self, peer: PeerId, sign: Sign, record_ttl_s: float) -> None:
         self._peer, self._sign, self._record_ttl_s = peer, sign, record_ttl_s
         self._publications: dict[bytes, Publication] = {}
-        self._sequence = 0
+        self.sequence = 0
         self.addresses: tuple[Address, ...] = ()
 
     def get(self, key: bytes) -> Publication | None:
@@ -112,7 +116,9 @@ class Publisher:
 
     def _record(self, publication: Publication, now: float, expires: float) -> ServiceRecord:
         assert publication.service is not None
-        self._sequence = max(self._sequence + 1, int(now * 1000))
+        self.sequence = max(self.sequence + 1, int(now * 1000))
+        if self.journal is not None:
+            self.journal.keep(OwnSequence(self.sequence))
         return make_record(
-            self._peer, publication.service, publication.attributes, self._sequence, expires, self._sign
+            self._peer, publication.service, publication.attributes, self.sequence, expires, self._sign
         )

@@ -7,29 +7,26 @@ from the own id makes room; a new key that would be the farthest itself is refus
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from .nearest import NearestKeys
+from .state import HeldValue, Journal
 from .validators import Validators
-
-
-@dataclass(frozen=True, slots=True)
-class StoredValue:
-    """received: when it was stored here, seconds as `now`."""
-
-    value: bytes
-    received: float
 
 
 class ValueStore:
     """Values by key.
 
     own: the own id. ttl_s: life of a value after it was last stored. max_values: keys.
+
+    journal: told of each change, when there is one (state.py).
     """
+
+    journal: Journal | None = None
 
     def __init__(self, own: int, validators: Validators, *, ttl_s: float, max_values: int) -> None:
         self._validators, self._ttl_s, self._max_values = validators, ttl_s, max_values
-        self._values: dict[bytes, StoredValue] = {}
+        self._values: dict[bytes, HeldValue] = {}
         self._nearest = NearestKeys(own)
 
     def __len__(self) -> int:
@@ -38,6 +35,10 @@ class ValueStore:
     def put(self, key: bytes, value: bytes, now: float) -> bool:
         """Store a value. Returns whether it is held now: False when it is invalid, worse than the one held,
         or when there is no room."""
+        return self._put(HeldValue(key, value, now), now)
+
+    def _put(self, entry: HeldValue, now: float) -> bool:
+        key, value = entry.key, entry.value
         if not self._validators.validate(key, value, now):
             return False
         held = self.get(key, now)
@@ -53,10 +54,22 @@ class ValueStore:
                     return False
                 self._drop(self._nearest.farthest())
             self._nearest.add(key)
-        self._values[key] = StoredValue(value, now)
+        self._values[key] = entry
+        if self.journal is not None:
+            self.journal.keep(entry)
         return True
 
-    def get(self, key: bytes, now: float) -> StoredValue | None:
+    def entries(self) -> Iterator[HeldValue]:
+        """All that is held, expired values included until `sweep`."""
+        return iter(self._values.values())
+
+    def restore(self, entry: HeldValue, now: float) -> bool:
+        """Take back what an earlier store held. Returns whether it is held now; as `put`, and not when it has
+        expired. It lives no longer than it would have."""
+        received = min(entry.received, now)  # a clock that was set back must not make it live longer
+        return now <= received + self._ttl_s and self._put(HeldValue(entry.key, entry.value, received), now)
+
+    def get(self, key: bytes, now: float) -> HeldValue | None:
         """The value of a key, if there is one that has not expired."""
         held = self._values.get(key)
         return held if held is not None and now <= held.received + self._ttl_s else None
@@ -68,5 +81,7 @@ class ValueStore:
                 self._drop(key)
 
     def _drop(self, key: bytes) -> None:
-        del self._values[key]
+        entry = self._values.pop(key)
         self._nearest.remove(key)
+        if self.journal is not None:
+            self.journal.drop(entry.id)

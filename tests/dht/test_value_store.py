@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmp2p.dht.keys import key_id, peer_key
+from swarmp2p.dht.state import HeldValue
 from swarmp2p.dht.validators import Validators
-from swarmp2p.dht.value_store import StoredValue, ValueStore
+from swarmp2p.dht.value_store import ValueStore
 
 from .network import peer_id
 from .test_validators import Largest
@@ -21,7 +22,7 @@ def test_a_value_lives_for_its_time_after_it_was_last_stored() -> None:
     store = make()
     assert store.put(b"k", b"v", 0.0)
     assert store.put(b"k", b"v", 500.0)
-    assert store.get(b"k", 1500.0) == StoredValue(b"v", 500.0)
+    assert store.get(b"k", 1500.0) == HeldValue(b"k", b"v", 500.0)
     assert store.get(b"k", 1500.1) is None
     assert store.get(b"other", 0.0) is None
     store.sweep(1500.1)
@@ -34,7 +35,7 @@ def test_the_validator_decides_what_is_kept() -> None:
     assert store.put(b"/ns/k", b"v2", 0.0)
     assert not store.put(b"/ns/k", b"v1", 1.0)
     assert store.put(b"/ns/k", b"v3", 2.0)
-    assert store.get(b"/ns/k", 2.0) == StoredValue(b"v3", 2.0)
+    assert store.get(b"/ns/k", 2.0) == HeldValue(b"/ns/k", b"v3", 2.0)
     assert store.put(b"/ns/k", b"v1", 2000.0)  # the better one has expired
 
 
@@ -42,7 +43,7 @@ def test_without_a_validator_the_newest_value_is_kept() -> None:
     store = make()
     store.put(b"k", b"b", 0.0)
     assert store.put(b"k", b"a", 1.0)
-    assert store.get(b"k", 1.0) == StoredValue(b"a", 1.0)
+    assert store.get(b"k", 1.0) == HeldValue(b"k", b"a", 1.0)
 
 
 def test_a_full_store_gives_up_the_farthest_key_and_refuses_a_farther_one() -> None:
