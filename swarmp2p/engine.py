@@ -16,7 +16,7 @@ What an engine promises (tests/conformance.py holds each one to it):
 4. Every table, cache and queue stays within its configured bound.
 
 What the runner promises: `now` never decreases; one event at a time; every Send reaches its target, is
-lost, or comes back as PeerDown.
+lost, or comes back as PeerDown, or as Undeliverable while the connection stands.
 """
 
 from __future__ import annotations
@@ -92,6 +92,33 @@ class PeerDown:
 
 
 @dataclass(frozen=True, slots=True)
+class Undeliverable:
+    """What was sent to a connected peer in one protocol will not be answered; the connection stands.
+
+    protocol: name of the WireProtocol. requests: ids of the Requests that nobody will answer; may be empty.
+    unsupported: because the peer does not speak the protocol, which stays so until the next connection, or a
+        Speaks that names it. Otherwise the stream broke twice, or too much waits already.
+    """
+
+    peer: PeerId
+    protocol: str
+    requests: tuple[int, ...] = ()
+    unsupported: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Speaks:
+    """Which of our protocols a connected peer serves, as it says: told after its PeerUp when it does not serve
+    all of them, and whenever that changes. What was not told is not known.
+
+    protocols: names of WireProtocols, sorted.
+    """
+
+    peer: PeerId
+    protocols: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time moved. Sent when `deadline()` is due; harmless at any other time."""
 
@@ -119,7 +146,7 @@ class Disconnect:
     peer: PeerId
 
 
-NetworkEvent = Received | PeerUp | PeerDown | Tick
+NetworkEvent = Received | PeerUp | PeerDown | Undeliverable | Speaks | Tick
 NetworkOutput = Send | Introduce | Disconnect
 
 Command = TypeVar("Command")

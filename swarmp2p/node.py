@@ -1,7 +1,7 @@
 """The engine of a whole node: the child engines, and the facts that pass between them.
 
-    Received ---by protocol---> dht | gossip | loads | leases
-    PeerUp, PeerDown ---------> all of them
+    Received, Undeliverable ---by protocol---> dht | gossip | loads | leases
+    PeerUp, PeerDown, Speaks --> all of them
     Tick ---------------------> those whose deadline is due
     commands ---by type-------> one of them
     gossip Delivered on the load topic --> loads        loads Publish --> gossip
@@ -19,7 +19,17 @@ from typing import Any, get_args
 from .dht.config import DhtConfig
 from .dht.events import DhtCommand, DhtOutput
 from .dht.kademlia import Kademlia
-from .engine import Engine, NetworkEvent, NetworkOutput, PeerDown, PeerUp, Received, Tick
+from .engine import (
+    Engine,
+    NetworkEvent,
+    NetworkOutput,
+    PeerDown,
+    PeerUp,
+    Received,
+    Speaks,
+    Tick,
+    Undeliverable,
+)
 from .gossip.config import GossipConfig
 from .gossip.events import Delivered, GossipCommand, Publish, Subscribe, Unsubscribe
 from .gossip.load import (
@@ -121,7 +131,10 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
                     if deadline <= now
                 ]
                 return [output for handler in due for output in handler(event, now)]
-            case PeerUp() | PeerDown():
+            case Undeliverable(protocol=protocol):
+                handler = self._by_protocol.get(protocol)
+                return handler(event, now) if handler is not None else ()
+            case PeerUp() | PeerDown() | Speaks():
                 return [output for handler in self._children for output in handler(event, now)]
             case FollowLoads():
                 return self._gossip(Subscribe(LOAD_TOPIC), now)

@@ -29,7 +29,9 @@ from swarmp2p.engine import (
     Reply,
     Request,
     Send,
+    Speaks,
     Tick,
+    Undeliverable,
 )
 from swarmp2p.errors import BadMessage
 from swarmp2p.identity import PeerId
@@ -145,6 +147,8 @@ class World:
             "up": self._up,
             "down": self._down,
             "flap": self._flap,
+            "undeliverable": self._undeliverable,
+            "speaks": self._speaks,
             "command": self._command,
         }
 
@@ -314,6 +318,26 @@ class World:
         for _ in range(20):
             (self._up if maker.rng.random() < 0.5 else self._down)(maker)
 
+    def _undeliverable(self, maker: Maker) -> None:
+        """Requests come back that wait for an answer, or were never sent, because of one reason or another."""
+        rng = maker.rng
+        source, target = self._pair(maker)
+        protocol, numbers = rng.choice(self.case.wires).name, [rng.randrange(20)]
+        if self._asked and rng.random() < 0.8:
+            asked = rng.choice(self._asked)
+            source, target, protocol = asked.target, asked.source, asked.wire.name
+            numbers = [asked.reply_id] * rng.choice((0, 1, 1, 2))
+        if target in self.nodes and source in self.nodes[target].up:
+            unsupported = rng.random() < 0.3
+            self._feed(self.nodes[target], Undeliverable(source, protocol, tuple(numbers), unsupported))
+
+    def _speaks(self, maker: Maker) -> None:
+        """A connected peer serves some protocols, and then others."""
+        source, target = self._pair(maker)
+        if source in self.nodes[target].up:
+            names = sorted(wire.name for wire in self.case.wires if maker.rng.random() < 0.7)
+            self._feed(self.nodes[target], Speaks(source, tuple(names)))
+
     def _command(self, maker: Maker) -> None:
         node = self.nodes[maker.rng.choice(PEERS[:ENGINES])]
         maker.recent = node.recent
@@ -335,7 +359,7 @@ STEPS = (
     *("wait", "wait", "wait", "late", "late") * 2,
     *("deliver", "deliver", "settle", "settle", "repeat", "lose", "corrupt", "garbage") * 2,
     *("hostile", "hostile", "answer", "answer", "command", "command", "command") * 2,
-    *("up", "up", "down", "flap", "age"),
+    *("up", "up", "down", "flap", "age", "undeliverable", "speaks"),
 )
 """What can happen in a World; often named, often chosen."""
 

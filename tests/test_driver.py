@@ -25,7 +25,9 @@ from swarmp2p.engine import (
     Reply,
     Request,
     Send,
+    Speaks,
     Tick,
+    Undeliverable,
 )
 from swarmp2p.errors import ListenError
 from swarmp2p.identity import Identity, PeerId
@@ -67,7 +69,7 @@ class Script(Engine[Do, str]):
                 return [Send(sender, Answer(number, text))]
             case Received(_, Answer(_, text)):
                 return [text.decode()]
-            case PeerUp() | PeerDown() | Received():
+            case PeerUp() | PeerDown() | Received() | Undeliverable() | Speaks():
                 return [type(event).__name__]
 
     def deadline(self) -> float:

@@ -29,7 +29,9 @@ from ..engine import (
     Reply,
     Request,
     Send,
+    Speaks,
     Tick,
+    Undeliverable,
 )
 from ..identity import PeerId
 from ..signed import Sign, Verify
@@ -147,6 +149,10 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 traffic.up(peer, addresses, now)
             case PeerDown(peer):
                 traffic.down(peer, now)
+            case Undeliverable():
+                traffic.undeliverable(event, now)
+            case Speaks():
+                traffic.speaks(event, now)
             case Tick():
                 for item in self._timers.due(now):
                     self._due(item, now)

@@ -1,7 +1,7 @@
 """The requests that are under way, and how long each may take.
 
     sent --- answer() --> gone
-     |  |--- peer_down() --> gone
+     |  |--- peer_down(), undeliverable() --> gone
      |--- stall timer --> stalled --- answer() --> gone
                              |  |--- peer_down() --> gone
                              |--- expiry timer --> gone
@@ -10,6 +10,8 @@ A stalled request no longer holds its query up (round_trips.py says when); an ex
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from ..engine import PeerInfo, Reply
 from ..identity import PeerId
@@ -99,6 +101,15 @@ class Requests:
             return False
         self._remove(pending)
         return True
+
+    def undeliverable(self, peer: PeerId, ids: Iterable[int]) -> list[Pending]:
+        """Those of these requests that are under way to the peer, which have failed."""
+        known = self._by_peer.get(peer, {})
+        failed = [pending for id in dict.fromkeys(ids) if (pending := known.get(id)) is not None]
+        for pending in failed:
+            self._remove(pending)
+            self._timers.cancel(pending.timer)
+        return failed
 
     def peer_down(self, peer: PeerId) -> list[Pending]:
         """Everything under way to a peer, which has failed."""

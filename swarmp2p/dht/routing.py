@@ -183,6 +183,18 @@ class RoutingTable:
         self._promote(bucket)
         return False
 
+    def remove(self, peer: PeerId) -> None:
+        """A peer does not serve the DHT, or not any more. Nothing happens when it is not in the table."""
+        key = peer_key(peer)
+        bucket = self._bucket_of(key)
+        if bucket is None:
+            return
+        bucket.spares.pop(key, None)
+        if bucket.live.pop(key, None) is not None or bucket.suspects.pop(key, None) is not None:
+            self._radius = None
+            self._size -= 1
+            self._promote(bucket)
+
     def banish(self, peer: PeerId, now: float) -> None:
         """Do not ask a peer for a while, whoever names it. Its answer or connection ends that."""
         _, last = self._banished.pop(peer, (0.0, 0.0))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..engine import Address, NetworkOutput, PeerInfo, Reply, Send
+from ..engine import Address, NetworkOutput, PeerInfo, Reply, Send, Speaks, Undeliverable
 from ..identity import PeerId
 from .config import DhtConfig
 from .contacts import Contacts
@@ -262,6 +262,28 @@ class Traffic:
             for pending in failed:
                 self._failed(pending, now)
 
+    def undeliverable(self, event: Undeliverable, now: float) -> None:
+        """Requests to a connected peer that will not be answered. One that does not speak the DHT's protocol is a
+        client; that it does not speak ours for records says nothing."""
+        failed = self._requests.undeliverable(event.peer, event.requests)
+        if event.protocol == FindNode.protocol:
+            if event.unsupported:
+                self._is_client(event.peer, now)
+            elif failed:
+                self._blame(failed[0], now)
+        for pending in failed:
+            self._failed(pending, now)
+
+    def speaks(self, event: Speaks, now: float) -> None:
+        """A connected peer says whether it serves the DHT."""
+        if FindNode.protocol not in event.protocols:
+            self._is_client(event.peer, now)
+            return
+        self._clients.pop(event.peer, None)
+        info = self._contacts.info(event.peer)
+        if info is not None and self._table.wants(info):
+            self._probe_if_idle(info, now)
+
     def due(self, item: Pending | Query | Recheck, now: float) -> None:
         """A timer of this class is due."""
         match item:
@@ -308,9 +330,18 @@ class Traffic:
         if peer in self._probes:
             del self._probes[peer]
             if peer in self._contacts:
-                if len(self._clients) >= _MAX_CLIENTS:
-                    del self._clients[next(iter(self._clients))]
-                self._clients[peer] = now + self._config.client_s
+                self._not_probed(peer, now)
+
+    def _is_client(self, peer: PeerId, now: float) -> None:
+        """A peer does not serve the DHT: nobody is to be sent to it."""
+        self._table.remove(peer)
+        self._not_probed(peer, now)
+
+    def _not_probed(self, peer: PeerId, now: float) -> None:
+        self._clients.pop(peer, None)
+        if len(self._clients) >= _MAX_CLIENTS:
+            del self._clients[next(iter(self._clients))]
+        self._clients[peer] = now + self._config.client_s
 
     def _serves(self, info: PeerInfo, now: float) -> None:
         """A peer answered as only servers do."""

@@ -20,7 +20,18 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import assert_never
 
-from ..engine import Engine, NetworkEvent, NetworkOutput, PeerDown, PeerUp, Received, Send, Tick
+from ..engine import (
+    Engine,
+    NetworkEvent,
+    NetworkOutput,
+    PeerDown,
+    PeerUp,
+    Received,
+    Send,
+    Speaks,
+    Tick,
+    Undeliverable,
+)
 from ..errors import BadMessage, UsageError
 from ..identity import PeerId
 from ..signed import Sign, Verify
@@ -160,7 +171,7 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
                     out.append(Send(sender, self._snapshot(sender, message, now)))
                 elif isinstance(message, LoadsReply):
                     self._answered(sender, message, now)
-            case Tick():
+            case Tick() | Speaks():
                 pass
             case PublishLoad(signal):
                 self._publish(signal, now, out)
@@ -171,6 +182,9 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
                 self._candidates.pop(peer, None)
                 self._served.pop(peer, None)
                 if self._asked is not None and self._asked[1] == peer:
+                    self._asked = None
+            case Undeliverable(peer, _, requests):
+                if self._asked is not None and self._asked[1] == peer and self._asked[0] in requests:
                     self._asked = None
             case _:
                 assert_never(event)

@@ -25,7 +25,17 @@ from collections.abc import Iterable
 from random import Random
 from typing import Final, assert_never
 
-from ..engine import Engine, NetworkEvent, NetworkOutput, PeerDown, PeerUp, Received, Tick
+from ..engine import (
+    Engine,
+    NetworkEvent,
+    NetworkOutput,
+    PeerDown,
+    PeerUp,
+    Received,
+    Speaks,
+    Tick,
+    Undeliverable,
+)
 from ..identity import PeerId
 from ..signed import Sign, Verify
 from .caches import SeenCache
@@ -120,7 +130,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             case Received(sender, message):
                 if isinstance(message, Rpc):
                     self._received(sender, message, now, out)
-            case Tick():
+            case Tick() | Undeliverable() | Speaks():
                 pass
             case Publish(topic, data):
                 self._publish(topic, data, now)

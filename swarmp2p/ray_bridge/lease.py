@@ -56,7 +56,19 @@ from collections.abc import Sequence
 from random import Random
 from typing import assert_never
 
-from ..engine import Engine, Message, NetworkEvent, NetworkOutput, PeerDown, PeerUp, Received, Send, Tick
+from ..engine import (
+    Engine,
+    Message,
+    NetworkEvent,
+    NetworkOutput,
+    PeerDown,
+    PeerUp,
+    Received,
+    Send,
+    Speaks,
+    Tick,
+    Undeliverable,
+)
 from ..identity import PeerId
 from .auth import LeaseKeys
 from .events import (
@@ -131,7 +143,7 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
                 return self._receive(sender, message, now)
             case PeerDown(peer=peer):
                 return given.down(peer, now) + taken.down(peer, now)
-            case Tick() | PeerUp():
+            case Tick() | PeerUp() | Undeliverable() | Speaks():
                 return []
             case Lend():
                 return given.lend(event)

@@ -8,6 +8,8 @@ What it promises is what transport/host.py promises:
   sides then get PeerUp; messages that waited follow. A dial that fails comes back as PeerDown.
 - Messages between two peers arrive in order or not at all. A Request arrives with an id of the receiver's
   own; the Reply goes back with the sender's. A reply nobody waits for is dropped.
+- A request that does not fit into a queue, or whose reply is malformed, comes back as Undeliverable; what the
+  link loses is lost.
 - A network whose `run` ends is a crashed peer: the others get PeerDown, and what was under way to it is lost.
 
 With `protocols` every message passes through its encoder and decoder, so that what is tested is what fits
@@ -26,7 +28,7 @@ from typing import Final
 
 import trio
 
-from ..engine import Address, Message, NetworkEvent, PeerDown, PeerUp, Received, Reply, Request
+from ..engine import Address, Message, NetworkEvent, PeerDown, PeerUp, Received, Reply, Request, Undeliverable
 from ..errors import BadMessage, DialError, ProtocolUnsupported, UsageError
 from ..identity import PeerId
 from ..scopes import TaskStatus
@@ -52,12 +54,15 @@ class _Connection:
 
 @dataclass(frozen=True, slots=True)
 class _Parcel:
-    """A message on its way: as it is, or as the bytes of `protocol`. id: the Request's or Reply's, else 0."""
+    """A message on its way: as it is, or as the bytes of `protocol`. name: of its protocol. id: the Request's or
+    Reply's, else 0. answered: it is a request that expects a reply. reply: it is one."""
 
     message: Message | None
     body: bytes
     protocol: WireProtocol | None
+    name: str
     id: int
+    answered: bool
     reply: bool
 
 
@@ -68,7 +73,7 @@ class _Entry:
     due: float
     number: int
     sender: PeerId = field(compare=False)
-    what: PeerUp | PeerDown | _Parcel = field(compare=False)
+    what: PeerUp | PeerDown | Undeliverable | _Parcel = field(compare=False)
     connection: _Connection | None = field(compare=False)
 
 
@@ -184,7 +189,7 @@ class MemoryNetwork:
         elif len(waiting) < _MAX_QUEUED:
             waiting.append(parcel)
         else:
-            self.dropped["queue full"] += 1
+            self._overflow(to, connection, parcel)
 
     def disconnect(self, peer: PeerId) -> None:
         """Close the connection to a peer; both sides get PeerDown."""
@@ -308,9 +313,10 @@ class MemoryNetwork:
                 return None
         protocol = self._switch.protocol(message)
         reply = isinstance(message, Reply)
+        answered = isinstance(message, Request) and message.expects_reply
         if protocol is None:
-            return _Parcel(message, b"", None, number, reply)
-        return _Parcel(None, protocol.encode(message), protocol, number, reply)
+            return _Parcel(message, b"", None, message.protocol, number, answered, reply)
+        return _Parcel(None, protocol.encode(message), protocol, protocol.name, number, answered, reply)
 
     def _transmit(self, to: PeerId, connection: _Connection, parcel: _Parcel) -> None:
         target = self._switch.running(to)
@@ -318,7 +324,13 @@ class MemoryNetwork:
         if target is None or delay is None:
             self.dropped["lost"] += 1
         elif not target.schedule(trio.current_time() + delay, self._peer, parcel, connection):
-            self.dropped["queue full"] += 1
+            self._overflow(to, connection, parcel)
+
+    def _overflow(self, to: PeerId, connection: _Connection, parcel: _Parcel) -> None:
+        self.dropped["queue full"] += 1
+        if parcel.answered:
+            failed = Undeliverable(to, parcel.name, (parcel.id,))
+            self._schedule(trio.current_time(), to, failed, connection)
 
     def schedule(
         self, due: float, sender: PeerId, what: PeerUp | PeerDown | _Parcel, connection: _Connection | None
@@ -330,7 +342,11 @@ class MemoryNetwork:
         return True
 
     def _schedule(
-        self, due: float, sender: PeerId, what: PeerUp | PeerDown | _Parcel, connection: _Connection | None
+        self,
+        due: float,
+        sender: PeerId,
+        what: PeerUp | PeerDown | Undeliverable | _Parcel,
+        connection: _Connection | None,
     ) -> None:
         due = max(due, self._arrival.get(sender, due))
         self._arrival[sender] = due
@@ -368,10 +384,14 @@ class MemoryNetwork:
                     del self._connections[sender]
                     connection.settled[self._peer].set()
                 return what
+            case Undeliverable():
+                return what
             case _Parcel():
                 assert connection is not None
                 message = self._decode(sender, connection, what)
-                return None if message is None else Received(sender, message)
+                if message is not None:
+                    return Received(sender, message)
+                return Undeliverable(sender, what.name, (what.id,)) if what.reply else None
 
     def _decode(self, sender: PeerId, connection: _Connection, parcel: _Parcel) -> Message | None:
         number = parcel.id if parcel.reply else next(self._numbers)

@@ -105,6 +105,7 @@ class Outbox:
             except ProtocolUnsupported:
                 stream.reset()
                 self._session.refuse(self._protocol.name)
+                self._session.fail(self._protocol.name, (), unsupported=True)
                 self._give_up("unsupported")
                 return
             except (BadMessage, NegotiationEnded, trio.BrokenResourceError, trio.TooSlowError):

@@ -3,7 +3,8 @@
 Requests go out one behind the other; replies come in the order of the requests on their stream, so nothing on
 the wire needs an id. When the oldest request of every stream has waited long, another stream is opened, so that
 one slow reply does not hold up the others. A stream that ends with requests unanswered (go closes idle ones
-after 60 s, whatever is under way) gives each of them one more try on another stream.
+after 60 s, whatever is under way) gives each of them one more try on another stream. What cannot be answered
+any more is told to the engine at once.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class RequestPool:
     def put(self, number: int, body: bytes) -> None:
         """Send a request; dropped when too many wait for replies."""
         if self._waiting >= self._session.config.queue_messages:
-            self._session.drop("queue full")
+            self._fail("queue full", number)
             return
         self._waiting += 1
         request = _Pending(number, encode_frame(body, self._protocol.framing))
@@ -97,7 +98,7 @@ class RequestPool:
         line = self._pick()
         if line is None or line.stream.unsent > self._session.config.queue_bytes:
             self._waiting -= 1
-            self._session.drop("no stream" if line is None else "queue full")
+            self._fail("no stream" if line is None else "queue full", request.number)
             return
         line.pending.append(request)
         line.used_at = trio.current_time()
@@ -139,7 +140,11 @@ class RequestPool:
                         raise BadMessage("a reply that nobody waits for")
                     request = line.pending.popleft()
                     self._waiting -= 1
-                    message = decoded(self._decode, session.peer, body, request.number)
+                    try:
+                        message = decoded(self._decode, session.peer, body, request.number)
+                    except BadMessage:
+                        self._fail("bad reply", request.number)
+                        raise
                     session.stats.received += 1
                     await session.deliver(Received(session.peer, message))
             if buffer.partial:
@@ -161,11 +166,19 @@ class RequestPool:
             self._lines.remove(line)
         session, now = self._session, trio.current_time()
         refused = session.refuses(self._protocol.name)
+        lost: list[int] = []
         for request in line.pending:
             late = now - request.since > session.config.reply_timeout_s
             if request.again or refused or late or session.connection() is None:
                 self._waiting -= 1
-                session.drop("unsupported" if refused else "stream lost")
+                lost.append(request.number)
             else:
                 request.again = True
                 self._send(request)
+        if lost or refused:
+            self._fail("unsupported" if refused else "stream lost", *lost, unsupported=refused)
+
+    def _fail(self, cause: str, *numbers: int, unsupported: bool = False) -> None:
+        """These requests will not be answered."""
+        self._session.drop(cause, len(numbers))
+        self._session.fail(self._protocol.name, numbers, unsupported=unsupported)

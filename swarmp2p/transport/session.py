@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 import trio
 
-from ..engine import Message, Request
+from ..engine import Message, Request, Undeliverable
 from ..identity import PeerId
 from ..wire import Exchange, WireProtocol
 from .config import HostConfig, HostStats
@@ -49,6 +50,7 @@ class PeerSession:
         self._pools: dict[str, RequestPool] = {}
         self._refused: dict[str, None] = {}
         self._reading: dict[str, MuxedStream] = {}
+        self._failed: dict[str, Undeliverable] = {}  # to be told, by protocol
 
     def send(self, protocol: WireProtocol, message: Message) -> None:
         """Queue a message that is no reply."""
@@ -57,9 +59,8 @@ class PeerSession:
             self.drop("going down")  # its PeerDown is on its way
         elif protocol.name in self._refused:
             self.drop("unsupported")
-        elif (
-            protocol.exchange is Exchange.REQUESTS and isinstance(message, Request) and message.expects_reply
-        ):
+            self.fail(protocol.name, (message.id,) if _wants_reply(message) else (), unsupported=True)
+        elif protocol.exchange is Exchange.REQUESTS and _wants_reply(message):
             pool = self._pools.get(protocol.name)
             if pool is None:
                 pool = self._pools[protocol.name] = RequestPool(self, protocol)
@@ -80,6 +81,8 @@ class PeerSession:
             outbox.flush()
         for pool in self._pools.values():
             pool.flush()
+        if self._failed:
+            nursery.start_soon(self._report)
 
     def end(self) -> None:
         """The last connection is over, or none came about: what waits is lost."""
@@ -118,6 +121,22 @@ class PeerSession:
         """Whether the other side does not speak a protocol."""
         return protocol in self._refused
 
+    def fail(self, protocol: str, requests: Sequence[int], *, unsupported: bool = False) -> None:
+        """Tell the engine that these requests will not be answered; when the connection is over, PeerDown does."""
+        if self.gone.is_set():
+            return
+        if not self._failed and self.nursery is not None:
+            self.nursery.start_soon(self._report)
+        before = self._failed.get(protocol)
+        if before is not None:
+            requests, unsupported = (*before.requests, *requests), before.unsupported or unsupported
+        self._failed[protocol] = Undeliverable(self.peer, protocol, tuple(requests), unsupported)
+
+    async def _report(self) -> None:
+        await self.up.wait()
+        while self._failed:
+            await self.deliver(self._failed.pop(next(iter(self._failed))))
+
     def drop(self, cause: str, number: int = 1) -> None:
         """Count lost messages."""
         if number:
@@ -126,3 +145,7 @@ class PeerSession:
     def offence(self, problem: str) -> None:
         """The other side sent what it should not."""
         self._punish(self.peer, problem)
+
+
+def _wants_reply(message: Message) -> TypeGuard[Request]:
+    return isinstance(message, Request) and message.expects_reply

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from ..engine import Address, Engine, Introduce, Message, PeerDown, PeerUp, Received
+from ..engine import Address, Engine, Introduce, Message, PeerDown, PeerUp, Received, Request, Undeliverable
 from ..identity import PeerId
 from .link import Link
 from .sim_node import Edge, Node
@@ -122,6 +122,9 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
             else:
                 self.sent += 1
                 self.lost += 1
+                if isinstance(message, Request) and message.expects_reply:
+                    failed = Undeliverable(to, message.protocol, (message.id,))
+                    self._push(now + _REFUSED_S, node.here, failed)
             return
         addresses = node.known.get(to)
         if addresses is None:

@@ -23,6 +23,7 @@ from swarmp2p.engine import (
     Request,
     Send,
     Tick,
+    Undeliverable,
 )
 from swarmp2p.identity import PeerId
 
@@ -56,6 +57,11 @@ class Single:
     def down(self, number: int) -> Outputs:
         """A peer's connection closes, or cannot be made."""
         return self.post(PeerDown(peer_id(number)))
+
+    def undeliverable(self, number: int, *requests: Request, unsupported: bool = False) -> Outputs:
+        """Requests to a connected peer come back."""
+        ids = tuple(request.id for request in requests)
+        return self.post(Undeliverable(peer_id(number), FindNode.protocol, ids, unsupported))
 
     def hear(self, number: int, message: Message) -> Outputs:
         """A peer's message comes in."""

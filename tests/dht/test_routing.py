@@ -188,6 +188,23 @@ def test_a_peer_that_leaves_the_table_is_banished() -> None:
     assert banished(table, 1, 4.0)
 
 
+def test_a_peer_that_is_removed_makes_room_and_may_return() -> None:
+    table, _ = with_neighbours(2)
+    first, second, third = numbers_in_bucket(0, 3)
+    for number in (first, second, third):
+        heard(table, number, 1.0)
+    table.remove(peer_id(first))
+    assert {second, third} <= set(numbers(table))
+    assert len(table) == 4
+    table.remove(peer_id(first))
+    assert not banished(table, first, 1.0)
+    table.failed(peer_id(second), 2.0)  # a suspect
+    table.remove(peer_id(second))
+    assert len(table) == 3
+    heard(table, first, 3.0)
+    assert {first, third} <= set(numbers(table))
+
+
 def test_peers_not_seen_lately_are_named_for_checking() -> None:
     table = RoutingTable(OWN)
     for number in range(1, 10):

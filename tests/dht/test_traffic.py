@@ -11,7 +11,7 @@ from swarmp2p.dht.messages import (
     Pong,
     ProviderEcho,
 )
-from swarmp2p.engine import Introduce, PeerInfo, PeerUp, Reply, Request, Send
+from swarmp2p.engine import Introduce, PeerInfo, PeerUp, Reply, Request, Send, Speaks, Undeliverable
 from swarmp2p.identity import PeerId
 
 from .network import address, peer_id, peer_info
@@ -168,6 +168,55 @@ def test_a_peer_that_goes_down_fails_its_requests_at_once() -> None:
     single.meet(*NEAREST[:3])
     single.post(FindClosest(7, KEY))
     assert receivers(single.down(NEAREST[0])) == ids(NEAREST[2])
+
+
+def test_requests_that_come_back_fail_at_once_and_the_query_goes_on() -> None:
+    single = Single(DhtConfig(alpha=1))
+    single.meet(*range(1, 4))
+    ((first, request),) = requests(single.post(FindClosest(1, KEY)), FindNode)
+    number = next(number for number in range(1, 4) if peer_id(number) == first)
+    outputs = single.undeliverable(number, request)
+    ((second, _),) = requests(outputs, FindNode)
+    assert second != first
+    assert single.engine.table.is_suspect(first)
+    assert single.undeliverable(number, request) == []  # once is enough
+
+
+def test_who_does_not_speak_the_protocol_leaves_the_table_and_is_a_client() -> None:
+    single = Single()
+    single.meet(1)
+    assert single.undeliverable(1, unsupported=True) == []
+    assert len(single.engine.table) == 0
+    single.down(1)
+    assert receivers(single.up(1)) == []
+    single.down(1)
+    single.wait(130.0)
+    assert receivers(single.up(1)) == [peer_id(1)]
+
+
+def test_a_probe_that_comes_back_makes_room_for_another() -> None:
+    single = Single(DhtConfig(max_probes=1))
+    probe = only(single.up(1), FindNode)
+    assert receivers(single.up(2)) == []
+    single.undeliverable(1, probe, unsupported=True)
+    assert receivers(single.up(3)) == [peer_id(3)]
+
+
+def test_a_request_for_a_record_that_comes_back_says_nothing_about_the_dht() -> None:
+    single = Single()
+    single.meet(1)
+    single.post(Undeliverable(peer_id(1), "record", (99,), unsupported=True))
+    assert peer_id(1) in single.engine.table
+
+
+def test_a_peer_that_says_it_is_a_client_leaves_and_a_server_is_probed_at_once() -> None:
+    single = Single()
+    single.meet(1)
+    assert single.post(Speaks(peer_id(1), ("pubsub", "record"))) == []
+    assert len(single.engine.table) == 0
+    probe = only(single.post(Speaks(peer_id(1), ("dht", "record"))), FindNode)
+    single.hear(1, FoundNodes(probe.id, ()))
+    assert peer_id(1) in single.engine.table
 
 
 def test_a_closed_connection_without_requests_is_no_fault() -> None:

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 import trio
 
-from swarmp2p.engine import Message, NetworkEvent, PeerDown, PeerUp, Received
+from swarmp2p.engine import Message, NetworkEvent, PeerDown, PeerUp, Received, Speaks, Undeliverable
 from swarmp2p.identity import Identity, PeerId
 from swarmp2p.scopes import TaskStatus, start
 from swarmp2p.transport.network import PeerNetwork
 
 PATIENCE_S = 30.0
-Event = TypeVar("Event", PeerUp, PeerDown, Received)
+Event = TypeVar("Event", PeerUp, PeerDown, Received, Undeliverable, Speaks)
 
 
 def named(name: str) -> Identity:

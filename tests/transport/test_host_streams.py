@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import trio
 
-from swarmp2p.engine import PeerDown, PeerUp, Received
+from swarmp2p.engine import PeerDown, PeerUp, Received, Undeliverable
 from swarmp2p.scopes import start
 from swarmp2p.transport.framing import encode_frame
 from swarmp2p.transport.host import Host, HostConfig
@@ -159,6 +159,55 @@ async def test_what_the_other_side_does_not_speak_is_dropped_and_not_tried_again
     alice.network.send(server.peer, Ask(2, b"two"))
     alice.network.send(server.peer, Shout(b"two"))
     assert stats_of(alice) == {"unsupported": 4}
+
+
+async def test_requests_that_the_other_side_does_not_understand_come_back_at_once(
+    nursery: trio.Nursery,
+) -> None:
+    alice, server = await scene(nursery)
+    for number in range(3):
+        alice.network.send(server.peer, Ask(number, b"?"))
+    alice.network.send(server.peer, Shout(b"!"))
+    told = {event.protocol: event for event in [await alice.next(Undeliverable) for _ in range(2)]}
+    assert told == {
+        "ask": Undeliverable(server.peer, "ask", (0, 1, 2), unsupported=True),
+        "shout": Undeliverable(server.peer, "shout", (), unsupported=True),
+    }
+    alice.network.send(server.peer, Ask(3, b"?"))
+    assert await alice.next(Undeliverable) == Undeliverable(server.peer, "ask", (3,), unsupported=True)
+
+
+async def test_requests_whose_second_stream_breaks_too_come_back(nursery: trio.Nursery) -> None:
+    alice, server = await scene(nursery, ASK_ID)
+    alice.network.send(server.peer, Ask(1, b"one"))
+    alice.network.send(server.peer, Ask(2, b"two"))
+    for _ in range(2):
+        stream = await server.stream()
+        await server.frame_of(stream, 10)
+        stream.reset()
+    assert await alice.next(Undeliverable) == Undeliverable(server.peer, "ask", (1, 2))
+    alice.network.send(server.peer, Ask(3, b"three"))
+    third = await server.stream()
+    await server.frame(third, Framing.UVARINT)
+    answer(third, b"three")
+    assert await alice.message() == Answer(3, b"three")
+
+
+async def test_a_request_whose_reply_is_nonsense_comes_back(nursery: trio.Nursery) -> None:
+    alice, server = await scene(nursery, ASK_ID)
+    alice.network.send(server.peer, Ask(1, b"one"))
+    stream = await server.stream()
+    await server.frame(stream, Framing.UVARINT)
+    stream.push(encode_frame(b"nothing", Framing.UVARINT))
+    assert await alice.next(Undeliverable) == Undeliverable(server.peer, "ask", (1,))
+
+
+async def test_a_request_too_many_comes_back(nursery: trio.Nursery) -> None:
+    alice, server = await scene(nursery, ASK_ID, config=HostConfig(queue_messages=2))
+    for number in range(3):
+        alice.network.send(server.peer, Ask(number, b"?"))
+    assert await alice.next(Undeliverable) == Undeliverable(server.peer, "ask", (2,))
+    assert isinstance(alice.events[0], PeerUp)
 
 
 async def test_messages_use_the_first_id_that_the_other_side_speaks(nursery: trio.Nursery) -> None:
