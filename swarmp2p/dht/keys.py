@@ -16,7 +16,7 @@ from ..identity import PeerId
 
 ID_BITS: Final = 256
 MULTIHASH_BYTES: Final = 34
-_MULTIHASH_PREFIX: Final = b"\x12\x20"  # sha2-256, 32 bytes (multiformats table)
+MULTIHASH_PREFIX: Final = b"\x12\x20"  # sha2-256, 32 bytes (multiformats table)
 _SERVICE_DOMAIN: Final = b"swarmp2p:service\0"
 
 # Preimages are known for each 12-bit prefix of an id; longer ones are searched for, with a limit.
@@ -53,7 +53,7 @@ def bucket_index(own: int, other: int) -> int:
 
 def is_multihash_key(key: bytes) -> bool:
     """Whether a key has the form of a sha2-256 multihash."""
-    return len(key) == MULTIHASH_BYTES and key.startswith(_MULTIHASH_PREFIX)
+    return len(key) == MULTIHASH_BYTES and key.startswith(MULTIHASH_PREFIX)
 
 
 def multihash_key(key: bytes) -> bytes:
@@ -62,13 +62,13 @@ def multihash_key(key: bytes) -> bytes:
     A key of that form is used as it is, so that the keys of other networks stay theirs; anything else is
     hashed into one.
     """
-    return bytes(key) if is_multihash_key(key) else _MULTIHASH_PREFIX + sha256(key).digest()
+    return bytes(key) if is_multihash_key(key) else MULTIHASH_PREFIX + sha256(key).digest()
 
 
 def service_key(service: str) -> bytes:
     """The multihash key that a service's records are stored under. The domain keeps it apart from all
     others."""
-    return _MULTIHASH_PREFIX + sha256(_SERVICE_DOMAIN + service.encode()).digest()
+    return MULTIHASH_PREFIX + sha256(_SERVICE_DOMAIN + service.encode()).digest()
 
 
 def key_in_bucket(own: int, bucket: int, rng: Random) -> bytes | None:
@@ -98,7 +98,7 @@ def key_in_bucket(own: int, bucket: int, rng: Random) -> bytes | None:
 
 def _numbered_key(number: int) -> bytes:
     """A multihash, so that implementations which take FIND_NODE keys for peer ids accept it."""
-    return _MULTIHASH_PREFIX + number.to_bytes(32, "big")
+    return MULTIHASH_PREFIX + number.to_bytes(32, "big")
 
 
 @lru_cache(maxsize=1)

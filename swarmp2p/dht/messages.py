@@ -28,25 +28,43 @@ class Provider:
     record: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A hint that the providers of a key are spread over shards (shards.py).
+
+    tree: the first 8 bytes of the root key's digest. depth: where most of its providers publish, 1 to 24. size: about
+    how many they are.
+    """
+
+    tree: bytes
+    depth: int
+    size: int
+
+
 # Replies ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class FoundNodes(Reply):
-    """closer: at most k peers, nearest to the key first."""
+    """closer: at most k peers, nearest to the key first. held: how many providers of the key the answering peer holds;
+    0 also where it does not say. splits: at most 4; first the one that the key belongs to."""
 
     protocol: ClassVar[str] = "dht"
     closer: tuple[PeerInfo, ...]
+    held: int = 0
+    splits: tuple[Split, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FoundProviders(Reply):
-    """key: as asked. providers: in no order. closer: as in FoundNodes."""
+    """key: as asked. providers: in no order. closer, held, splits: as in FoundNodes."""
 
     protocol: ClassVar[str] = "dht"
     key: bytes
     providers: tuple[Provider, ...]
     closer: tuple[PeerInfo, ...]
+    held: int = 0
+    splits: tuple[Split, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 A record is an envelope of signed.py in the domain "service-record" over the flat map
 
     attrs     attribute names to str, int, float or bool
+    depths    where there are so many providers that they are spread over shards: at which depth (shards.py) this one
+              publishes, by the attribute's name, "" for the service itself; what is missing is 0
     expires   when it stops being true, seconds since the epoch; 0 in a withdrawal
     seq       grows with each record of this provider; the newest wins
     service   the name
@@ -22,14 +24,19 @@ from typing import Any, Final, cast
 from ..errors import BadMessage, UsageError
 from ..identity import PeerId
 from ..signed import Sign, Verify, open_signed, sign_map, split_signed, unpack_map
+from .shards import MAX_DEPTH
 
 Attribute = str | int | float | bool
+
+Depths = Mapping[str, int]
+"""Attribute names to depths; "" stands for the service."""
 
 DOMAIN: Final = "service-record"
 MAX_ENVELOPE_BYTES: Final = 511
 MAX_SERVICE_BYTES: Final = 64
 _MAX_ATTRIBUTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
+_NO_DEPTHS: Final[Depths] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,7 @@ class ServiceRecord:
     """A verified record.
 
     expires: seconds as `now`; 0 in a withdrawal. sequence: the newest record of a provider is the one that
-    counts. envelope: the signed bytes, to be handed on as they are.
+    counts. envelope: the signed bytes, to be handed on as they are. depths: as in the module's docstring.
     """
 
     provider: PeerId
@@ -46,6 +53,7 @@ class ServiceRecord:
     sequence: int
     expires: float
     envelope: bytes = field(repr=False)
+    depths: Depths = field(default_factory=dict[str, int], hash=False, repr=False)
 
     def is_valid(self, now: float, clock_error_s: float) -> bool:
         """Whether the provider stands by it: neither withdrawn nor past its expiry."""
@@ -54,11 +62,15 @@ class ServiceRecord:
 
 @dataclass(frozen=True, slots=True)
 class RecordClaim:
-    """What an envelope says, not verified: enough to decide whether it is worth verifying or keeping."""
+    """What an envelope says, not verified: enough to decide whether it is worth verifying or keeping.
+
+    attributes: of any kind."""
 
     service: str
     sequence: int
     expires: float
+    depths: Depths = field(default_factory=dict[str, int])
+    attributes: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
     def withdrawn(self) -> bool:
@@ -81,12 +93,22 @@ def make_record(
     sequence: int,
     expires: float,
     sign: Sign,
+    depths: Depths = _NO_DEPTHS,
 ) -> ServiceRecord:
     """Sign a record; `expires` of 0 makes a withdrawal. Check the attributes with `check_attributes`
     first."""
     kept = {name: attributes[name] for name in sorted(attributes)}
-    fields = {"attrs": kept, "expires": float(expires), "seq": sequence, "service": service}
-    return ServiceRecord(provider, service, kept, sequence, float(expires), sign_map(DOMAIN, fields, sign))
+    fields: dict[str, object] = {
+        "attrs": kept,
+        "expires": float(expires),
+        "seq": sequence,
+        "service": service,
+    }
+    split = {name: depths[name] for name in sorted(depths) if depths[name]}
+    if split:
+        fields["depths"] = split
+    envelope = sign_map(DOMAIN, fields, sign)
+    return ServiceRecord(provider, service, kept, sequence, float(expires), envelope, split)
 
 
 def open_record(provider: PeerId, envelope: bytes, verify: Verify) -> ServiceRecord:
@@ -101,7 +123,9 @@ def open_record(provider: PeerId, envelope: bytes, verify: Verify) -> ServiceRec
         raise BadMessage("a service record without a map of attributes")
     if not all(isinstance(name, str) and _is_attribute(value) for name, value in attributes.items()):
         raise BadMessage("a service record with attributes other than text, numbers and truth values")
-    return ServiceRecord(provider, claim.service, attributes, claim.sequence, claim.expires, envelope)
+    return ServiceRecord(
+        provider, claim.service, attributes, claim.sequence, claim.expires, envelope, claim.depths
+    )
 
 
 def read_claim(envelope: bytes) -> RecordClaim:
@@ -119,7 +143,29 @@ def _claim(fields: Mapping[str, Any]) -> RecordClaim:
         raise BadMessage("a service record without a usable sequence number")
     if isinstance(expires, bool) or not isinstance(expires, int | float) or not 0 <= expires < math.inf:
         raise BadMessage("a service record without a usable expiry")
-    return RecordClaim(service, sequence, float(expires))
+    attributes = fields.get("attrs")
+    return RecordClaim(
+        service,
+        sequence,
+        float(expires),
+        _depths(fields.get("depths")),
+        cast(dict[str, object], attributes) if isinstance(attributes, dict) else {},
+    )
+
+
+def _depths(value: object) -> Depths:
+    if value is None:
+        return _NO_DEPTHS
+    if not isinstance(value, dict) or len(value) > _MAX_ATTRIBUTES + 1:
+        raise BadMessage("a service record with depths that are no map")
+    depths = cast(dict[object, object], value)
+    if not all(isinstance(name, str) and _is_depth(depth) for name, depth in depths.items()):
+        raise BadMessage("a service record with depths that are none")
+    return cast(dict[str, int], depths)
+
+
+def _is_depth(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_DEPTH
 
 
 def is_service_name(service: str) -> bool:

@@ -16,7 +16,8 @@ What other implementations do differently, and what is made of it:
   So a refusal is a record with an empty value, which go and js call "value not put correctly".
 - Peers with unusable ids or addresses are left out; the rest of their message counts.
 
-Everything taken from a message is bounded: 32 closer peers, 128 providers, 16 addresses of 256 bytes for each.
+Everything taken from a message is bounded: 32 closer peers, 128 providers, 16 addresses of 256 bytes for each, 4
+splits.
 """
 
 from __future__ import annotations
@@ -46,10 +47,12 @@ from .messages import (
     Provider,
     ProviderEcho,
     PutValue,
+    Split,
     ValueStored,
 )
 from .record_wire import record_protocol as record_protocol
 from .records import MAX_ENVELOPE_BYTES
+from .shards import MAX_DEPTH
 
 DEFAULT_PROTOCOL_ID: Final = "/swarm/kad/1.0.0"
 MAX_FRAME_BYTES: Final = 64 * 1024
@@ -60,6 +63,9 @@ _MAX_PROVIDER_KEY_BYTES: Final = 80
 _MAX_CLOSER: Final = 32
 _MAX_PROVIDERS: Final = 128
 _MAX_ADDRESSES: Final = 16
+_MAX_SPLITS: Final = 4
+_TREE_BYTES: Final = 8
+_MAX_COUNT: Final = (1 << 31) - 1
 _P2P_CODE: Final = b"\xa5\x03"  # 421 as a varint (multicodec table)
 _MAX_ADDRESS_BYTES: Final = 256
 _MAX_CACHED_BYTES: Final = 1024  # of an encoded peer; longer ones are decoded anew each time
@@ -91,13 +97,13 @@ def encode(message: Message) -> bytes:
     match message:
         case FindNode(_, key):
             return _find_node(key)
-        case FoundNodes(_, closer):
-            return _join(_FIND_NODE_HEADER, (), closer)
+        case FoundNodes(_, closer, held, splits):
+            return _join(_FIND_NODE_HEADER + _extras(held, splits), (), closer)
         case GetProviders(_, key):
             return _Proto(type=_Proto.GET_PROVIDERS, key=key).SerializeToString()
-        case FoundProviders(_, key, providers, closer):
+        case FoundProviders(_, key, providers, closer, held, splits):
             header = _Proto(type=_Proto.GET_PROVIDERS, key=key).SerializeToString()
-            return _join(header, providers, closer)
+            return _join(header + _extras(held, splits), providers, closer)
         case AddProvider(_, key, provider):
             header = _Proto(type=_Proto.ADD_PROVIDER, key=key).SerializeToString()
             return _join(header, () if provider is None else (provider,), ())
@@ -122,6 +128,16 @@ def _find_node(key: bytes) -> bytes:
 
 
 _FIND_NODE_HEADER: Final = _Proto(type=_Proto.FIND_NODE).SerializeToString()
+
+
+def _extras(held: int, splits: tuple[Split, ...]) -> bytes:
+    """What only our own peers read."""
+    if not held and not splits:
+        return b""
+    return _Proto(
+        provider_count=held,
+        splits=[kad_pb2.Split(tree=split.tree, depth=split.depth, size=split.size) for split in splits],
+    ).SerializeToString()
 
 
 def _with_record(
@@ -221,9 +237,10 @@ def decode_reply(sender: PeerId, body: bytes, id: int) -> Reply | ProviderEcho:
     message = _parse(body)
     kind = message.type
     if kind == _Proto.FIND_NODE:
-        return FoundNodes(id, _closer(message))
+        return FoundNodes(id, _closer(message), _held(message), _splits(message))
     if kind == _Proto.GET_PROVIDERS:
-        return FoundProviders(id, message.key[:_MAX_KEY_BYTES], tuple(_providers(message)), _closer(message))
+        key, providers = message.key[:_MAX_KEY_BYTES], tuple(_providers(message))
+        return FoundProviders(id, key, providers, _closer(message), _held(message), _splits(message))
     if kind == _Proto.GET_VALUE:
         record = message.record
         return FoundValue(id, record.key[:_MAX_KEY_BYTES], _value(message), 0.0, _closer(message))
@@ -247,6 +264,21 @@ def _parse(body: bytes) -> kad_pb2.LazyMessage:
 
 def _value(message: kad_pb2.LazyMessage) -> bytes | None:
     return message.record.value if message.HasField("record") else None
+
+
+def _held(message: kad_pb2.LazyMessage) -> int:
+    return min(message.provider_count, _MAX_COUNT)
+
+
+def _splits(message: kad_pb2.LazyMessage) -> tuple[Split, ...]:
+    """Hints that make sense."""
+    return tuple(
+        [
+            Split(raw.tree, raw.depth, min(raw.size, _MAX_COUNT))
+            for raw in message.splits[:_MAX_SPLITS]
+            if len(raw.tree) == _TREE_BYTES and 0 < raw.depth <= MAX_DEPTH
+        ]
+    )
 
 
 def _closer(message: kad_pb2.LazyMessage) -> tuple[PeerInfo, ...]:

@@ -54,6 +54,26 @@ def test_what_was_made_is_what_is_opened(
     assert (claim.service, claim.sequence, claim.expires) == ("svc", sequence, expires)
 
 
+def test_depths_are_signed_and_a_record_without_any_has_the_bytes_of_earlier_versions() -> None:
+    signed = fake_sign(PROVIDER)
+    made = make_record(PROVIDER, "svc", {"gpu": "h100"}, 1, 9.0, signed, {"": 12, "gpu": 3, "region": 0})
+    assert open_record(PROVIDER, made.envelope, fake_verify).depths == {"": 12, "gpu": 3}
+    assert read_claim(made.envelope).depths == {"": 12, "gpu": 3}
+    assert read_claim(made.envelope).attributes == {"gpu": "h100"}
+    bare = make_record(PROVIDER, "svc", {"gpu": "h100"}, 1, 9.0, signed)
+    assert make_record(PROVIDER, "svc", {"gpu": "h100"}, 1, 9.0, signed, {"": 0}) == bare
+    assert b"depths" not in bare.envelope
+
+
+@pytest.mark.parametrize(
+    "depths", [[], {"": 25}, {"": -1}, {"": True}, {1: 1}, {str(n): 1 for n in range(34)}]
+)
+def test_depths_that_are_none_make_a_record_unusable(depths: Any) -> None:
+    fields = {"attrs": {}, "depths": depths, "expires": 9.0, "seq": 1, "service": "svc"}
+    with pytest.raises(BadMessage):
+        read_claim(sign_map("service-record", fields, fake_sign(PROVIDER)))
+
+
 def test_with_real_keys_only_the_provider_can_have_signed_it() -> None:
     me, other = Identity.generate(), Identity.generate()
     made = make_record(me.peer_id, "svc", {"cpus": 4}, 1, 100.0, me.sign)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from libp2p.kad_dht.pb.kademlia_pb2 import Message as Theirs
 
-from swarmp2p.dht import wire
+from swarmp2p.dht import kad_pb2, wire
 from swarmp2p.dht.kad_pb2 import Message as Proto
 from swarmp2p.dht.messages import (
     AddProvider,
@@ -25,6 +25,7 @@ from swarmp2p.dht.messages import (
     Provider,
     ProviderEcho,
     PutValue,
+    Split,
     ValueStored,
 )
 from swarmp2p.dht.wire import MAX_FRAME_BYTES, decode, decode_reply, dht_protocol, encode
@@ -52,6 +53,8 @@ REQUESTS: list[Request] = [
 REPLIES: list[Reply] = [
     FoundNodes(7, CLOSER),
     FoundNodes(7, ()),
+    FoundNodes(7, CLOSER, 5, (Split(b"8 bytes!", 3, 200), Split(b"others!!", 24, 0))),
+    FoundProviders(7, b"key", (), CLOSER, 31, (Split(b"8 bytes!", 1, 50),)),
     FoundProviders(7, KEY, PROVIDERS, CLOSER),
     FoundProviders(7, KEY, (), ()),
     FoundValue(7, b"k", b"value", 0.0, CLOSER),
@@ -114,6 +117,22 @@ def test_the_bytes_are_the_spec_s() -> None:
 def test_a_service_record_is_a_field_that_others_skip() -> None:
     raw = encode(AddProvider(1, KEY, Provider(SENDER, (address(1),), b"record")))
     assert b"\xca\x3e\x06record" in raw  # field 1001, length-delimited
+
+
+def test_splits_that_make_no_sense_are_left_out_and_four_are_taken() -> None:
+    hints = [
+        (b"short", 3),
+        (b"8 bytes!", 0),
+        (b"8 bytes!", 25),
+        *((b"%8d" % depth, depth) for depth in range(1, 9)),
+    ]
+    splits = [kad_pb2.Split(tree=tree, depth=depth) for tree, depth in hints]
+    reply = decode_reply(SENDER, Proto(type=Proto.FIND_NODE, splits=splits).SerializeToString(), 1)
+    assert isinstance(reply, FoundNodes)
+    assert [split.depth for split in reply.splits] == [1]
+    reply = decode_reply(SENDER, Proto(type=Proto.FIND_NODE, splits=splits[3:]).SerializeToString(), 1)
+    assert isinstance(reply, FoundNodes)
+    assert [split.depth for split in reply.splits] == [1, 2, 3, 4]
 
 
 def test_values_carry_a_time_as_js_needs_it() -> None:
