@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .arguments import bytes_argument, count_argument, peer_argument
+from .dht.disjoint import checked_paths
 from .dht.events import (
     FindClosest,
     FindPeer,
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 
 class Dht:
     """A peer's view of the DHT. Keys: a 34-byte sha2-256 multihash is used as it is, other bytes are hashed
-    into one."""
+    into one.
+
+    paths, where a call takes it: over how many disjoint paths its lookup goes, 1 to 8; more withstand peers that
+    answer falsely, for some more requests. None: the peer's setting, 1 by default. Raises UsageError for others.
+    """
 
     def __init__(self, engine: Kademlia, queries: Queries) -> None:
         self._engine, self._queries = engine, queries
@@ -68,17 +73,19 @@ class Dht:
         """Stop renewing the record of `key`; what others hold expires."""
         self._queries.tell(StopProviding(multihash_key(_checked_key(key))))
 
-    def find_providers(self, key: bytes, limit: int | None = 20) -> Results[RemotePeer]:
+    def find_providers(
+        self, key: bytes, limit: int | None = 20, *, paths: int | None = None
+    ) -> Results[RemotePeer]:
         """Iterate over providers of `key`, each once, as soon as it is known. limit: 0 or None for
         as many as there are."""
-        most = count_argument(limit, "limit")
+        most, over = count_argument(limit, "limit"), checked_paths(paths)
         multihash = multihash_key(_checked_key(key))
 
         def convert(found: Found) -> RemotePeer:
             assert isinstance(found, ProviderFound)
             return remote_peer(found.provider)
 
-        return Results(self._queries, lambda query: FindProviders(query, multihash, most), convert)
+        return Results(self._queries, lambda query: FindProviders(query, multihash, most, over), convert)
 
     async def find_peer(self, peer: PeerId | str) -> RemotePeer:
         """Where a peer can be dialled; raises PeerNotFound."""
@@ -88,10 +95,10 @@ class Dht:
             raise PeerNotFound(str(target))
         return remote_peer(done.peer)
 
-    async def closest(self, key: bytes) -> tuple[RemotePeer, ...]:
+    async def closest(self, key: bytes, *, paths: int | None = None) -> tuple[RemotePeer, ...]:
         """The live peers nearest to `key`, nearest first, at most k (20), without this one."""
-        wanted = _checked_key(key)
-        done = await self._queries.run(lambda query: FindClosest(query, wanted))
+        wanted, over = _checked_key(key), checked_paths(paths)
+        done = await self._queries.run(lambda query: FindClosest(query, wanted, over))
         return tuple(remote_peer(info) for info in done.closest)
 
     async def put(self, key: bytes, value: bytes) -> int:
@@ -110,10 +117,10 @@ class Dht:
             )
         return done.stored
 
-    async def get(self, key: bytes) -> bytes:
+    async def get(self, key: bytes, *, paths: int | None = None) -> bytes:
         """The best value under `key`; raises ValueNotFound."""
-        wanted = _checked_key(key)
-        done = await self._queries.run(lambda query: GetValue(query, wanted))
+        wanted, over = _checked_key(key), checked_paths(paths)
+        done = await self._queries.run(lambda query: GetValue(query, wanted, over))
         if done.value is None:
             raise ValueNotFound(wanted)
         return done.value

@@ -21,6 +21,7 @@ from .arguments import (
     protocol_argument,
     text_argument,
 )
+from .dht.disjoint import checked_paths
 from .dht.events import (
     Announce,
     FindService,
@@ -152,22 +153,29 @@ class Peer:
                 await announcement.withdraw()
 
     def find(
-        self, service: str, where: Mapping[str, Attribute] | None = None, limit: int | None = 0
+        self,
+        service: str,
+        where: Mapping[str, Attribute] | None = None,
+        limit: int | None = 0,
+        *,
+        paths: int | None = None,
     ) -> Results[ServiceRecord]:
         """Iterate over the verified records of a service, each as soon as it is known; a newer record of the
         same provider may follow. where: attributes that must be equal. limit: 0 or None for all that are found.
+        paths: as for `peer.dht`.
 
         Raises UsageError for what no record can say."""
         conditions = {} if where is None else where
         mapping_argument(conditions, "where")
         check_attributes(text_argument(service, "a service's name"), conditions)
         wanted, most = tuple(sorted(conditions.items())), count_argument(limit, "limit")
+        over = checked_paths(paths)
 
         def convert(found: Found) -> ServiceRecord:
             assert isinstance(found, ServiceFound)
             return found.record
 
-        return Results(self._queries, lambda query: FindService(query, service, wanted, most), convert)
+        return Results(self._queries, lambda query: FindService(query, service, wanted, most, over), convert)
 
     @asynccontextmanager
     async def subscribe(self, topic: str) -> AsyncGenerator[Subscription, None]:

@@ -18,6 +18,8 @@ class DhtConfig:
     find_window: of those, how many a find starts with once it is among peers that should hold the record; one
         more for each answer. A guess between cost and latency: one of three such peers nearly always has it.
     max_asked: requests that one lookup may send; whatever peers make up, it ends. 8 k.
+    disjoint_paths: over how many a lookup goes, 1 to 8, where its command does not say (disjoint.py). More
+        withstand peers that answer falsely, and cost requests.
 
     first_timeout_s: silence after which a peer no longer holds a lookup up, before anything is known of round
         trips (RFC 6298 §2.1 begins with 1 s). Learnt per peer afterwards, between min_ and max_timeout_s.
@@ -62,6 +64,7 @@ class DhtConfig:
     alpha: int = 10
     find_window: int = 3
     max_asked: int = 160
+    disjoint_paths: int = 1
 
     first_timeout_s: float = 1.0
     min_timeout_s: float = 0.25

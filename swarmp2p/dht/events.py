@@ -2,6 +2,8 @@
 
 Every query carries a number that the application chose; each of its outputs repeats it. A query ends with
 exactly one `QueryDone`, after everything else it has to say. `Cancel` ends it at once, without one.
+
+paths, where a command has it: over how many disjoint paths its lookup goes, 1 to 8; 0 for `DhtConfig.disjoint_paths`.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ class FindClosest:
 
     query: int
     key: bytes
+    paths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class FindProviders:
     query: int
     key: bytes
     limit: int = 20
+    paths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ class GetValue:
 
     query: int
     key: bytes
+    paths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,7 @@ class FindService:
     service: str
     where: tuple[tuple[str, str | int | float | bool], ...] = ()
     limit: int = 0
+    paths: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ This file only passes facts between those objects, and decides what is done when
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from random import Random
 from typing import Final, assert_never
@@ -41,6 +41,7 @@ from .contacts import Contacts
 from .events import DhtCommand, DhtOutput, QueryDone
 from .keeper import Keep, Keeper
 from .keys import key_id, multihash_key, peer_key, service_key
+from .lookup import Lookup
 from .messages import GetRecord
 from .provider_store import ProviderStore
 from .publisher import Publication, Publisher
@@ -176,22 +177,24 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 traffic.bootstrap = self._merged(traffic.bootstrap, later, earlier)
             case events.Refresh(query):
                 self._refresh(now, before=now, report=query)
-            case events.FindClosest(query, key):
-                traffic.run(ClosestQuery(query, traffic.lookup(key_id(key)), key), now)
+            case events.FindClosest(query, key, paths):
+                lookup = traffic.lookup(key_id(key), paths=paths)
+                traffic.run(ClosestQuery(query, lookup, key), now)
             case events.FindPeer(query, peer):
                 traffic.run(PeerQuery(query, traffic.lookup(peer_key(peer)), peer, self._known(peer)), now)
             case events.Provide(query, key):
                 self._publishing.provide(query, multihash_key(key), now)
             case events.StopProviding(key):
                 self._publishing.stop_providing(multihash_key(key))
-            case events.FindProviders(query, key, limit):
-                self._find_providers(query, multihash_key(key), limit, now)
+            case events.FindProviders():
+                self._find_providers(command, now)
             case events.PutValue(query, key, value):
                 self._put(query, key, value, now)
-            case events.GetValue(query, key):
+            case events.GetValue(query, key, paths):
                 held = self._values.get(key, now)
                 local = None if held is None else held.value
-                traffic.run(ValueQuery(query, traffic.lookup(key_id(key)), key, self._validators, local), now)
+                lookup = traffic.lookup(key_id(key), paths=paths)
+                traffic.run(ValueQuery(query, lookup, key, self._validators, local), now)
             case events.Announce(query, service, attributes):
                 self._publishing.announce(query, service, dict(attributes), now)
             case events.Withdraw(query, service):
@@ -211,16 +214,18 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             case _:
                 assert_never(command)
 
-    def _find_providers(self, number: int, key: bytes, limit: int, now: float) -> None:
+    def _find_providers(self, command: events.FindProviders, now: float) -> None:
+        key = multihash_key(command.key)
         local = self._server.providers_of(key, now)
-        lookup = self._traffic.find(key)
-        self._traffic.run(ProvidersQuery(number, lookup, key, limit, self.config.max_found, local), now)
+        lookup = self._traffic.find(key, command.paths)
+        max_found = self.config.max_found
+        self._traffic.run(ProvidersQuery(command.query, lookup, key, command.limit, max_found, local), now)
 
     def _find_service(self, command: events.FindService, now: float) -> None:
         key = service_key(command.service)
         query = ServiceQuery(
             command.query,
-            self._traffic.find(key),
+            self._traffic.find(key, command.paths),
             key,
             command.service,
             dict(command.where),
@@ -285,9 +290,12 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 closest = tuple(self.table.closest(peer_key(self.peer), self.config.k))
                 traffic.out.append(QueryDone(report, closest, asked=asked, failed=failed))
 
+        def lookup(target: int, seeds: Iterable[PeerInfo]) -> Lookup:
+            return traffic.lookup(target, seeds, paths=1)
+
         self._schedule_upkeep(now)
         traffic.check_table(now - self.config.refresh_interval_s / 2, now)
-        refresh = Refresh(self.peer, self.table, self._rng, self.config.k, traffic.lookup, traffic.run, done)
+        refresh = Refresh(self.peer, self.table, self._rng, self.config.k, lookup, traffic.run, done)
         refresh.start(join, traffic.bootstrap, before, now)
 
     def _schedule_upkeep(self, now: float) -> None:

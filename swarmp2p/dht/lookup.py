@@ -61,7 +61,9 @@ class LookupConfig:
     max_asked: int = 160
 
 
-class _Candidate:
+class Candidate:
+    """A peer that a lookup has heard of."""
+
     __slots__ = ("distance", "info", "state")
 
     def __init__(self, info: PeerInfo, distance: int, state: PeerState) -> None:
@@ -86,8 +88,8 @@ class Lookup:
         self._max_asked, self._max_heard = config.max_asked, 8 * config.k
         self._in_flight = self._stalled = self._answered = 0
         self._distances: list[int] = []  # ascending
-        self._candidates: list[_Candidate] = []  # in the same order
-        self._known: dict[PeerId, _Candidate] = {own: _Candidate(PeerInfo(own), -1, _FAILED)}
+        self._candidates: list[Candidate] = []  # in the same order
+        self._known: dict[PeerId, Candidate] = {own: Candidate(PeerInfo(own), -1, _FAILED)}
         for info in seeds:
             if info.peer not in self._known:
                 self._insert(info)
@@ -193,7 +195,7 @@ class Lookup:
         distances = self._distances
         if len(distances) - self.asked >= self._max_heard and not self._make_room(distance):
             return
-        candidate = _Candidate(info, distance, _HEARD)
+        candidate = Candidate(info, distance, _HEARD)
         index = bisect_left(distances, distance)
         distances.insert(index, distance)
         self._candidates.insert(index, candidate)

@@ -15,6 +15,7 @@ from ..engine import Address, NetworkOutput, PeerInfo, Reply, Send, Speaks, Unde
 from ..identity import PeerId
 from .config import DhtConfig
 from .contacts import Contacts
+from .disjoint import MAX_PATHS, DisjointLookup
 from .events import DhtOutput, QueryDone
 from .keys import key_id, peer_key
 from .lookup import Lookup, LookupConfig
@@ -78,13 +79,21 @@ class Traffic:
 
     # Queries ------------------------------------------------------------------------------------------------
 
-    def lookup(self, target: int, seeds: Iterable[PeerInfo] = ()) -> Lookup:
-        """A lookup for the peers nearest to a target, from the table and further seeds."""
-        return Lookup(self._peer, target, [*self._known(target), *seeds], self._all_at_once)
+    def lookup(self, target: int, seeds: Iterable[PeerInfo] = (), paths: int = 0) -> Lookup:
+        """A lookup for the peers nearest to a target, from the table and further seeds. paths: disjoint ones; 0
+        for as many as the settings say."""
+        seeds = [*self._known(target), *seeds]
+        paths = paths or self._config.disjoint_paths
+        if paths > 1:
+            return DisjointLookup(self._peer, target, seeds, self._all_at_once, min(paths, MAX_PATHS))
+        return Lookup(self._peer, target, seeds, self._all_at_once)
 
-    def find(self, key: bytes) -> Lookup:
-        """A lookup for what is stored under a key: at the nearest peers it begins with few requests."""
+    def find(self, key: bytes, paths: int = 0) -> Lookup:
+        """A lookup for what is stored under a key: at the nearest peers it begins with few requests. paths: as for
+        `lookup`."""
         config = self._config
+        if (paths or config.disjoint_paths) > 1:
+            return self.lookup(key_id(key), (), paths)
         tuning = LookupConfig(
             config.k, config.alpha, config.find_window, self._table.radius(), config.max_asked
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
 
 from hypothesis import given, settings
@@ -11,30 +10,14 @@ from hypothesis import strategies as st
 from swarmp2p.dht.keys import key_id, peer_key
 from swarmp2p.dht.lookup import Lookup, LookupConfig, PeerState
 from swarmp2p.engine import PeerInfo
-from swarmp2p.identity import PeerId
 
-from .network import peer_id, peer_info
+from .network import peer_id
+from .worlds import World, asked, full_tables, infos, is_done, peers, worlds
 
 OWN = peer_id(0)
 TARGET = key_id(b"target")
 # Peers 1..200, nearest to the target first.
 NEAR = sorted(range(1, 201), key=lambda number: peer_key(peer_id(number)) ^ TARGET)
-
-
-def infos(*numbers: int) -> list[PeerInfo]:
-    return [peer_info(number) for number in numbers]
-
-
-def peers(*numbers: int) -> list[PeerId]:
-    return [peer_id(number) for number in numbers]
-
-
-def asked(lookup: Lookup) -> list[PeerId]:
-    return [info.peer for info in lookup.next()]
-
-
-def is_done(lookup: Lookup) -> bool:
-    return lookup.done  # a function, for type checkers that take an attribute to stay as it was
 
 
 def make(*seeds: int, **tuning: int) -> Lookup:
@@ -249,57 +232,6 @@ def test_what_is_remembered_is_bounded_and_the_nearest_stay() -> None:
 # Properties -------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class World:
-    """Peers that know some others, and how each treats a request."""
-
-    knows: dict[PeerId, list[PeerInfo]]
-    behaviour: dict[PeerId, str]
-
-    def play(self, lookup: Lookup, alpha: int, rng: Random) -> list[PeerId]:
-        """Run a lookup to its end in a random order of events; returns who was asked, in order."""
-        order: list[PeerId] = []
-        waiting: list[PeerId] = []
-        stalled: list[PeerId] = []
-        for info in lookup.next():
-            waiting.append(info.peer)
-        while not lookup.done:
-            order += [peer for peer in waiting if peer not in order]
-            assert len(waiting) <= alpha
-            assert lookup.in_flight == len(waiting)
-            late = stalled and (not waiting or rng.random() < 0.3)
-            pool = stalled if late else waiting
-            assert pool, "it waits for nothing"
-            peer = pool.pop(rng.randrange(len(pool)))
-            behaviour = self.behaviour.get(peer, "answers")
-            if behaviour == "slow" and not late:
-                lookup.stalled(peer)
-                stalled.append(peer)
-            elif behaviour == "dead":
-                lookup.failed(peer)
-            else:
-                lookup.answered(peer, self.knows.get(peer, []))
-            waiting += [info.peer for info in lookup.next()]
-        return order
-
-
-@st.composite
-def worlds(draw: st.DrawFn, faults: bool) -> tuple[World, list[int], Random]:
-    size = draw(st.integers(1, 60))
-    rng = Random(draw(st.integers(0, 1 << 30)))
-    knows = {
-        peer_id(n): infos(*rng.sample(range(1, size + 1), min(size, rng.randrange(8))))
-        for n in range(1, size + 1)
-    }
-    behaviour = {}
-    if faults:
-        behaviour = {
-            peer_id(n): rng.choice(["answers", "answers", "slow", "dead"]) for n in range(1, size + 1)
-        }
-    seeds = rng.sample(range(1, size + 1), min(size, draw(st.integers(1, 5))))
-    return World(knows, behaviour), seeds, rng
-
-
 @settings(max_examples=150, deadline=None)
 @given(worlds(faults=True), st.integers(1, 5), st.integers(1, 6), st.integers(1, 6))
 def test_it_ends_within_alpha_without_asking_twice(
@@ -343,20 +275,11 @@ def test_the_true_nearest_are_found_when_tables_are_right_and_nobody_fails(
     """Each peer answers with the k nearest of those that share its buckets' view: here, of all peers that it
     knows by a Kademlia table filled to the brim."""
     k, rng = 4, Random(seed)
-    everybody = [peer_id(number) for number in range(1, size + 1)]
-    knows: dict[PeerId, list[PeerInfo]] = {}
-    for peer in everybody:
-        buckets: dict[int, list[PeerId]] = {}
-        for other in everybody:
-            if other != peer:
-                buckets.setdefault((peer_key(peer) ^ peer_key(other)).bit_length(), []).append(other)
-        table = [other for bucket in buckets.values() for other in rng.sample(bucket, min(k, len(bucket)))]
-        nearest = sorted(table, key=lambda other: peer_key(other) ^ TARGET)[:k]
-        knows[peer] = [PeerInfo(other, (b"x",)) for other in nearest]
+    world = full_tables(size, k, TARGET, rng)
     seeds = rng.sample(range(1, size + 1), 1)
     lookup = make(*seeds, k=k, alpha=alpha)
-    World(knows, {}).play(lookup, alpha, rng)
-    expected = sorted(everybody, key=lambda peer: peer_key(peer) ^ TARGET)[:k]
+    world.play(lookup, alpha, rng)
+    expected = sorted(world.knows, key=lambda peer: peer_key(peer) ^ TARGET)[:k]
     found = [info.peer for info in lookup.closest()]
     # A seed next to nobody else may know fewer than k; with k of each bucket, the nearest is always found.
     assert found[0] == expected[0]
