@@ -42,6 +42,8 @@ class DhtConfig:
     recheck_s: how soon a peer that failed is asked again; after max_failures in a row it leaves the table.
     banish_s: for how long such a peer is not asked then, whoever names it; doubled each time up to an hour.
     client_s: for how long a connected peer that did not answer a probe is taken for a client and not probed again.
+    around_crowds: whether keys whose nearest peers are suspiciously near are also stored and looked for beyond them
+        (crowding.py).
     peers_per_group: peers of one /24 (IPv4) or /48 (IPv6) in a bucket, public addresses only (go: 2).
 
     max_provider_keys, max_providers_per_key, max_providers: bounds of the provider store (provider_store.py).
@@ -86,6 +88,7 @@ class DhtConfig:
     max_failures: int = 2
     banish_s: float = 60.0
     client_s: float = 120.0
+    around_crowds: bool = True
     peers_per_group: int = 2
 
     max_provider_keys: int = 8_192

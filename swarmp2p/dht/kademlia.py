@@ -38,6 +38,7 @@ from ..signed import Sign, Verify
 from . import events
 from .config import DhtConfig as DhtConfig
 from .contacts import Contacts
+from .crowding import Crowding
 from .events import DhtCommand, DhtOutput, QueryDone
 from .keeper import Keep, Keeper
 from .keys import key_id, multihash_key, peer_key, service_key
@@ -100,6 +101,9 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         self._contacts = Contacts(config.max_connected)
         self._traffic = Traffic(peer, self.table, self._contacts, self._timers, config)
         self.network_size = self._traffic.network_size
+        if config.around_crowds:
+            crowding = Crowding(self.network_size, config.k, rng, self._traffic.lookup, self._traffic.run)
+            self._traffic.guard = crowding.check
         self._validators = Validators(config.validators, config.max_value_bytes)
         self._providers = ProviderStore(
             own,

@@ -88,10 +88,21 @@ def key_in_bucket(own: int, bucket: int, rng: Random) -> bytes | None:
         if free:
             prefix ^= rng.getrandbits(free)
         return _numbered_key(_preimages()[prefix])
-    first = rng.getrandbits(128)
-    for number in range(first, first + _SEARCH_TRIES):
+    return _search(own, bucket, rng, _SEARCH_TRIES)
+
+
+def fresh_key_in_bucket(own: int, bucket: int, rng: Random) -> bytes | None:
+    """As `key_in_bucket`, but one of so many that nobody can have placed peers around it beforehand; and found more
+    surely: in all but one of 3,000 calls, after 2^(bucket + 1) tries on average (0.8 µs each)."""
+    return _search(own, bucket, rng, 1 << bucket + 4)
+
+
+def _search(own: int, bucket: int, rng: Random, tries: int) -> bytes | None:
+    first, shift = rng.getrandbits(192), ID_BITS - 1 - bucket
+    wanted = own >> shift ^ 1
+    for number in range(first, first + tries):
         key = _numbered_key(number)
-        if common_prefix_length(own, int.from_bytes(sha256(key).digest(), "big")) == bucket:
+        if int.from_bytes(sha256(key).digest(), "big") >> shift == wanted:
             return key
     return None
 

@@ -18,13 +18,15 @@ from .messages import Provider
 from .records import Attribute, ServiceRecord, make_record
 from .state import Journal, OwnSequence
 
-_MAX_HOLDERS = 64  # three times k, so that those of earlier renewals get a withdrawal too
+_MAX_HOLDERS = (
+    128  # so that those of earlier renewals get a withdrawal too; 4 k around a crowded key (crowding.py)
+)
 
 
 class Publication:
     """A key that this peer is a provider of.
 
-    service: its name, or None for a plain key. timer: that of the next renewal. holders: the last 64 peers
+    service: its name, or None for a plain key. timer: that of the next renewal. holders: the last 128 peers
     that the record was sent to.
     """
 

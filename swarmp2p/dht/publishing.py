@@ -74,9 +74,8 @@ class Publishing:
         """Store a provider record at the nearest peers, now and again."""
         publisher = self._publisher
 
-        def sent(query: Query, now: float) -> None:
-            if query.stored:
-                publication.sent_to(query.lookup.closest())
+        def sent(_: Query, now: float) -> None:
+            publication.sent_to(query.holders)
             if publisher.provider(publication) is not None:
                 self._renew_later(publication, query.stored, now)
 

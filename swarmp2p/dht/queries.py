@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import ClassVar
 
 from ..engine import PeerInfo, Reply
 from ..identity import PeerId
 from .events import DhtOutput, ProviderFound, QueryDone
-from .lookup import Lookup
+from .lookup import Lookup, PeerState
 from .messages import (
     AddProvider,
     AnsweredRequest,
@@ -44,6 +46,15 @@ LastWord = tuple[PeerInfo, Callable[[int], AnsweredRequest | AddProvider]]
 """Whom to tell, and the request once it has a number."""
 
 
+class Purpose(Enum):
+    """What a query is for: it says what is done when an attacker may own all peers nearest to its key
+    (crowding.py)."""
+
+    LOOK = "only to know the nearest peers"
+    STORE = "to store at them"
+    FIND = "to find what they hold"
+
+
 class Query(ABC):
     """One query under way.
 
@@ -51,13 +62,15 @@ class Query(ABC):
     the parent's. then: called with it when it is over, unless it was cancelled; may run another child of its parent.
     waiting: follow-ups and children that are not settled. stored, asked, failed: as in QueryDone, beyond those of the
     lookup; children's included, but for stored. concluded: the follow-ups were sent. closed: it is over. timer: that
-    of its time-out, overdue: that has passed. parent, children: see the module's docstring.
+    of its time-out, overdue: that has passed. parent, children: see the module's docstring. found: results so far.
     """
+
+    purpose: ClassVar[Purpose] = Purpose.LOOK
 
     def __init__(self, number: int | None, lookup: Lookup) -> None:
         self.number, self.lookup = number, lookup
         self.then: Callable[[Query, float], None] | None = None
-        self.waiting = self.stored = self.asked = self.failed = 0
+        self.waiting = self.stored = self.asked = self.failed = self.found = 0
         self.concluded = self.closed = self.overdue = False
         self.timer = 0
         self.parent: Query | None = None
@@ -86,6 +99,26 @@ class Query(ABC):
 
     def last_words(self, now: float) -> Sequence[LastWord]:
         """Requests to be sent at the end."""
+        return ()
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether it has all that was wanted: then nothing is waited for any more."""
+        return False
+
+    def beyond(self, peers: Sequence[PeerInfo], now: float) -> Sequence[FollowUp]:
+        """What peers are asked that stand in for those nearest to the key (crowding.py)."""
+        if self.purpose is not Purpose.FIND:
+            return ()
+        state = self.lookup.state
+        return [(info, self.question) for info in peers if state(info.peer) is not PeerState.ANSWERED]
+
+    def beyond_answered(self, peer: PeerId, reply: Reply, now: float) -> Sequence[DhtOutput]:
+        """Results in the answer to that."""
+        return self.answered(peer, reply, now)
+
+    def beyond_told(self, peers: Sequence[PeerInfo], now: float) -> Sequence[LastWord]:
+        """What they are told."""
         return ()
 
     def result(self) -> QueryDone:
@@ -139,6 +172,8 @@ class PeerQuery(ClosestQuery):
 class ProvidersQuery(Query):
     """The providers of a key. local: those that this peer knows of itself. limit: 0 for none."""
 
+    purpose = Purpose.FIND
+
     def __init__(
         self, number: int, lookup: Lookup, key: bytes, limit: int, max_found: int, local: Sequence[Provider]
     ) -> None:
@@ -146,6 +181,10 @@ class ProvidersQuery(Query):
         self._key, self._local = key, local
         self._limit = min(limit or max_found, max_found)
         self._found: dict[PeerId, None] = {}
+
+    @property
+    def satisfied(self) -> bool:
+        return len(self._found) >= self._limit
 
     def question(self, id: int) -> AnsweredRequest:
         return GetProviders(id, self._key)
@@ -164,7 +203,8 @@ class ProvidersQuery(Query):
             if provider.peer not in self._found and len(self._found) < self._limit:
                 self._found[provider.peer] = None
                 outputs.append(ProviderFound(self.number, PeerInfo(provider.peer, provider.addresses)))
-        if len(self._found) >= self._limit:
+        self.found = len(self._found)
+        if self.satisfied:
             self.lookup.stop()
         return outputs
 
@@ -173,32 +213,48 @@ class ProvideQuery(ClosestQuery):
     """Stores a provider record at the nearest peers.
 
     provider: the record, asked for when it is sent; None when it is not wanted any more.
+
+    holders: the peers that it was sent to.
     """
+
+    purpose = Purpose.STORE
 
     def __init__(
         self, number: int | None, lookup: Lookup, key: bytes, provider: Callable[[], Provider | None]
     ) -> None:
         super().__init__(number, lookup, key)
         self._provider = provider
+        self.holders: list[PeerInfo] = []
 
     def last_words(self, now: float) -> Sequence[LastWord]:
+        return self.beyond_told(self.lookup.closest(), now)
+
+    def beyond_told(self, peers: Sequence[PeerInfo], now: float) -> Sequence[LastWord]:
         provider = self._provider()
         if provider is None or not provider.addresses:
             return ()
-        holders = self.lookup.closest()
-        self.stored = len(holders)
-        return [(info, add_provider(self._key, provider)) for info in holders]
+        self.holders += peers
+        self.stored += len(peers)
+        return [(info, add_provider(self._key, provider)) for info in peers]
 
 
 class PutQuery(ClosestQuery):
     """Stores a value at the nearest peers and counts those that confirm it."""
+
+    purpose = Purpose.STORE
 
     def __init__(self, number: int, lookup: Lookup, key: bytes, value: bytes) -> None:
         super().__init__(number, lookup, key)
         self._value = value
 
     def follow_ups(self, now: float) -> Sequence[FollowUp]:
-        return [(info, put_value(self._key, self._value, now)) for info in self.lookup.closest()]
+        return self.beyond(self.lookup.closest(), now)
+
+    def beyond(self, peers: Sequence[PeerInfo], now: float) -> Sequence[FollowUp]:
+        return [(info, put_value(self._key, self._value, now)) for info in peers]
+
+    def beyond_answered(self, peer: PeerId, reply: Reply, now: float) -> Sequence[DhtOutput]:
+        return self.confirmed(peer, reply, now)
 
     def confirmed(self, peer: PeerId, reply: Reply, now: float) -> Sequence[DhtOutput]:
         assert isinstance(reply, ValueStored)
@@ -211,12 +267,19 @@ class ValueQuery(Query):
     """The best value of a key; the nearest peers that have none, or a worse one, are given it (kad-dht spec,
     "Entry correction")."""
 
+    purpose = Purpose.FIND
+
     def __init__(
         self, number: int, lookup: Lookup, key: bytes, validators: Validators, local: bytes | None
     ) -> None:
         super().__init__(number, lookup)
         self._key, self._validators, self._local = key, validators, local
         self._values: dict[PeerId, bytes | None] = {}
+        self._stand_ins: dict[PeerId, None] = {}
+
+    def beyond(self, peers: Sequence[PeerInfo], now: float) -> Sequence[FollowUp]:
+        self._stand_ins.update(dict.fromkeys(info.peer for info in peers))
+        return super().beyond(peers, now)
 
     def question(self, id: int) -> AnsweredRequest:
         return GetValue(id, self._key)
@@ -226,6 +289,7 @@ class ValueQuery(Query):
         valid = reply.value is not None and reply.key == self._key
         if valid and reply.value is not None and self._validators.validate(self._key, reply.value, now):
             self._values[peer] = reply.value
+            self.found += 1
         else:
             self._values[peer] = None
         return ()
@@ -248,7 +312,7 @@ class ValueQuery(Query):
 
     def _best(self) -> bytes | None:
         """The validator's choice; the nearest peer's value stands last, the local one first."""
-        nearest = (info.peer for info in self.lookup.closest())
+        nearest = dict.fromkeys([*(info.peer for info in self.lookup.closest()), *self._stand_ins])
         values = [value for peer in nearest if (value := self._values.get(peer)) is not None]
         if self._local is not None:
             values.append(self._local)

@@ -16,7 +16,7 @@ from ..identity import PeerId
 from .events import DhtOutput, ServiceFound
 from .lookup import Lookup
 from .messages import FoundProviders, FoundRecord, GetProviders, GetRecord, Provider
-from .queries import FollowUp, Query
+from .queries import FollowUp, Purpose, Query
 from .records import Attribute, RecordReader, read_claim
 
 
@@ -27,6 +27,8 @@ class ServiceQuery(Query):
     itself. max_found: providers considered, however many there are. max_asked_self: providers asked for their
     record.
     """
+
+    purpose = Purpose.FIND
 
     def __init__(
         self,
@@ -52,6 +54,10 @@ class ServiceQuery(Query):
         self._emitted: dict[PeerId, None] = {}
         self._missing: dict[PeerId, PeerInfo] = {}  # providers without a usable record so far
 
+    @property
+    def satisfied(self) -> bool:
+        return len(self._emitted) >= self._limit
+
     def question(self, id: int) -> GetProviders:
         return GetProviders(id, self._key)
 
@@ -63,7 +69,7 @@ class ServiceQuery(Query):
         return self._take(reply.providers, now)
 
     def follow_ups(self, now: float) -> Sequence[FollowUp]:
-        if len(self._emitted) >= self._limit:
+        if self.satisfied:
             return ()
         return [(info, self._get_record()) for info in self._missing.values()]
 
@@ -77,10 +83,11 @@ class ServiceQuery(Query):
     def _take(self, providers: Sequence[Provider], now: float) -> Sequence[DhtOutput]:
         outputs: list[DhtOutput] = []
         for provider in providers:
-            if len(self._emitted) >= self._limit:
+            if self.satisfied:
                 break
             self._consider(provider, now, outputs)
-        if len(self._emitted) >= self._limit:
+        self.found = len(self._emitted)
+        if self.satisfied:
             self.lookup.stop()
         return outputs
 

@@ -7,7 +7,7 @@ client-mode peer may ask but does not answer; a peer of the table that fails is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,7 +56,7 @@ class Traffic:
     timers: the engine's. What this class adds, Pending, Query and Recheck, comes back through `due`.
 
     out: where outputs go; the engine's owner replaces it for each event. bootstrap: asked while nobody else
-    is known. network_size: learns from each lookup that ends by itself.
+    is known. network_size: learns from each lookup that ends by itself. guard: called before with its query.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Traffic:
         self.out: list[NetworkOutput | DhtOutput] = []
         self.bootstrap: tuple[PeerInfo, ...] = ()
         self.network_size = NetworkSize(config.k)
+        self.guard: Callable[[Query, float], None] = lambda query, now: None
         self._peer, self._table, self._contacts = peer, table, contacts
         self._timers, self._config = timers, config
         round_trips = RoundTrips(
@@ -126,6 +127,7 @@ class Traffic:
             self._abandon(query)
 
     def _abandon(self, query: Query) -> None:
+        """It is over, and with it those that were run for it."""
         query.closed = True
         query.lookup.stop()
         self._timers.cancel(query.timer)
@@ -151,17 +153,17 @@ class Traffic:
         if query.closed:
             return
         if not query.concluded:
-            query.concluded = True
             if not query.lookup.stopped:
+                self.guard(query, now)
                 self.network_size.learn(query.lookup.target, query.lookup.closest(), now)
+            query.concluded = True
             for info, make in query.follow_ups(now):
                 query.waiting += 1
                 query.asked += 1
                 self._ask(info, make(self._requests.next_id()), query, now, follow_up=True)
-        if query.waiting:
+        if query.waiting and not query.satisfied:
             return
-        query.closed = True
-        self._timers.cancel(query.timer)
+        self._abandon(query)
         for info, finish in query.last_words(now):
             self.tell(info, finish(self._requests.next_id()), now)
         if not query.lookup.stopped:
