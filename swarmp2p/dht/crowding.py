@@ -6,16 +6,16 @@ do so without being seen. To own all of the k nearest, they must all be nearer t
 that one is, a lookup with honest answers would have found few others.
 
 *Telling.* With n servers, the k nearest to a key are expected within r = k / n of the id space. A key is crowded when
-its k nearest that answered lie within r / 3. Among honest peers this is a Poisson variable of mean k / 3 that reaches
-k: for k = 20 once in 50,000 keys, and still once in 2,600 when n is estimated 25 % too low. An attacker stays unseen
-only where the nearest honest peer is farther than r / 3: one key of e^(k / 3) = 800.
+its k nearest that answered lie within r / 3. Among honest peers that means that a Poisson variable of mean k / 3
+reaches k: for k = 20, one key of 44,000, and still one of 1,100 when n is estimated 25 % too low. An attacker stays
+unseen only where the nearest honest peer is farther than r / 3: one key of e^(k / 3) = 786.
 
-*Going round.* Peers that share exactly i bits with the key, i about log2(n / k), are the honest ones nearest to it but
-for those in the crowd itself: about k / 2 for that i, k and k / 4 for the next ones on both sides. A publisher of a
-crowded key also stores around a random id in each of those three regions; a finder looks up a random id in the middle
-one and asks there, then in the others. That is why it does not matter whether their estimates of n differ a little;
-what was stored before the Sybils came is found too, at the same peers. The ids are chosen anew each time: to censor
-a region, an attacker must outnumber its honest peers all over it, which is then crowded itself.
+*Going round.* With i = log2(n / k), rounded down, k / 2 to k honest peers share exactly i bits with the key; they are
+the nearest to it but for those in the crowd itself, and half of them would hold its records without the crowd. Twice
+as many share i - 1 bits, half as many i + 1. A publisher of a crowded key also stores around a random id in each of
+these three regions. A finder asks around a random id in the middle one, then in the others. That is why their
+estimates of n need not be equal; and what was stored before the Sybils came is found at the same peers. The ids are
+chosen anew each time: to censor a region, an attacker must outnumber its honest peers all over it.
 
 Honest networks pay nothing, and neither do finds that have what they wanted. The idea of querying and storing by
 region instead of by rank is that of "Content Censorship in the InterPlanetary File System" (Sridhar et al., NDSS
@@ -41,10 +41,9 @@ from .queries import ClosestQuery, FollowUp, LastWord, Purpose, Query
 _NEARER: Final = 3
 """How many times nearer than expected a key's k nearest must be for it to be crowded."""
 
-_DEEPEST: Final = 14
-"""Finding a key for a region of i shared bits takes 2^(i + 1) hashes, here 25 ms. With more than a million servers,
-regions are larger than they would have to be: at ten million, 300 peers for the middle one, and 20 of them hold a
-record. Each find then meets a holder in three of four cases: ask again."""
+_DEEPEST: Final = 16
+"""Finding a key for a region of i shared bits takes 2^(i + 1) hashes, at 16 that is 80 ms. Regions of more than two
+million servers are therefore larger than the k peers that hold a record, and finders are the likelier to miss them."""
 
 
 class Crowding:
@@ -88,7 +87,7 @@ class Crowding:
         """How many bits they share with the key: the middle one first."""
         size = self._size.estimate(now)
         assert size is not None
-        middle = min(max(round(math.log2(max(size / self._k, 1.0))), 1), _DEEPEST)
+        middle = min(max(int(math.log2(max(size / self._k, 1.0))), 1), _DEEPEST - 1)
         return [middle, middle - 1, middle + 1]
 
     def _go_round(self, query: Query, regions: Sequence[int], now: float) -> None:
