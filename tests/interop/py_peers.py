@@ -10,10 +10,10 @@ from typing import Final
 import trio
 from libp2p.abc import IHost
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
+from multiaddr.multiaddr import Multiaddr
 
 from benchmarks.libp2p_hosts import libp2p_host, where
 from swarmp2p.identity import PeerId
-from swarmp2p.peer import Peer
 
 IPFS: Final = "/ipfs/kad/1.0.0"
 PATIENCE_S: Final = 60.0
@@ -39,9 +39,14 @@ class PyPeer:
         """Whether this node holds a provider's record."""
         return provider in {one.peer_id.to_bytes() for one in self.dht.provider_store.get_providers(key)}
 
-    async def join(self, other: PyPeer | Peer) -> None:
-        """Dial another node and look oneself up through it."""
-        info = where(other.host if isinstance(other, PyPeer) else other.addresses[0])
+    async def find(self, key: bytes) -> set[PeerId]:
+        """The providers of a key."""
+        found = await self.dht.find_providers(key.hex())
+        return {PeerId.from_bytes(one.peer_id.to_bytes()) for one in found}
+
+    async def join(self, address: object) -> None:
+        """Dial another node, at an address that ends in /p2p/<id>, and look oneself up through it."""
+        info = where(Multiaddr(str(address)))
         await self.host.connect(info)
         await self.dht.add_peer(info.peer_id)
         await self.dht.peer_routing.find_closest_peers_network(self.host.get_id().to_bytes())

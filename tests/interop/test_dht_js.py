@@ -178,14 +178,22 @@ async def test_a_js_node_finds_a_service_by_its_key(network: Network) -> None:
         assert set(found[ours.id]) >= of(ours)
 
 
-async def test_a_service_keeps_its_attributes_where_js_nodes_held_it(network: Network) -> None:
-    """They drop the signed record; the finder asks the provider itself. It never met it: js told it where."""
-    ours, near = network.ours, network.near
-    async with ours.announce("ray-worker", {"gpu": "h100"}):
-        await until(lambda: _holds(near, service_key("ray-worker"), ours.id))
-        async with open_peer(dht_protocol=IPFS, bootstrap=[near.address]) as finder:
-            found = [record async for record in finder.find("ray-worker", where={"gpu": "h100"})]
-            assert {(record.provider, record.attributes["gpu"]) for record in found} == {(ours.id, "h100")}
+async def test_a_service_keeps_its_attributes_where_only_js_nodes_held_it() -> None:
+    """They drop the signed record; the finder asks the provider itself, which they told it of."""
+    config = NodeConfig(dht=DhtConfig(server=False))
+    async with js_peers() as peers:
+        near, far = await peers.start(IPFS), await peers.start(IPFS)
+        await far.dial(near.address)
+        async with (
+            open_peer(dht_protocol=IPFS, bootstrap=[near.address], config=config) as provider,
+            provider.announce("ray-worker", {"gpu": "h100"}),
+        ):
+            await until(lambda: _holds(near, service_key("ray-worker"), provider.id))
+            async with open_peer(dht_protocol=IPFS, bootstrap=[near.address]) as finder:
+                found = [record async for record in finder.find("ray-worker", where={"gpu": "h100"})]
+                assert {record.provider: record.attributes["gpu"] for record in found} == {
+                    provider.id: "h100"
+                }
 
 
 async def test_a_js_client_is_served_and_never_handed_out(network: Network) -> None:
@@ -203,10 +211,14 @@ async def test_a_js_client_is_served_and_never_handed_out(network: Network) -> N
 
 
 async def test_a_client_of_ours_is_served_by_js_and_never_handed_out(network: Network) -> None:
-    near = network.near
+    ours, near = network.ours, network.near
     config = NodeConfig(dht=DhtConfig(server=False))
     async with open_peer(dht_protocol=IPFS, bootstrap=[near.address], config=config) as client:
-        assert await network.ours.dht.provide(KEY) >= 1
-        await until(lambda: _all_found(client, KEY, {network.ours.id}))
-        assert client.id not in {known.id for known in network.ours.dht.table}
-        assert client.id not in {peer.id for peer in await network.ours.dht.closest(bytes(client.id))}
+        await client.connect(ours.addresses[0])
+        assert await ours.dht.provide(KEY) >= 1
+        await until(lambda: _all_found(client, KEY, {ours.id}))
+        assert await client.dht.provide(KEY) >= 1
+        await until(lambda: _holds(near, KEY, client.id))
+        assert (await near.providers(KEY)).keys() == {ours.id, client.id}
+        assert client.id not in {known.id for known in ours.dht.table}
+        assert client.id not in {peer.id for peer in await ours.dht.closest(bytes(client.id))}

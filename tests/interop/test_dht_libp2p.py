@@ -41,11 +41,11 @@ class Network:
 @pytest.fixture(params=["we dial", "they dial"])
 async def network(request: pytest.FixtureRequest) -> AsyncGenerator[Network, None]:
     async with py_peer() as near, py_peer() as far:
-        await far.join(near)
+        await far.join(near.address)
         bootstrap = [near.address] if request.param == "we dial" else []
         async with open_peer(dht_protocol=IPFS, bootstrap=bootstrap) as ours:
             if not bootstrap:
-                await near.join(ours)
+                await near.join(ours.addresses[0])
             with trio.fail_after(PATIENCE_S):
                 yield Network(ours, near, far)
 
@@ -60,7 +60,7 @@ async def test_they_provide_and_we_find(network: Network) -> None:
 async def test_a_latecomer_finds_what_only_they_know() -> None:
     with trio.fail_after(PATIENCE_S):
         async with py_peer() as near, py_peer() as far:
-            await far.join(near)
+            await far.join(near.address)
             assert await far.dht.provide(KEY.hex())
             await until(lambda: near.provides(KEY, far.id))
             async with open_peer(dht_protocol=IPFS, bootstrap=[near.address]) as ours:

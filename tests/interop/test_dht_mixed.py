@@ -1,0 +1,111 @@
+"""One DHT of four peers of ours, four of js-libp2p and four of py-libp2p: who finds what each of them provided."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from swarmp2p.dht.config import DhtConfig
+from swarmp2p.dht.keys import service_key
+from swarmp2p.identity import PeerId
+from swarmp2p.node import NodeConfig
+from swarmp2p.peer import Peer, open_peer
+from tests.interop.js_peers import JsPeer, js_peers
+from tests.interop.py_peers import IPFS, PyPeer, py_peer
+
+pytestmark = pytest.mark.slow
+
+EACH = 4
+
+
+def key_of(peer: PeerId) -> bytes:
+    """What a peer provides in these tests: a key of its own, so that finding it takes a right lookup."""
+    return b"\x12\x20" + hashlib.sha256(b"provided by " + peer).digest()
+
+
+@dataclass
+class Mixed:
+    """The twelve. They were introduced in a chain: each joined through the one before it, kinds taking turns."""
+
+    ours: list[Peer]
+    js: list[JsPeer]
+    py: list[PyPeer]
+
+    @property
+    def ids(self) -> list[PeerId]:
+        kinds: tuple[Sequence[Peer | JsPeer | PyPeer], ...] = (self.ours, self.js, self.py)
+        return [peer.id for kind in kinds for peer in kind]
+
+
+@pytest.fixture
+async def mixed() -> AsyncGenerator[Mixed, None]:
+    async with js_peers() as process, AsyncExitStack() as stack:
+        network = Mixed([], [], [])
+        last: str | None = None
+        for _ in range(EACH):
+            bootstrap = [] if last is None else [last]
+            ours = await stack.enter_async_context(open_peer(dht_protocol=IPFS, bootstrap=bootstrap))
+            network.ours.append(ours)
+            js = await process.start(IPFS)
+            network.js.append(js)
+            await js.dial(ours.addresses[0])
+            py = await stack.enter_async_context(py_peer())
+            network.py.append(py)
+            await py.join(js.address)
+            last = py.address
+        yield network
+
+
+async def test_everybody_s_records_are_found(mixed: Mixed) -> None:
+    """A newcomer of ours finds what each of the twelve provides; so do a js node and a py node, and the other js and
+    py nodes find what ours provide."""
+    for ours in mixed.ours:
+        await ours.dht.provide(key_of(ours.id))
+    for js in mixed.js:
+        await js.provide(key_of(js.id))
+    for py in mixed.py:
+        await py.dht.provide(key_of(py.id).hex())
+    async with open_peer(dht_protocol=IPFS, bootstrap=[mixed.ours[0].addresses[0]]) as finder:
+        for id in mixed.ids:
+            assert [found.id async for found in finder.dht.find_providers(key_of(id))] == [id]
+    of_ours = [ours.id for ours in mixed.ours]
+    for number, js in enumerate(mixed.js):
+        for id in of_ours if number else mixed.ids:
+            assert (await js.providers(key_of(id))).keys() == {id}
+    for number, py in enumerate(mixed.py):
+        for id in of_ours if number else mixed.ids:
+            assert await py.find(key_of(id)) == {id}
+
+
+async def test_a_service_is_found_with_its_attributes_by_ours_and_without_by_others(mixed: Mixed) -> None:
+    """js and py hold the record without its signed part; two of ours announce, one of them as a client."""
+    service, key = "ray-worker", service_key("ray-worker")
+    server = mixed.ours[0]
+    client_config = NodeConfig(dht=DhtConfig(server=False))
+    async with (
+        open_peer(dht_protocol=IPFS, bootstrap=[mixed.js[0].address], config=client_config) as client,
+        client.announce(service, {"gpu": "h100"}),
+        server.announce(service, {"gpu": "a100"}),
+    ):
+        for bootstrap in (mixed.py[-1].address, mixed.js[-1].address):
+            async with open_peer(dht_protocol=IPFS, bootstrap=[bootstrap]) as finder:
+                found = {record.provider: record.attributes["gpu"] async for record in finder.find(service)}
+                assert found == {client.id: "h100", server.id: "a100"}
+        both = {client.id, server.id}
+        assert (await mixed.js[-1].providers(key)).keys() == both
+        assert await mixed.py[-1].find(key) == both
+
+
+async def test_values_reach_everybody_who_has_rules_for_them(mixed: Mixed) -> None:
+    """py takes any value; js those of a namespace that it has rules for."""
+    assert await mixed.ours[0].dht.put(b"/swarm/version", b"7:seven") >= 2 * EACH - 1
+    for ours in mixed.ours:
+        assert await ours.dht.get(b"/swarm/version") == b"7:seven"
+    for js in mixed.js:
+        assert await js.get(b"/swarm/version") == b"7:seven"
+    for py in mixed.py:
+        assert await py.dht.get_value("/swarm/version") == b"7:seven"
