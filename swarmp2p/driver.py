@@ -22,6 +22,7 @@ from .engine import (
     NetworkEvent,
     Output,
     Send,
+    Serve,
     Tick,
 )
 from .errors import SwarmError
@@ -163,6 +164,8 @@ class Driver(Generic[Command, Output]):
                 self._network.introduce(output.peer, output.addresses)
             elif isinstance(output, Disconnect):
                 self._network.disconnect(output.peer)
+            elif isinstance(output, Serve):
+                self._network.serve(output.protocol, output.serving)
             else:
                 self.on_output(output)
         if isinstance(event, Tick):

@@ -108,14 +108,23 @@ class Undeliverable:
 
 @dataclass(frozen=True, slots=True)
 class Speaks:
-    """Which of our protocols a connected peer serves, as it says: told after its PeerUp when it does not serve
-    all of them, and whenever that changes. What was not told is not known.
+    """Whether a connected peer serves one of our protocols, as it says: told after its PeerUp when it does not,
+    and whenever it says that this has changed. What was not told is not known.
 
-    protocols: names of WireProtocols, sorted.
+    protocol: name of the WireProtocol.
     """
 
     peer: PeerId
-    protocols: tuple[str, ...]
+    protocol: str
+    serving: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reachable:
+    """Whether other peers can dial this one, as far as the network knows; told when that changes. They can until
+    it is told."""
+
+    reachable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +155,17 @@ class Disconnect:
     peer: PeerId
 
 
-NetworkEvent = Received | PeerUp | PeerDown | Undeliverable | Speaks | Tick
-NetworkOutput = Send | Introduce | Disconnect
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Whether this peer serves a protocol, by the name of its WireProtocol; every one from the start. What is not
+    served is refused to those who ask, and connected peers are told. Sending in it goes on."""
+
+    protocol: str
+    serving: bool
+
+
+NetworkEvent = Received | PeerUp | PeerDown | Undeliverable | Speaks | Reachable | Tick
+NetworkOutput = Send | Introduce | Disconnect | Serve
 
 Command = TypeVar("Command")
 Output = TypeVar("Output")

@@ -1,7 +1,7 @@
 """The engine of a whole node: the child engines, and the facts that pass between them.
 
-    Received, Undeliverable ---by protocol---> dht | gossip | loads | leases
-    PeerUp, PeerDown, Speaks --> all of them
+    Received, Undeliverable, Speaks ---by protocol---> dht | gossip | loads | leases
+    PeerUp, PeerDown, Reachable -> all of them
     Tick ---------------------> those whose deadline is due
     commands ---by type-------> one of them
     gossip Delivered on the load topic --> loads        loads Publish --> gossip
@@ -25,6 +25,7 @@ from .engine import (
     NetworkOutput,
     PeerDown,
     PeerUp,
+    Reachable,
     Received,
     Speaks,
     Tick,
@@ -131,10 +132,10 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
                     if deadline <= now
                 ]
                 return [output for handler in due for output in handler(event, now)]
-            case Undeliverable(protocol=protocol):
+            case Undeliverable(protocol=protocol) | Speaks(protocol=protocol):
                 handler = self._by_protocol.get(protocol)
                 return handler(event, now) if handler is not None else ()
-            case PeerUp() | PeerDown() | Speaks():
+            case PeerUp() | PeerDown() | Reachable():
                 return [output for handler in self._children for output in handler(event, now)]
             case FollowLoads():
                 return self._gossip(Subscribe(LOAD_TOPIC), now)

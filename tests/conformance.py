@@ -25,10 +25,12 @@ from swarmp2p.engine import (
     Message,
     PeerDown,
     PeerUp,
+    Reachable,
     Received,
     Reply,
     Request,
     Send,
+    Serve,
     Speaks,
     Tick,
     Undeliverable,
@@ -98,7 +100,7 @@ class Watched:
             assert engine.deadline() > now, f"a due Tick at {now} left the deadline at {engine.deadline()}"
             assert list(engine.handle(Tick(), now)) == [], "a repeated Tick put something out"
             assert list(twin.handle(Tick(), now)) == []
-        allowed = (Send, Introduce, Disconnect, *self.case.outputs)
+        allowed = (Send, Introduce, Disconnect, Serve, *self.case.outputs)
         assert all(isinstance(output, allowed) for output in outputs), outputs
         for name, (size, bound) in self.case.sizes(engine).items():
             assert size <= bound, f"{name} holds {size} after {event}, at most {bound} are allowed"
@@ -149,6 +151,7 @@ class World:
             "flap": self._flap,
             "undeliverable": self._undeliverable,
             "speaks": self._speaks,
+            "reachable": self._reachable,
             "command": self._command,
         }
 
@@ -335,8 +338,11 @@ class World:
         """A connected peer serves some protocols, and then others."""
         source, target = self._pair(maker)
         if source in self.nodes[target].up:
-            names = sorted(wire.name for wire in self.case.wires if maker.rng.random() < 0.7)
-            self._feed(self.nodes[target], Speaks(source, tuple(names)))
+            name = maker.rng.choice(self.case.wires).name
+            self._feed(self.nodes[target], Speaks(source, name, maker.rng.random() < 0.5))
+
+    def _reachable(self, maker: Maker) -> None:
+        self._feed(self.nodes[maker.rng.choice(PEERS[:ENGINES])], Reachable(maker.rng.random() < 0.5))
 
     def _command(self, maker: Maker) -> None:
         node = self.nodes[maker.rng.choice(PEERS[:ENGINES])]
@@ -351,7 +357,7 @@ class World:
             elif isinstance(output, Disconnect):
                 if node.up.pop(output.peer, 0) is None:
                     self._feed(node, PeerDown(output.peer))
-            elif not isinstance(output, Introduce):
+            elif not isinstance(output, Introduce | Serve):
                 node.recent.append(output)
 
 
@@ -359,7 +365,7 @@ STEPS = (
     *("wait", "wait", "wait", "late", "late") * 2,
     *("deliver", "deliver", "settle", "settle", "repeat", "lose", "corrupt", "garbage") * 2,
     *("hostile", "hostile", "answer", "answer", "command", "command", "command") * 2,
-    *("up", "up", "down", "flap", "age", "undeliverable", "speaks"),
+    *("up", "up", "down", "flap", "age", "undeliverable", "speaks", "reachable"),
 )
 """What can happen in a World; often named, often chosen."""
 

@@ -21,6 +21,7 @@ from swarmp2p.engine import (
     NetworkOutput,
     PeerDown,
     PeerUp,
+    Reachable,
     Received,
     Reply,
     Request,
@@ -69,7 +70,7 @@ class Script(Engine[Do, str]):
                 return [Send(sender, Answer(number, text))]
             case Received(_, Answer(_, text)):
                 return [text.decode()]
-            case PeerUp() | PeerDown() | Received() | Undeliverable() | Speaks():
+            case PeerUp() | PeerDown() | Received() | Undeliverable() | Speaks() | Reachable():
                 return [type(event).__name__]
 
     def deadline(self) -> float:
@@ -96,6 +97,9 @@ class Recorder:
 
     def disconnect(self, peer: PeerId) -> None:
         self.asked.append(("disconnect", peer))
+
+    def serve(self, protocol: str, serving: bool) -> None:
+        self.asked.append(("serve", protocol, serving))
 
     async def run(
         self, deliver: Deliver, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .validators import Validator
 
@@ -12,7 +13,8 @@ from .validators import Validator
 class DhtConfig:
     """Settings of one DHT engine. Times are in seconds, bounds are counts.
 
-    server: whether to answer others. A client (a peer that nobody can dial) only asks.
+    server: whether to answer others: True, False, or "auto": as long as others can dial this peer. A client only
+        asks: its network does not list the protocol, so that others do not name it.
     k: peers that hold each record, and the size of a bucket (kad-dht spec: 20).
     alpha: requests in flight for one lookup (kad-dht spec: 10).
     find_window: of those, how many a find starts with once it is among peers that should hold the record; one
@@ -61,7 +63,7 @@ class DhtConfig:
     validators: for values, by namespace: "pk" for keys "/pk/...". Keys of other namespaces take any value.
     """
 
-    server: bool = True
+    server: bool | Literal["auto"] = "auto"
     k: int = 20
     alpha: int = 10
     find_window: int = 3

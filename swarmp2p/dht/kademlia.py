@@ -25,10 +25,12 @@ from ..engine import (
     PeerDown,
     PeerInfo,
     PeerUp,
+    Reachable,
     Received,
     Reply,
     Request,
     Send,
+    Serve,
     Speaks,
     Tick,
     Undeliverable,
@@ -43,7 +45,7 @@ from .events import DhtCommand, DhtOutput, QueryDone
 from .keeper import Keep, Keeper
 from .keys import key_id, multihash_key, peer_key, service_key
 from .lookup import Lookup
-from .messages import GetRecord
+from .messages import FindNode, GetRecord
 from .provider_store import ProviderStore
 from .publisher import Publication, Publisher
 from .publishing import SPREAD, Publishing
@@ -81,6 +83,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
     peer: its id. sign, verify: as in signed.py. rng: for refreshes, samples and the spread of intervals.
 
     table: the routing table, for looking at. network_size: how many servers there are (network_size.py).
+    serving: whether it answers others, that is, server mode.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
     ) -> None:
         self.peer = peer
         self.config = config = config or DhtConfig()
+        self.serving = config.server is not False
         own = peer_key(peer)
         self.table = RoutingTable(
             own,
@@ -142,11 +146,13 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         traffic.out = out
         if not self._upkeep_timer and not isinstance(event, Tick):
             self._schedule_upkeep(now)
+            if not self.serving:
+                out.append(Serve(FindNode.protocol, serving=False))
         match event:
             case Received(sender, message):
                 if isinstance(message, Reply):
                     traffic.reply(sender, message, now)
-                elif isinstance(message, Request) and (self.config.server or isinstance(message, GetRecord)):
+                elif isinstance(message, Request) and (self.serving or isinstance(message, GetRecord)):
                     reply = self._server.answer(sender, message, now)
                     if reply is not None:
                         out.append(Send(sender, reply))
@@ -158,6 +164,10 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 traffic.undeliverable(event, now)
             case Speaks():
                 traffic.speaks(event, now)
+            case Reachable(reachable):
+                if self.config.server == "auto" and self.serving != reachable:
+                    self.serving = reachable
+                    out.append(Serve(FindNode.protocol, reachable))
             case Tick():
                 for item in self._timers.due(now):
                     self._due(item, now)

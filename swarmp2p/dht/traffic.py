@@ -287,7 +287,9 @@ class Traffic:
 
     def speaks(self, event: Speaks, now: float) -> None:
         """A connected peer says whether it serves the DHT."""
-        if FindNode.protocol not in event.protocols:
+        if event.protocol != FindNode.protocol:
+            return
+        if not event.serving:
             self._is_client(event.peer, now)
             return
         self._clients.pop(event.peer, None)

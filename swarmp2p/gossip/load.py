@@ -26,6 +26,7 @@ from ..engine import (
     NetworkOutput,
     PeerDown,
     PeerUp,
+    Reachable,
     Received,
     Send,
     Speaks,
@@ -171,7 +172,7 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
                     out.append(Send(sender, self._snapshot(sender, message, now)))
                 elif isinstance(message, LoadsReply):
                     self._answered(sender, message, now)
-            case Tick() | Speaks():
+            case Tick() | Speaks() | Reachable():
                 pass
             case PublishLoad(signal):
                 self._publish(signal, now, out)

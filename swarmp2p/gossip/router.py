@@ -31,6 +31,7 @@ from ..engine import (
     NetworkOutput,
     PeerDown,
     PeerUp,
+    Reachable,
     Received,
     Speaks,
     Tick,
@@ -130,7 +131,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             case Received(sender, message):
                 if isinstance(message, Rpc):
                     self._received(sender, message, now, out)
-            case Tick() | Undeliverable() | Speaks():
+            case Tick() | Undeliverable() | Speaks() | Reachable():
                 pass
             case Publish(topic, data):
                 self._publish(topic, data, now)

@@ -63,6 +63,7 @@ from ..engine import (
     NetworkOutput,
     PeerDown,
     PeerUp,
+    Reachable,
     Received,
     Send,
     Speaks,
@@ -143,7 +144,7 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
                 return self._receive(sender, message, now)
             case PeerDown(peer=peer):
                 return given.down(peer, now) + taken.down(peer, now)
-            case Tick() | PeerUp() | Undeliverable() | Speaks():
+            case Tick() | PeerUp() | Undeliverable() | Speaks() | Reachable():
                 return []
             case Lend():
                 return given.lend(event)

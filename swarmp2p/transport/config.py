@@ -34,6 +34,7 @@ class HostConfig:
         again. 30 s in go-yamux.
     sweep_s: between looks at what is idle, late or silent.
     duplicate_s: after which a second connection to a peer is closed when it has no streams.
+    max_pushes: times within sweep_s that a peer may say what has changed of itself; more are bad messages.
     bad_messages: that one peer may send before it is disconnected, and again after each reconnection.
     known_peers, known_addresses: peers whose addresses are remembered, and how many of each.
     """
@@ -57,6 +58,7 @@ class HostConfig:
     probe_s: float = 15.0
     sweep_s: float = 5.0
     duplicate_s: float = 10.0
+    max_pushes: int = 16
     bad_messages: int = 16
     known_peers: int = 8192
     known_addresses: int = 8

@@ -6,6 +6,7 @@ both              muxer.py, yamux.py -> secure.py -> tcp.py           one connec
 
 peers.py          when the engine hears of a peer           links.py   who is connected, dialling, accepting
 reception.py      whom a stream that comes in is for        swarm.py   py-libp2p's host, which sees all of it
+identify.py       who we are, who they are                  push.py    tells those connected when that changes
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .links import Links
 from .multistream import NegotiationEnded, propose
 from .network import Deliver, PeerStream, StreamHandler
 from .peers import Peers
+from .push import Pusher
 from .reception import Handlers, Reception
 from .replies import Desk
 from .streams import Libp2pStream
@@ -45,6 +47,7 @@ class _Running:
     peers: Peers
     reception: Reception
     desk: Desk
+    pusher: Pusher
     addresses: tuple[Address, ...]
 
 
@@ -119,6 +122,13 @@ class Host:
         if self._running is not None:
             self._running.links.disconnect(peer)
 
+    def serve(self, protocol: str, serving: bool) -> None:
+        """Serve a protocol of the engine's, or refuse it; tell those connected."""
+        self._handlers.serve(protocol, serving)
+        if self._running is not None and not serving:
+            self._running.peers.stop_serving(protocol)
+        self._handlers_changed()
+
     async def run(
         self, deliver: Deliver, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
@@ -140,15 +150,18 @@ class Host:
         links = Links(self.peer_id, libp2p, self._config, self.stats)
         addresses = reachable([listener.bound for listener in listeners])
         async with background_trio_service(libp2p.swarm), background_nursery() as nursery:
-            peers = Peers(links, self._config, self.stats, deliver, nursery, self._soon)
+            protocols = self._handlers.protocols
+            peers = Peers(links, self._config, self.stats, deliver, nursery, protocols, self._soon)
             reception = Reception(self._handlers, libp2p, peers, desk, self._config, addresses, nursery)
             links.on_stream, links.on_up, links.on_down = reception.take, peers.on_up, peers.on_down
-            running = self._running = _Running(links, peers, reception, desk, addresses)
+            pusher = Pusher(links, lambda: reception.introduction, self._config)
+            running = self._running = _Running(links, peers, reception, desk, pusher, addresses)
             try:
                 for listener in listeners:
                     libp2p.swarm.listeners[str(listener.get_addrs()[0])] = listener
                     nursery.start_soon(links.serve, listener, nursery)
                 nursery.start_soon(self._flush)
+                nursery.start_soon(pusher.run)
                 nursery.start_soon(self._sweep, running)
                 task_status.started()
                 await trio.sleep_forever()
@@ -174,6 +187,7 @@ class Host:
     def _handlers_changed(self) -> None:
         if self._running is not None:
             self._running.reception.changed()
+            self._running.pusher.changed()
 
     async def dial(self, address: Multiaddr | str) -> PeerId:
         """Connect to the peer at a multiaddr that ends in /p2p/<id>; returns its id. When that peer is connected

@@ -1,4 +1,5 @@
 """libp2p's identify: what we say of ourselves to whoever asks, and asking a peer that dialled us where it listens.
+identify/push (push.py) says the same to those connected when it changes.
 
 py-libp2p's own costs 6 ms a connection (a record signed for each answer, signatures checked for each question).
 Here the answer is built once, and of others' answers only addresses and protocol ids are read; both are what the
@@ -28,6 +29,7 @@ from .multistream import begin, conclude
 from .muxer import MuxedConnection, MuxedStream
 
 PROTOCOL_ID: Final = "/ipfs/id/1.0.0"
+PUSH_ID: Final = "/ipfs/id/push/1.0.0"
 _PROTOCOL_VERSION: Final = "ipfs/0.1.0"
 _MAX_BYTES: Final = 16_384  # go-libp2p allows 8 KiB to the message and as much to the signed record
 _MAX_ADDRESSES: Final = 16
@@ -77,15 +79,23 @@ async def identify(connection: MuxedConnection, timeout_s: float) -> Identified 
         with trio.fail_after(timeout_s):
             await conclude(stream, begin(stream, [PROTOCOL_ID]))
             stream.finish()
-            buffer = FrameBuffer(Framing.UVARINT, _MAX_BYTES)
-            while chunk := await stream.read():
-                bodies = buffer.feed(chunk)
-                if bodies:
-                    return _parse(bodies[0])
+            return await hear(stream)
     except (SwarmError, trio.BrokenResourceError, trio.TooSlowError):
-        pass  # it does not say
+        return None  # it does not say
     finally:
         stream.reset()
+
+
+async def hear(stream: MuxedStream) -> Identified | None:
+    """What the other side says of itself, over a stream of either protocol; None when it says nothing.
+
+    Raises BadMessage, trio.BrokenResourceError.
+    """
+    buffer = FrameBuffer(Framing.UVARINT, _MAX_BYTES)
+    while chunk := await stream.read():
+        bodies = buffer.feed(chunk)
+        if bodies:
+            return _parse(bodies[0])
     return None
 
 

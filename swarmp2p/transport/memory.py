@@ -28,7 +28,18 @@ from typing import Final
 
 import trio
 
-from ..engine import Address, Message, NetworkEvent, PeerDown, PeerUp, Received, Reply, Request, Undeliverable
+from ..engine import (
+    Address,
+    Message,
+    NetworkEvent,
+    PeerDown,
+    PeerUp,
+    Received,
+    Reply,
+    Request,
+    Speaks,
+    Undeliverable,
+)
 from ..errors import BadMessage, DialError, ProtocolUnsupported, UsageError
 from ..identity import PeerId
 from ..scopes import TaskStatus
@@ -73,7 +84,7 @@ class _Entry:
     due: float
     number: int
     sender: PeerId = field(compare=False)
-    what: PeerUp | PeerDown | Undeliverable | _Parcel = field(compare=False)
+    what: PeerUp | PeerDown | Undeliverable | Speaks | _Parcel = field(compare=False)
     connection: _Connection | None = field(compare=False)
 
 
@@ -127,7 +138,7 @@ def _made_up_address(number: int) -> Address:
 class MemoryNetwork:
     """One peer's side of a MemorySwitch; see transport/network.py for what its methods promise.
 
-    dropped: messages lost here, by cause.
+    dropped: messages lost here, by cause. refused: protocols that the engine does not serve.
     """
 
     def __init__(self, switch: MemorySwitch, peer: PeerId, address: Address) -> None:
@@ -135,6 +146,7 @@ class MemoryNetwork:
         self._peer = peer
         self._address = address
         self.dropped: Counter[str] = Counter()
+        self.refused: dict[str, None] = {}
         self._known: dict[PeerId, tuple[Address, ...]] = {}
         self._handlers: dict[str, StreamHandler] = {}
         self._reset()
@@ -198,6 +210,15 @@ class MemoryNetwork:
             connection.settled[self._peer].set()
             self._schedule(trio.current_time(), peer, PeerDown(peer), None)
             self._tell_down(peer, connection)
+
+    def serve(self, protocol: str, serving: bool) -> None:
+        """Serve a protocol, or refuse it; those connected are told."""
+        if serving:
+            self.refused.pop(protocol, None)
+        else:
+            self.refused[protocol] = None
+        for peer, connection in self._connections.items():
+            self._tell(peer, connection, Speaks(self._peer, protocol, serving))
 
     async def run(
         self, deliver: Deliver, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -293,6 +314,11 @@ class MemoryNetwork:
         self._connections[peer] = connection
         self._schedule(due, peer, PeerUp(peer, addresses), connection)
 
+    def _tell(self, peer: PeerId, connection: _Connection, fact: Speaks) -> None:
+        target, delay = self._switch.running(peer), self._switch.delay(self._peer, peer)
+        if target is not None and delay is not None:
+            target.schedule(trio.current_time() + delay, self._peer, fact, connection)
+
     def _tell_down(self, peer: PeerId, connection: _Connection) -> None:
         target = self._switch.running(peer)
         if target is not None:
@@ -323,6 +349,10 @@ class MemoryNetwork:
         delay = self._switch.delay(self._peer, to)
         if target is None or delay is None:
             self.dropped["lost"] += 1
+        elif parcel.name in target.refused and not parcel.reply:
+            numbers = (parcel.id,) if parcel.answered else ()
+            back = Undeliverable(to, parcel.name, numbers, unsupported=True)
+            self._schedule(trio.current_time() + 2.0 * delay, to, back, connection)
         elif not target.schedule(trio.current_time() + delay, self._peer, parcel, connection):
             self._overflow(to, connection, parcel)
 
@@ -333,7 +363,11 @@ class MemoryNetwork:
             self._schedule(trio.current_time(), to, failed, connection)
 
     def schedule(
-        self, due: float, sender: PeerId, what: PeerUp | PeerDown | _Parcel, connection: _Connection | None
+        self,
+        due: float,
+        sender: PeerId,
+        what: PeerUp | PeerDown | Speaks | _Parcel,
+        connection: _Connection | None,
     ) -> bool:
         """Something arrives at `due`, or after what the same peer sent before; False when it is dropped."""
         if isinstance(what, _Parcel) and len(self._agenda) >= _MAX_QUEUED:
@@ -345,7 +379,7 @@ class MemoryNetwork:
         self,
         due: float,
         sender: PeerId,
-        what: PeerUp | PeerDown | Undeliverable | _Parcel,
+        what: PeerUp | PeerDown | Undeliverable | Speaks | _Parcel,
         connection: _Connection | None,
     ) -> None:
         due = max(due, self._arrival.get(sender, due))
@@ -376,6 +410,8 @@ class MemoryNetwork:
                 assert connection is not None
                 self.introduce(sender, what.addresses)
                 connection.settled[self._peer].set()
+                for protocol in self.refused:
+                    self._tell(sender, connection, Speaks(self._peer, protocol, serving=False))
                 for parcel in connection.waiting.pop(self._peer):
                     self._transmit(sender, connection, parcel)
                 return what
@@ -384,7 +420,7 @@ class MemoryNetwork:
                     del self._connections[sender]
                     connection.settled[self._peer].set()
                 return what
-            case Undeliverable():
+            case Undeliverable() | Speaks():
                 return what
             case _Parcel():
                 assert connection is not None

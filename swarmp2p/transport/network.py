@@ -66,6 +66,10 @@ class Network(Protocol):
         """Close every connection to a peer, in the background."""
         ...
 
+    def serve(self, protocol: str, serving: bool) -> None:
+        """Serve a protocol of the engine's, by its WireProtocol's name, or refuse it; tell those connected."""
+        ...
+
     async def run(
         self,
         deliver: Deliver,

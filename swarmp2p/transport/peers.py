@@ -9,17 +9,18 @@ when a dial failed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
 from ..engine import Address, PeerDown, PeerUp
 from ..errors import DialError
 from ..identity import PeerId
+from ..wire import WireProtocol
 from .config import HostConfig, HostStats
-from .identify import identify
+from .identify import Identified, identify
 from .links import Links
-from .muxer import MuxedConnection
+from .muxer import MuxedConnection, MuxedStream
 from .network import Deliver
 from .session import PeerSession
 
@@ -29,7 +30,8 @@ _log = logging.getLogger(__name__)
 class Peers:
     """The sessions of one host while it runs.
 
-    links: who is connected. deliver: to the driver. soon: calls something once, after this turn of the loop.
+    links: who is connected. deliver: to the driver. protocols: of the engines. soon: calls something once, after this
+    turn of the loop.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class Peers:
         stats: HostStats,
         deliver: Deliver,
         nursery: trio.Nursery,
+        protocols: Sequence[WireProtocol],
         soon: Callable[[Callable[[], None]], None],
     ) -> None:
         self._links, self._config, self._stats = links, config, stats
         self._deliver, self._nursery, self._soon = deliver, nursery, soon
+        self._protocols = tuple(protocols)
         self._sessions: dict[PeerId, PeerSession] = {}
 
     def session(self, peer: PeerId) -> PeerSession:
@@ -65,6 +69,16 @@ class Peers:
         """Close what is idle, give up what is late."""
         for session in list(self._sessions.values()):
             session.sweep(now)
+
+    def stop_serving(self, protocol: str) -> None:
+        """End the streams on which others ask in a protocol."""
+        for session in self._sessions.values():
+            session.stop_serving(protocol)
+
+    def take_push(self, session: PeerSession, stream: MuxedStream) -> None:
+        """A peer says of itself what has changed."""
+        if session.nursery is not None:
+            session.nursery.start_soon(session.take_push, self._protocols, stream)
 
     def on_up(self, connection: MuxedConnection) -> None:
         """A connection stands."""
@@ -134,10 +148,12 @@ class Peers:
         async with trio.open_nursery() as nursery:
             session.start(nursery)
             try:
-                addresses = await self._listening_at(connection)
+                addresses, said = await self._listening_at(connection)
                 if not session.gone.is_set():
                     await self._deliver(PeerUp(session.peer, addresses))
                     session.up.set()
+                    if said is not None:
+                        await session.identified(self._protocols, said)
                     await session.gone.wait()
             finally:
                 session.nursery = (
@@ -146,12 +162,14 @@ class Peers:
             nursery.cancel_scope.cancel()
         return session.up.is_set()
 
-    async def _listening_at(self, connection: MuxedConnection) -> tuple[Address, ...]:
-        """Where a peer can be dialled: where we did, or what it says when it dialled us."""
+    async def _listening_at(
+        self, connection: MuxedConnection
+    ) -> tuple[tuple[Address, ...], Identified | None]:
+        """Where a peer can be dialled: where we did, or what it says when it dialled us; with that."""
         if connection.dialled is not None:
-            return (connection.dialled,)
+            return (connection.dialled,), None
         said = await identify(connection, self._config.identify_timeout_s)
         if said is None:
-            return ()
+            return (), None
         self._links.learn(connection.peer, said.addresses)
-        return said.addresses[: self._config.known_addresses]
+        return said.addresses[: self._config.known_addresses], said

@@ -12,7 +12,7 @@ from ..errors import BadMessage, UsageError
 from ..wire import WireProtocol
 from .config import HostConfig
 from .identify import PROTOCOL_ID as IDENTIFY_ID
-from .identify import Introduction
+from .identify import PUSH_ID, Introduction
 from .multistream import NegotiationEnded, choose
 from .muxer import MuxedStream
 from .network import StreamHandler
@@ -28,16 +28,27 @@ class Handlers:
     """Who serves which protocol: the engines and embedders' handlers. It outlives a host's runs."""
 
     def __init__(self, protocols: Sequence[WireProtocol]) -> None:
+        self.protocols = tuple(protocols)
         self.engines = {one: protocol for protocol in protocols for one in protocol.ids}
         self.embedders: dict[str, StreamHandler] = {}
 
     def add(self, protocol: str, handler: StreamHandler) -> None:
         """Serve a protocol; raises UsageError when the host does."""
-        if protocol in self.engines or protocol == IDENTIFY_ID:
+        own = [one for wire in self.protocols for one in wire.ids]
+        if protocol in (*own, IDENTIFY_ID, PUSH_ID):
             raise UsageError(
                 f"{protocol} is served by the host itself; choose another id. Nothing was changed"
             )
         self.embedders[protocol] = handler
+
+    def serve(self, name: str, serving: bool) -> None:
+        """Serve a protocol of the engines, or do not."""
+        for protocol in self.protocols:
+            if protocol.name == name:
+                for one in protocol.ids:
+                    self.engines.pop(one, None)
+                    if serving:
+                        self.engines[one] = protocol
 
     def remove(self, protocol: str) -> None:
         """Stop serving a protocol."""
@@ -65,6 +76,11 @@ class Reception:
         """The handlers changed: say so to who asks next."""
         self._introduction = self._introduce()
 
+    @property
+    def introduction(self) -> Introduction:
+        """What we say of ourselves now."""
+        return self._introduction
+
     def take(self, stream: MuxedStream) -> None:
         """A stream was opened."""
         self._nursery.start_soon(self._talk, stream)
@@ -84,7 +100,7 @@ class Reception:
         return (
             protocol in self._handlers.engines
             or protocol in self._handlers.embedders
-            or protocol == IDENTIFY_ID
+            or protocol in (IDENTIFY_ID, PUSH_ID)
             or self._libp2p.serves(protocol)
         )
 
@@ -94,7 +110,7 @@ class Reception:
         if stream.protocol == IDENTIFY_ID:
             self._introduction.answer(stream)
             return
-        if protocol is None and handler is None:
+        if protocol is None and handler is None and stream.protocol != PUSH_ID:
             await self._serve_for_libp2p(stream)
             return
         session = await self._peers.ready(stream.peer)
@@ -102,7 +118,9 @@ class Reception:
             stream.reset()
         elif protocol is not None:
             session.nursery.start_soon(session.serve, protocol, stream, self._desk)
-        elif handler is not None:
+        elif handler is None:
+            self._peers.take_push(session, stream)
+        else:
             session.nursery.start_soon(_serve, handler, Libp2pStream(stream))
 
     async def _serve_for_libp2p(self, stream: MuxedStream) -> None:
@@ -113,7 +131,8 @@ class Reception:
             stream.reset()
 
     def _introduce(self) -> Introduction:
-        served = [*self._handlers.engines, *self._handlers.embedders, IDENTIFY_ID, *self._libp2p.services()]
+        handlers = self._handlers
+        served = [*handlers.engines, *handlers.embedders, IDENTIFY_ID, PUSH_ID, *self._libp2p.services()]
         return Introduction(self._libp2p.keys, self._config.agent, self._addresses, served)
 
 

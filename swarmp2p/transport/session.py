@@ -7,10 +7,12 @@ from typing import TypeGuard
 
 import trio
 
-from ..engine import Message, Request, Undeliverable
+from ..engine import Message, Request, Speaks, Undeliverable
+from ..errors import BadMessage
 from ..identity import PeerId
 from ..wire import Exchange, WireProtocol
 from .config import HostConfig, HostStats
+from .identify import Identified, hear
 from .muxer import MuxedConnection, MuxedStream
 from .network import Deliver
 from .outbox import Outbox, receive_messages
@@ -49,6 +51,9 @@ class PeerSession:
         self._outboxes: dict[str, Outbox] = {}
         self._pools: dict[str, RequestPool] = {}
         self._refused: dict[str, None] = {}
+        self._said: dict[str, bool] = {}  # what the engine knows of what the other side serves
+        self._pushes = 0
+        self._serving: dict[MuxedStream, str] = {}
         self._reading: dict[str, MuxedStream] = {}
         self._failed: dict[str, Undeliverable] = {}  # to be told, by protocol
 
@@ -96,7 +101,11 @@ class PeerSession:
         """Deliver what comes on a stream that the other side opened, until it ends."""
         await self.up.wait()
         if protocol.exchange is Exchange.REQUESTS:
-            await RequestServer(self, protocol, stream, desk).run()
+            self._serving[stream] = protocol.name
+            try:
+                await RequestServer(self, protocol, stream, desk).run()
+            finally:
+                del self._serving[stream]
             return
         replaced = self._reading.get(protocol.name)
         if replaced is not None:
@@ -108,6 +117,7 @@ class PeerSession:
 
     def sweep(self, now: float) -> None:
         """Called at intervals: close what is idle, give up what is late."""
+        self._pushes = 0
         for outbox in self._outboxes.values():
             outbox.sweep(now)
         for pool in self._pools.values():
@@ -116,6 +126,42 @@ class PeerSession:
     def refuse(self, protocol: str) -> None:
         """The other side does not speak a protocol: do not try again before the next connection."""
         self._refused[protocol] = None
+        self._said[protocol] = False
+
+    def stop_serving(self, protocol: str) -> None:
+        """End the streams on which the other side asks in a protocol."""
+        for stream, name in list(self._serving.items()):
+            if name == protocol:
+                stream.reset()
+
+    async def identified(self, protocols: Sequence[WireProtocol], said: Identified) -> None:
+        """The other side says what it serves. What it lists may be asked for again; what it does not list is left
+        to the next stream to find out: some list a protocol only later."""
+        await self.up.wait()
+        for protocol in protocols:
+            serving = not said.protocols.isdisjoint(protocol.ids)
+            if serving:
+                self._refused.pop(protocol.name, None)
+            if self._said.get(protocol.name, True) != serving:
+                self._said[protocol.name] = serving
+                await self.deliver(Speaks(self.peer, protocol.name, serving))
+
+    async def take_push(self, protocols: Sequence[WireProtocol], stream: MuxedStream) -> None:
+        """The other side says of itself what has changed."""
+        try:
+            with trio.fail_after(self.config.negotiate_timeout_s):
+                said = await hear(stream)
+            stream.abandon()
+            self._pushes += 1
+            if self._pushes > self.config.max_pushes:
+                raise BadMessage(f"{self._pushes} times within {self.config.sweep_s:g} s what has changed")
+            if said is not None:
+                await self.identified(protocols, said)
+        except BadMessage as problem:
+            stream.reset()
+            self.offence(str(problem))
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            stream.reset()
 
     def refuses(self, protocol: str) -> bool:
         """Whether the other side does not speak a protocol."""

@@ -38,6 +38,7 @@ from ..engine import (
     Output,
     Received,
     Send,
+    Serve,
     Tick,
 )
 from ..errors import SwarmError, UsageError
@@ -246,6 +247,8 @@ class Simulator(Generic[Command, Output]):
                             network.dial(target, output.to, output.message, now)
                             continue
                         sent += 1
+                        if out.target.refused and network.refuse(target, out, output.message, now):
+                            continue
                         delay = delay_of(now, source, output.to, rng)
                         if delay is None:
                             lost += 1
@@ -271,6 +274,8 @@ class Simulator(Generic[Command, Output]):
                         network.introduce(target, output)
                     elif kind is Disconnect:
                         network.disconnect(target, output.peer, now)
+                    elif kind is Serve:
+                        network.serve(target, output, now)
                     else:
                         self.on_output(now, source, output)
                 due = engine.deadline()

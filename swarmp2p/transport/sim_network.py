@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from ..engine import Address, Engine, Introduce, Message, PeerDown, PeerUp, Received, Request, Undeliverable
+from ..engine import (
+    Address,
+    Engine,
+    Introduce,
+    Message,
+    PeerDown,
+    PeerUp,
+    Received,
+    Reply,
+    Request,
+    Serve,
+    Speaks,
+    Undeliverable,
+)
 from ..identity import PeerId
 from .link import Link
 from .sim_node import Edge, Node
@@ -149,6 +162,34 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
         self._push(now, node.here, PeerDown(peer))
         self._close(node, edge, now, None)
 
+    def serve(self, node: Node, output: Serve, now: float) -> None:
+        """Serve a protocol, or refuse it; who is connected hears of it."""
+        if output.serving:
+            node.refused.pop(output.protocol, None)
+        else:
+            node.refused[output.protocol] = None
+        for edge in node.up.values():
+            self._tell(node, edge, output.protocol, output.serving, now)
+
+    def refuse(self, node: Node, edge: Edge, message: Message, now: float) -> bool:
+        """Whether the other side does not serve the protocol of a message; then it comes back, if it is no reply."""
+        other = edge.target
+        if message.protocol not in other.refused or isinstance(message, Reply):
+            return False
+        there = self._link.delay(now, node.peer, other.peer, self._rng)
+        back = self._link.delay(now, other.peer, node.peer, self._rng)
+        if there is not None and back is not None:
+            numbers = (message.id,) if isinstance(message, Request) and message.expects_reply else ()
+            failed = Undeliverable(other.peer, message.protocol, numbers, unsupported=True)
+            self._push(now + there + back, node.here, failed)
+        return True
+
+    def _tell(self, node: Node, edge: Edge, protocol: str, serving: bool, now: float) -> None:
+        delay = self._link.delay(now, node.peer, edge.target.peer, self._rng)
+        if delay is not None:
+            edge.last = max(now + delay, edge.last)
+            self._push(edge.last, edge, Speaks(node.peer, protocol, serving))
+
     def crash(self, node: Node, now: float, notice_s: float | None) -> None:
         """End a peer and, after `notice_s`, its connections."""
         del self.nodes[node.peer]
@@ -174,6 +215,8 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
         if target is not None and target.here.open:
             self._connect(node, target, now)
             self._connect(target, node, now)
+            for protocol in node.refused:  # as identify tells the side that was dialled
+                self._tell(node, node.up[peer], protocol, False, now)
             self._flush(node, peer, now)
             self._flush(target, node.peer, now)
         elif node.dialling.pop(peer, None) is not None:
@@ -200,6 +243,8 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
         for message in node.dialling.pop(peer, ()):
             edge = node.up[peer]
             self.sent += 1
+            if edge.target.refused and self.refuse(node, edge, message, now):
+                continue
             delay = self._link.delay(now, node.peer, peer, self._rng)
             if delay is None:
                 self.lost += 1

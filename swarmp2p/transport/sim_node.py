@@ -13,11 +13,22 @@ class Node:
     """One peer.
 
     up: its side of its connections. known: where it could dial others. dialling: messages that wait for a
-    dial. here: what comes from no other peer comes over this edge; it closes when the peer crashes.
-    tick_at: when its Tick is due; Ticks of other times in the queue are stale.
+    dial. refused: protocols that its engine does not serve. here: what comes from no other peer comes over this
+    edge; it closes when the peer crashes. tick_at: when its Tick is due; Ticks of other times in the queue are stale.
     """
 
-    __slots__ = ("addresses", "dialling", "engine", "here", "index", "known", "peer", "tick_at", "up")
+    __slots__ = (
+        "addresses",
+        "dialling",
+        "engine",
+        "here",
+        "index",
+        "known",
+        "peer",
+        "refused",
+        "tick_at",
+        "up",
+    )
 
     def __init__(
         self, peer: PeerId, index: int, engine: Engine[Any, Any], addresses: tuple[Address, ...] = ()
@@ -28,6 +39,7 @@ class Node:
         self.up: dict[PeerId, Edge] = {}
         self.known: dict[PeerId, tuple[Address, ...]] = {}
         self.dialling: dict[PeerId, list[Message]] = {}
+        self.refused: dict[str, None] = {}
 
 
 class Edge:

@@ -207,7 +207,7 @@ class LibP2P:
             default_protocols=cast("OrderedDict[TProtocol, StreamHandlerFn]", OrderedDict()),
             disable_identify_address_discovery=True,
         )
-        self.host.get_mux().handlers.clear()  # identify.py answers; identify/push is not served
+        self.host.get_mux().handlers.clear()  # identify.py answers
         self.host.set_stream_handler(PING_ID, PingService(self.host).handle_ping)
 
     async def add(self, connection: MuxedConnection, is_initiator: bool) -> None:

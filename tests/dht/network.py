@@ -28,8 +28,12 @@ from swarmp2p.engine import (
     PeerInfo,
     PeerUp,
     Received,
+    Request,
     Send,
+    Serve,
+    Speaks,
     Tick,
+    Undeliverable,
 )
 from swarmp2p.identity import PeerId
 
@@ -72,6 +76,7 @@ class Node:
     addresses: dict[PeerId, tuple[Address, ...]] = field(default_factory=dict[PeerId, tuple[Address, ...]])
     dialling: dict[PeerId, list[Message]] = field(default_factory=dict[PeerId, list[Message]])
     tick: float = -1.0
+    serving: bool = True
 
     @property
     def id(self) -> PeerId:
@@ -179,6 +184,12 @@ class TestNetwork:
                 node.addresses[output.peer] = output.addresses
             elif isinstance(output, Disconnect):
                 raise AssertionError("the DHT closes no connections")
+            elif isinstance(output, Serve):
+                node.serving = output.serving
+                for peer in list(node.connected):
+                    self.after(
+                        self.delay_s, partial(self._tell, peer, Speaks(node.id, "dht", output.serving))
+                    )
             else:
                 node.outputs.append(output)
         due = node.engine.deadline()
@@ -234,8 +245,20 @@ class TestNetwork:
 
     def _arrive(self, source: PeerId, to: PeerId, message: Message) -> None:
         target = self.nodes.get(to)
-        if target is not None and source in target.connected and to not in self.mute:
-            self._handle(target, Received(source, message))
+        if target is None or source not in target.connected or to in self.mute:
+            return
+        if isinstance(message, Request) and message.protocol == "dht" and not target.serving:
+            failed = Undeliverable(
+                to, "dht", (message.id,) if message.expects_reply else (), unsupported=True
+            )
+            self.after(self.delay_s, partial(self._tell, source, failed))
+            return
+        self._handle(target, Received(source, message))
+
+    def _tell(self, peer: PeerId, event: Undeliverable | Speaks) -> None:
+        node = self.nodes.get(peer)
+        if node is not None and event.peer in node.connected:
+            self._handle(node, event)
 
 
 def grown(count: int, *, seed: int = 1, config: DhtConfig | None = None) -> tuple[TestNetwork, list[Node]]:

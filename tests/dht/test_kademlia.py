@@ -5,8 +5,18 @@ from __future__ import annotations
 import math
 from random import Random
 
+import pytest
+
 from swarmp2p.dht.config import DhtConfig
-from swarmp2p.dht.events import FindClosest, FindPeer, FindProviders, Join, QueryDone, Refresh
+from swarmp2p.dht.events import (
+    FindClosest,
+    FindPeer,
+    FindProviders,
+    Join,
+    QueryDone,
+    Refresh,
+    SetAddresses,
+)
 from swarmp2p.dht.kademlia import Kademlia
 from swarmp2p.dht.keys import bucket_index, key_id, peer_key
 from swarmp2p.dht.messages import (
@@ -15,9 +25,10 @@ from swarmp2p.dht.messages import (
     FoundProviders,
     GetProviders,
     Ping,
+    Pong,
     Provider,
 )
-from swarmp2p.engine import PeerInfo, Tick
+from swarmp2p.engine import PeerInfo, Reachable, Send, Serve, Tick
 from swarmp2p.identity import PeerId
 
 from .network import address, fake_sign, fake_verify, peer_id, peer_info
@@ -189,6 +200,24 @@ def test_an_early_tick_changes_nothing_even_as_the_first_event() -> None:
     for _ in range(3):
         assert single.post(Tick()) == []
         assert single.engine.deadline() == due
+
+
+def test_a_peer_serves_as_long_as_others_can_reach_it() -> None:
+    single = Single()
+    assert single.post(Reachable(reachable=True)) == []
+    assert single.post(Reachable(reachable=False)) == [Serve("dht", serving=False)]
+    assert single.hear(1, Ping(2)) == []
+    assert single.post(Reachable(reachable=False)) == []
+    assert single.post(Reachable(reachable=True)) == [Serve("dht", serving=True)]
+    assert single.hear(1, Ping(3)) == [Send(peer_id(1), Pong(3))]
+
+
+@pytest.mark.parametrize("server", [True, False])
+def test_a_mode_that_was_asked_for_stays(server: bool) -> None:
+    engine = Kademlia(peer_id(0), fake_sign(peer_id(0)), fake_verify, Random(1), DhtConfig(server=server))
+    assert engine.handle(SetAddresses(()), 0.0) == ([] if server else [Serve("dht", serving=False)])
+    assert engine.handle(Reachable(not server), 0.0) == []
+    assert engine.serving == server
 
 
 def test_a_client_answers_nothing() -> None:

@@ -212,9 +212,9 @@ def test_a_request_for_a_record_that_comes_back_says_nothing_about_the_dht() -> 
 def test_a_peer_that_says_it_is_a_client_leaves_and_a_server_is_probed_at_once() -> None:
     single = Single()
     single.meet(1)
-    assert single.post(Speaks(peer_id(1), ("pubsub", "record"))) == []
+    assert single.post(Speaks(peer_id(1), "dht", serving=False)) == []
     assert len(single.engine.table) == 0
-    probe = only(single.post(Speaks(peer_id(1), ("dht", "record"))), FindNode)
+    probe = only(single.post(Speaks(peer_id(1), "dht", serving=True)), FindNode)
     single.hear(1, FoundNodes(probe.id, ()))
     assert peer_id(1) in single.engine.table
 

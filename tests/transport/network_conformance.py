@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from swarmp2p.engine import Message, PeerDown, PeerUp, Received
+from swarmp2p.engine import Message, PeerDown, PeerUp, Received, Speaks, Undeliverable
 from swarmp2p.errors import DialError, ProtocolUnsupported
 from swarmp2p.identity import Identity, PeerId
 from swarmp2p.transport.network import PeerStream
@@ -153,6 +153,37 @@ class NetworkConformance:
         alice.network.send(bob.peer, Shout(large))
         assert await alice.message() == Answer(1, large)
         await bob.settled(lambda: Received(alice.peer, Shout(large)) in bob.events)
+
+    async def test_a_protocol_that_is_not_served_any_more_is_told_and_refused(self, world: World) -> None:
+        alice, bob = await world.pair()
+        answering(bob)
+        alice.network.send(bob.peer, Ask(1, b"one"))
+        assert await alice.message() == Answer(1, b"one")
+        await alice.next(PeerUp)
+        await bob.next(PeerUp)
+        await bob.next(Received)
+        bob.network.serve("ask", serving=False)
+        assert await alice.next(Speaks) == Speaks(bob.peer, "ask", serving=False)
+        alice.network.send(bob.peer, Ask(2, b"two"))
+        assert await alice.next(Undeliverable) == Undeliverable(bob.peer, "ask", (2,), unsupported=True)
+        answering(alice)
+        bob.network.send(alice.peer, Ask(3, b"three"))  # asking goes on
+        assert await bob.message() == Answer(3, b"three")
+        bob.network.serve("ask", serving=True)
+        assert await alice.next(Speaks) == Speaks(bob.peer, "ask", serving=True)
+        answering(bob)
+        await alice.next(Received)  # what bob asked
+        alice.network.send(bob.peer, Ask(4, b"four"))
+        assert await alice.message() == Answer(4, b"four")
+        assert not alice.events
+
+    async def test_who_is_dialled_learns_what_the_dialler_does_not_serve(self, world: World) -> None:
+        alice, bob = await world.pair()
+        alice.network.serve("ask", serving=False)
+        alice.network.send(bob.peer, Shout(b"hello"))
+        assert await bob.message() == Shout(b"hello")
+        assert await bob.next(Speaks) == Speaks(alice.peer, "ask", serving=False)
+        assert (await bob.next(PeerUp)).peer == alice.peer
 
     async def test_without_an_address_a_send_comes_back_as_peer_down(self, world: World) -> None:
         alice = await world.station("alice")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,10 @@ from swarmp2p.engine import (
     PeerUp,
     Received,
     Send,
+    Serve,
+    Speaks,
     Tick,
+    Undeliverable,
 )
 from swarmp2p.errors import UsageError
 from swarmp2p.identity import PeerId, verify
@@ -41,6 +45,7 @@ A, B, C = sim_peer(1), sim_peer(2), sim_peer(3)
 class Note(Message):
     """A numbered message."""
 
+    protocol: ClassVar[str] = "note"
     number: int
 
 
@@ -188,6 +193,30 @@ def test_messages_wait_for_a_dial_up_to_the_bound_and_are_counted_beyond() -> No
     world.sim.run(1.0)
     assert world.recorders[B].notes() == [1, 2, 3]
     assert (world.sim.sent, world.sim.lost) == (5, 2)
+
+
+def test_what_a_peer_does_not_serve_comes_back_and_those_connected_are_told() -> None:
+    world = World()
+    world.send(A, B, 1)
+    world.do(B, Serve("note", serving=False), delay=0.5)
+    world.send(A, B, 2, delay=1.0)
+    world.do(B, Send(A, Note(3)), delay=1.0)  # its own sending goes on
+    world.send(B, C, 4, delay=1.5)  # whom it dials learns it too
+    world.do(B, Serve("note", serving=True), delay=2.0)
+    world.send(A, B, 5, delay=3.0)
+    world.sim.run(4.0)
+    events = [event for event in world.recorders[A].events() if not isinstance(event, PeerUp)]
+    assert events == [
+        Speaks(B, "note", serving=False),
+        Received(B, Note(3)),
+        Undeliverable(B, "note", (), unsupported=True),
+        Speaks(B, "note", serving=True),
+    ]
+    assert [e for e in world.recorders[B].events() if isinstance(e, Received)] == [
+        Received(A, Note(1)),
+        Received(A, Note(5)),
+    ]
+    assert Speaks(B, "note", serving=False) in world.recorders[C].events()
 
 
 def test_two_peers_that_dial_each_other_have_one_connection_and_one_peer_up_each() -> None:
