@@ -23,8 +23,10 @@ class DhtConfig:
     disjoint_paths: over how many a lookup goes, 1 to 8, where its command does not say (disjoint.py). More
         withstand peers that answer falsely, and cost requests.
 
-    first_timeout_s: silence after which a peer no longer holds a lookup up, before anything is known of round
-        trips (RFC 6298 §2.1 begins with 1 s). Learnt per peer afterwards, between min_ and max_timeout_s.
+    first_timeout_s: silence after which nobody waits for a peer, before anything is known of round trips (RFC 6298
+        §2.1 begins with 1 s). Learnt afterwards (round_trips.py), between min_ and max_timeout_s. min: what a busy
+        machine may keep an answer waiting in the same room, and still little beside one across a continent. max:
+        several times the longest round trips on Earth (362 ms in p99 between 217 cities).
     dial_factor: how much longer a peer may take that must be dialled first: TCP, Noise and Yamux take four
         round trips.
     request_timeout_s: after this a request counts as failed (go and rust: 10 s). A late answer counts until
@@ -71,7 +73,7 @@ class DhtConfig:
     disjoint_paths: int = 1
 
     first_timeout_s: float = 1.0
-    min_timeout_s: float = 0.25
+    min_timeout_s: float = 0.1
     max_timeout_s: float = 5.0
     dial_factor: float = 4.0
     request_timeout_s: float = 10.0

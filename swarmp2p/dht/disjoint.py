@@ -28,7 +28,7 @@ MAX_PATHS: Final = 8
 """S/Kademlia's simulations (§5) gain little beyond 8 paths; each costs requests."""
 
 
-_HEARD, _WAITING = PeerState.HEARD, PeerState.WAITING
+_HEARD, _WAITING, _LATE = PeerState.HEARD, PeerState.WAITING, PeerState.LATE
 _ANSWERED = PeerState.ANSWERED
 
 
@@ -133,11 +133,6 @@ class DisjointLookup(Lookup):
                 if info.addresses and info.peer not in path.known and info.peer != self._own:
                     self._hear(path, info)
 
-    def stalled(self, peer: PeerId) -> None:
-        if self.state(peer) is _WAITING:
-            self._path_of[peer].in_flight -= 1
-        super().stalled(peer)
-
     def closest(self) -> tuple[PeerInfo, ...]:
         answered = [candidate for candidate in self._asked_ones() if candidate.state is _ANSWERED]
         answered.sort(key=lambda candidate: candidate.distance)
@@ -166,6 +161,8 @@ class DisjointLookup(Lookup):
             elif state is _WAITING:
                 rank += 1
                 pending = True
+            elif state is _LATE:
+                pending = True
             if rank == self._k:
                 break
         return None, pending
@@ -190,9 +187,6 @@ class DisjointLookup(Lookup):
             self._max_heard,
         )
 
-    def _leave(self, peer: PeerId, state: PeerState) -> bool:
-        waited = self.state(peer) is _WAITING
-        left = super()._leave(peer, state)
-        if waited:
-            self._path_of[peer].in_flight -= 1
-        return left
+    def _landed(self, peer: PeerId) -> None:
+        super()._landed(peer)
+        self._path_of[peer].in_flight -= 1

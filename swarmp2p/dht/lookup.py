@@ -5,14 +5,16 @@ keeps the peers that it has heard of sorted by distance. Among the k nearest of 
 stalled, those not asked yet are asked, at most alpha at a time; when all of those k have answered, it is
 over. There are no rounds: each answer or failure lets the next request go at once.
 
-    HEARD --- next() ---> WAITING --- answered() --------------------------> ANSWERED
-                             | |---- failed() ----> FAILED
-                             |------ stalled() ---> STALLED --- answered() --> ANSWERED
-                                                       |------- failed() ---> FAILED
+    HEARD --- next() ---> WAITING --- late() ---> LATE --- stalled() ---> STALLED
+                             |                      |                        |
+                             +----------------------+------------------------+--- answered() ---> ANSWERED
+                                                                             +--- failed() -----> FAILED
 
-A stalled peer has been silent for its time-out: it is passed over, and no longer counts as in flight, but its
-answer still counts if it comes before the end. When more peers are silent than have answered, the time-outs were too
-short, or our own line is slow: then the lookup does wait for them, until they answer or fail.
+A late peer has been silent for longer than is usual for it: the next candidate is asked as well (a hedged
+request), but the end still waits for both. A stalled peer has been silent for its time-out: it is passed over.
+Neither counts as in flight, and an answer of either still counts if it comes before the end. When more peers are
+silent than have answered, the time-outs were too short, or our own line is slow: then the lookup does wait for
+them, until they answer or fail.
 
 The machine knows no time and sends nothing: its owner calls next() after each change, sends what it returns,
 and tells it what came of it.
@@ -35,13 +37,15 @@ class PeerState(Enum):
 
     HEARD = "heard"
     WAITING = "waiting"
+    LATE = "late"
     STALLED = "stalled"
     ANSWERED = "answered"
     FAILED = "failed"
 
 
-_HEARD, _WAITING, _STALLED = PeerState.HEARD, PeerState.WAITING, PeerState.STALLED
+_HEARD, _WAITING, _LATE, _STALLED = PeerState.HEARD, PeerState.WAITING, PeerState.LATE, PeerState.STALLED
 _ANSWERED, _FAILED = PeerState.ANSWERED, PeerState.FAILED
+_AWAITED = (_WAITING, _LATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class Lookup:
         self._k, self._alpha, self._near = config.k, config.alpha, config.near
         self._window = min(config.window, config.alpha)
         self._max_asked, self._max_heard = config.max_asked, 8 * config.k
-        self._in_flight = self._stalled = self._answered = 0
+        self._in_flight = self._late = self._stalled = self._answered = 0
         self._distances: list[int] = []  # ascending
         self._candidates: list[Candidate] = []  # in the same order
         self._known: dict[PeerId, Candidate] = {own: Candidate(PeerInfo(own), -1, _FAILED)}
@@ -121,6 +125,8 @@ class Lookup:
             elif state is _WAITING:
                 rank += 1
                 pending = True
+            elif state is _LATE:
+                pending = True
             if rank == self._k:
                 break
         self._in_flight = in_flight
@@ -143,13 +149,25 @@ class Lookup:
         """An asked peer cannot be reached, or its answer is of no use."""
         self._leave(peer, _FAILED)
 
+    def late(self, peer: PeerId) -> None:
+        """An asked peer has been silent for longer than is usual for it."""
+        candidate = self._known.get(peer)
+        if candidate is not None and candidate.state is _WAITING:
+            candidate.state = _LATE
+            self._late += 1
+            self._landed(peer)
+
     def stalled(self, peer: PeerId) -> None:
         """An asked peer has been silent for its time-out."""
         candidate = self._known.get(peer)
-        if candidate is not None and candidate.state is _WAITING:
-            candidate.state = _STALLED
-            self._in_flight -= 1
-            self._stalled += 1
+        if candidate is None or candidate.state not in _AWAITED:
+            return
+        if candidate.state is _LATE:
+            self._late -= 1
+        else:
+            self._landed(peer)
+        candidate.state = _STALLED
+        self._stalled += 1
 
     def stop(self) -> None:
         """End early: what was looked for is found, or nobody wants it any more."""
@@ -174,7 +192,7 @@ class Lookup:
     @property
     def silent(self) -> int:
         """Asked peers that failed or are stalled."""
-        return self.asked - self._answered - self._in_flight
+        return self.asked - self._answered - self._in_flight - self._late
 
     def _leave(self, peer: PeerId, state: PeerState) -> bool:
         """Settle a request; whether there was one."""
@@ -182,13 +200,19 @@ class Lookup:
         if candidate is None:
             return False
         if candidate.state is _WAITING:
-            self._in_flight -= 1
+            self._landed(peer)
+        elif candidate.state is _LATE:
+            self._late -= 1
         elif candidate.state is _STALLED:
             self._stalled -= 1
         else:
             return False
         candidate.state = state
         return True
+
+    def _landed(self, peer: PeerId) -> None:
+        """A request is in flight no more."""
+        self._in_flight -= 1
 
     def _insert(self, info: PeerInfo) -> None:
         distance = peer_key(info.peer) ^ self.target

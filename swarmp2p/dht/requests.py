@@ -1,17 +1,17 @@
 """The requests that are under way, and how long each may take.
 
-    sent --- answer() --> gone
-     |  |--- peer_down(), undeliverable() --> gone
-     |--- stall timer --> stalled --- answer() --> gone
-                             |  |--- peer_down() --> gone
-                             |--- expiry timer --> gone
+    sent ---- late timer ----> late ---- stall timer ----> stalled ---- expiry timer ----> gone
+      |                         |                             |
+      +-------------------------+-----------------------------+--- answer(), peer_down() --> gone
 
-A stalled request no longer holds its query up (round_trips.py says when); an expired one has failed.
+For a late one the query asks somebody else as well; a stalled one no longer holds it up (round_trips.py says when);
+an expired one has failed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum
 
 from ..engine import PeerInfo, Reply
 from ..identity import PeerId
@@ -20,14 +20,35 @@ from .round_trips import RoundTrips
 from .timers import Timers
 
 
+class Silence(Enum):
+    """How long a request has been unanswered."""
+
+    USUAL = "usual"
+    LATE = "late"
+    STALLED = "stalled"
+    EXPIRED = "expired"
+
+
 class Pending:
     """One request under way.
 
     query: whose it is; None for a probe. follow_up: not one of the query's lookup. dialled: the peer was not
-    connected when it was sent.
+    connected when it was sent. sent: when, in seconds. patience: how many times the usual it may be silent. timer: of
+    what comes next.
     """
 
-    __slots__ = ("answer", "dialled", "follow_up", "id", "info", "query", "sent", "stalled", "timer")
+    __slots__ = (
+        "answer",
+        "dialled",
+        "follow_up",
+        "id",
+        "info",
+        "patience",
+        "query",
+        "sent",
+        "silence",
+        "timer",
+    )
 
     def __init__(
         self,
@@ -40,15 +61,21 @@ class Pending:
     ) -> None:
         self.id, self.info, self.query, self.answer = id, info, query, answer
         self.dialled, self.follow_up = dialled, follow_up
-        self.stalled = False
+        self.silence = Silence.USUAL
+        self.patience = 1.0
         self.sent = 0.0
         self.timer = 0
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.silence is Silence.STALLED
 
 
 class Requests:
     """Requests under way, by id and by peer. Their number is bounded by what queries and probes may send.
 
-    timers: the engine's; a Pending in them is due when it stalls, and again when it expires.
+    timers: the engine's; a Pending in them is due when it is late, when it stalls, and when it expires.
     """
 
     def __init__(self, timers: Timers[object], round_trips: RoundTrips, expiry_s: float) -> None:
@@ -70,7 +97,7 @@ class Requests:
         return self._next
 
     def open(self, pending: Pending, now: float, patience: float = 1.0) -> None:
-        """A request is being sent. patience: how many times the usual it may be silent before it stalls."""
+        """A request is being sent. patience: how many times the usual it may be silent."""
         peer = pending.info.peer
         self._pending[pending.id] = pending
         known = self._by_peer.get(peer)
@@ -78,9 +105,8 @@ class Requests:
             self._by_peer[peer] = {pending.id: pending}
         else:
             known[pending.id] = pending
-        pending.sent = now
-        silence = patience * self._round_trips.timeout_s(peer, dialled=pending.dialled)
-        pending.timer = self._timers.add(now + min(silence, self._expiry_s), pending)
+        pending.sent, pending.patience = now, patience
+        self._wait(pending)
 
     def answer(self, id: int, sender: PeerId, now: float) -> Pending | None:
         """A reply came. None when no such request to that peer is under way: it was late, or made up."""
@@ -89,18 +115,21 @@ class Requests:
             return None
         self._remove(pending)
         self._timers.cancel(pending.timer)
-        self._round_trips.learn(sender, now - pending.sent, dialled=pending.dialled)
+        if self._round_trips.learn(sender, now - pending.sent, dialled=pending.dialled):
+            self._reconsider(pending.dialled)
         return pending
 
-    def overdue(self, pending: Pending, now: float) -> bool:
-        """The timer of a request is due. Returns whether it has expired; else it has stalled."""
-        expires = pending.sent + self._expiry_s
-        if now < expires and not pending.stalled:
-            pending.stalled = True
-            pending.timer = self._timers.add(expires, pending)
-            return False
-        self._remove(pending)
-        return True
+    def overdue(self, pending: Pending, now: float) -> Silence:
+        """The timer of a request is due. Returns what it has come to; an expired one is gone."""
+        if now >= pending.sent + self._expiry_s:
+            pending.silence = Silence.EXPIRED
+            self._remove(pending)
+            return Silence.EXPIRED
+        _, given_up_s = self._silence_s(pending)
+        late = pending.silence is Silence.USUAL and now < pending.sent + given_up_s
+        pending.silence = Silence.LATE if late else Silence.STALLED
+        pending.timer = self._timers.add(pending.sent + (given_up_s if late else self._expiry_s), pending)
+        return pending.silence
 
     def undeliverable(self, peer: PeerId, ids: Iterable[int]) -> list[Pending]:
         """Those of these requests that are under way to the peer, which have failed."""
@@ -118,6 +147,24 @@ class Requests:
             self._remove(pending)
             self._timers.cancel(pending.timer)
         return failed
+
+    def _wait(self, pending: Pending) -> None:
+        """Set the first timer of a request. One that nobody else is asked in place of is never late."""
+        late_s, given_up_s = self._silence_s(pending)
+        hedged = pending.query is not None and not pending.follow_up
+        pending.timer = self._timers.add(pending.sent + (late_s if hedged else given_up_s), pending)
+
+    def _silence_s(self, pending: Pending) -> tuple[float, float]:
+        late_s, given_up_s = self._round_trips.silence_s(pending.info.peer, dialled=pending.dialled)
+        patience, longest = pending.patience, self._expiry_s
+        return min(patience * late_s, longest), min(patience * given_up_s, longest)
+
+    def _reconsider(self, dialled: bool) -> None:
+        """The first answers tell how long others may take that were asked before anything was known."""
+        for pending in self._pending.values():
+            if pending.dialled is dialled and pending.silence is Silence.USUAL:
+                self._timers.cancel(pending.timer)
+                self._wait(pending)
 
     def _remove(self, pending: Pending) -> None:
         del self._pending[pending.id]

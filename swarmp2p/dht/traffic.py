@@ -30,7 +30,7 @@ from .messages import (
 )
 from .network_size import NetworkSize
 from .queries import Query
-from .requests import Pending, Requests
+from .requests import Pending, Requests, Silence
 from .round_trips import RoundTrips
 from .routing import RoutingTable
 from .timers import Timers
@@ -301,11 +301,14 @@ class Traffic:
         """A timer of this class is due."""
         match item:
             case Pending():
-                if self._requests.overdue(item, now):
-                    self._blame(item, now)
-                    self._failed(item, now)
-                else:
-                    self._stalled(item, now)
+                match self._requests.overdue(item, now):
+                    case Silence.LATE | Silence.USUAL:
+                        self._late(item, now)
+                    case Silence.STALLED:
+                        self._stalled(item, now)
+                    case Silence.EXPIRED:
+                        self._blame(item, now)
+                        self._failed(item, now)
             case Query():
                 self._stop(item, now)
             case Recheck(peer):
@@ -363,6 +366,13 @@ class Traffic:
         oldest = self._table.add(self._contacts.info(info.peer) or info, now)
         if oldest is not None:
             self._probe_if_idle(oldest, now)
+
+    def _late(self, pending: Pending, now: float) -> None:
+        """An answer takes longer than usual: ask the next candidate as well."""
+        query = pending.query
+        if query is not None and not query.closed:
+            query.lookup.late(pending.info.peer)
+            self._advance(query, now)
 
     def _stalled(self, pending: Pending, now: float) -> None:
         query = pending.query

@@ -103,6 +103,55 @@ def test_a_silent_peer_does_not_hold_the_lookup_up() -> None:
     assert [info.peer for info in lookup.closest()] == peers(NEAR[1], NEAR[2])
 
 
+def test_for_a_late_peer_the_next_is_asked_but_the_end_waits_for_both() -> None:
+    lookup = make(*NEAR[:4], k=2, alpha=2)
+    assert asked(lookup) == peers(*NEAR[:2])
+    lookup.late(peer_id(NEAR[0]))
+    assert lookup.in_flight == 1
+    assert asked(lookup) == peers(NEAR[2])
+    lookup.answered(peer_id(NEAR[1]), ())
+    lookup.answered(peer_id(NEAR[2]), ())
+    assert asked(lookup) == []  # one hedge for one that is late
+    assert not is_done(lookup)
+    assert lookup.silent == 0
+    lookup.answered(peer_id(NEAR[0]), ())
+    asked(lookup)
+    assert is_done(lookup)
+    assert [info.peer for info in lookup.closest()] == peers(*NEAR[:2])
+
+
+def test_nobody_waits_for_a_late_peer_that_is_farther_than_enough_others() -> None:
+    lookup = make(NEAR[5], k=1, alpha=2)
+    asked(lookup)
+    lookup.late(peer_id(NEAR[5]))
+    assert asked(lookup) == []
+    assert not is_done(lookup)
+    lookup = make(NEAR[5], NEAR[4], k=1, alpha=2)
+    asked(lookup)
+    lookup.late(peer_id(NEAR[4]))
+    assert asked(lookup) == peers(NEAR[5])
+    lookup.answered(peer_id(NEAR[5]), infos(NEAR[1]))
+    asked(lookup)
+    lookup.answered(peer_id(NEAR[1]), ())
+    asked(lookup)
+    assert is_done(lookup)
+
+
+def test_late_and_then_stalled_or_failed() -> None:
+    for then, silent in ((Lookup.stalled, 1), (Lookup.failed, 1)):
+        lookup = make(*NEAR[:3], k=1, alpha=1)
+        asked(lookup)
+        lookup.late(peer_id(NEAR[0]))
+        assert asked(lookup) == peers(NEAR[1])
+        lookup.answered(peer_id(NEAR[1]), ())
+        assert asked(lookup) == []
+        assert not is_done(lookup)
+        then(lookup, peer_id(NEAR[0]))
+        asked(lookup)
+        assert is_done(lookup)
+        assert lookup.silent == silent
+
+
 def test_a_late_answer_still_counts() -> None:
     lookup = make(*NEAR[:3], k=2, alpha=2)
     asked(lookup)
@@ -181,6 +230,7 @@ def test_unasked_answers_failures_and_silence_change_nothing() -> None:
     for number in (NEAR[1], NEAR[9]):
         lookup.answered(peer_id(number), infos(NEAR[3]))
         lookup.failed(peer_id(number))
+        lookup.late(peer_id(number))
         lookup.stalled(peer_id(number))
     lookup.answered(peer_id(NEAR[0]), ())
     lookup.failed(peer_id(NEAR[0]))

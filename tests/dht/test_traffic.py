@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from swarmp2p.dht.config import DhtConfig
 from swarmp2p.dht.events import Cancel, FindClosest, Join, QueryDone
 from swarmp2p.dht.keys import key_id, peer_key
@@ -131,25 +133,49 @@ def test_alpha_requests_are_in_flight_and_each_answer_lets_the_next_go() -> None
     assert receivers(single.hear(NEAREST[0], FoundNodes(request.id, ()))) == ids(NEAREST[3])
 
 
+def test_for_a_peer_that_is_late_the_next_is_asked_and_its_answer_counts() -> None:
+    single = Single(DhtConfig(alpha=1))
+    single.meet(*NEAREST[:3])
+    started = single.post(FindClosest(7, KEY))
+    assert receivers(started) == ids(NEAREST[0])
+    assert single.wait(0.02) == []
+    later = single.wait(0.01)  # a quarter of min_timeout_s, since probes were answered at once
+    assert receivers(later) == ids(NEAREST[1])
+    last = single.hear(NEAREST[1], FoundNodes(only(later, FindNode).id, ()))
+    assert (
+        ended(single.hear(NEAREST[2], FoundNodes(only(last, FindNode).id, ()))) == []
+    )  # it waits for the first
+    done = ended(single.hear(NEAREST[0], FoundNodes(only(started, FindNode).id, ())))
+    assert done == [QueryDone(7, closest=infos(*NEAREST[:3]), asked=3)]
+
+
 def test_a_peer_that_is_silent_for_its_time_out_is_passed_over() -> None:
     single = Single(DhtConfig(alpha=1))
     single.meet(*NEAREST[:2])
     started = single.post(FindClosest(7, KEY))
     assert receivers(started) == ids(NEAREST[0])
-    assert single.wait(0.2) == []
-    later = single.wait(0.2)  # min_timeout_s, since probes were answered at once
-    assert receivers(later) == ids(NEAREST[1])
-    # and its late answer counts
-    single.hear(NEAREST[0], FoundNodes(only(started, FindNode).id, ()))
-    done = ended(single.hear(NEAREST[1], FoundNodes(only(later, FindNode).id, ())))
-    assert done == [QueryDone(7, closest=infos(*NEAREST[:2]), asked=2)]
+    later = single.wait(0.03)
+    assert ended(single.hear(NEAREST[1], FoundNodes(only(later, FindNode).id, ()))) == []
+    assert single.wait(0.06) == []
+    assert ended(single.wait(0.02)) == [QueryDone(7, closest=infos(NEAREST[1]), asked=2, failed=1)]
+
+
+def test_the_first_answers_tell_how_long_those_asked_with_them_may_take() -> None:
+    """Else the first lookup of a new peer would wait a second for each dead one."""
+    single = Single()
+    asked = dict(requests(single.post(Join(1, infos(1, 2))), FindNode))
+    assert single.engine.deadline() == 1000.0 + 2.0  # they must be dialled
+    single.wait(0.2)
+    single.up(1)
+    single.hear(1, FoundNodes(asked[peer_id(1)].id, ()))
+    assert single.engine.deadline() == pytest.approx(1000.0 + 0.25)
 
 
 def test_the_first_time_out_is_longer_for_a_peer_that_must_be_dialled() -> None:
     single = Single()
     single.post(Join(1, infos(1, 2)))
     single.up(1)
-    assert single.engine.deadline() == 1000.0 + 4.0
+    assert single.engine.deadline() == 1000.0 + 2.0
 
 
 def test_a_request_that_is_never_answered_fails_in_the_end() -> None:

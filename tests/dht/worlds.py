@@ -42,6 +42,7 @@ class World:
         """Run a lookup to its end in a random order of events; returns who was asked, in order."""
         order: list[PeerId] = []
         waiting: list[PeerId] = []
+        late: list[PeerId] = []
         stalled: list[PeerId] = []
         for info in lookup.next():
             waiting.append(info.peer)
@@ -49,12 +50,15 @@ class World:
             order += [peer for peer in waiting if peer not in order]
             assert len(waiting) <= alpha
             assert lookup.in_flight == len(waiting)
-            late = stalled and (not waiting or rng.random() < 0.3)
-            pool = stalled if late else waiting
-            assert pool, "it waits for nothing"
+            pools = [pool for pool in (waiting, late, stalled) if pool]
+            assert pools, "it waits for nothing"
+            pool = waiting if waiting and rng.random() < 0.7 else rng.choice(pools)
             peer = pool.pop(rng.randrange(len(pool)))
             behaviour = self.behaviour.get(peer, "answers")
-            if behaviour == "slow" and not late:
+            if behaviour in ("late", "slow") and pool is waiting and rng.random() < 0.8:
+                lookup.late(peer)
+                late.append(peer)
+            elif behaviour == "slow" and pool is not stalled:
                 lookup.stalled(peer)
                 stalled.append(peer)
             elif behaviour == "dead":
@@ -76,7 +80,7 @@ def worlds(draw: st.DrawFn, faults: bool) -> tuple[World, list[int], Random]:
     behaviour = {}
     if faults:
         behaviour = {
-            peer_id(n): rng.choice(["answers", "answers", "slow", "dead"]) for n in range(1, size + 1)
+            peer_id(n): rng.choice(["answers", "answers", "late", "slow", "dead"]) for n in range(1, size + 1)
         }
     seeds = rng.sample(range(1, size + 1), min(size, draw(st.integers(1, 5))))
     return World(knows, behaviour), seeds, rng
