@@ -26,6 +26,7 @@ from .dht.events import (
     Announce,
     FindService,
     Join,
+    ProvideProgress,
     ProviderFound,
     QueryDone,
     ServiceFound,
@@ -347,7 +348,7 @@ class Peer:
         await self._queries.run(lambda query: Join(query, tuple(reached)))
 
     def _output(self, output: NodeOutput) -> None:
-        if isinstance(output, ProviderFound | ServiceFound | QueryDone):
+        if isinstance(output, ProviderFound | ServiceFound | ProvideProgress | QueryDone):
             self._queries.handle(output)
         elif isinstance(output, Delivered):
             for subscription in self._subscriptions.get(output.message.topic, ()):

@@ -11,14 +11,22 @@ from typing import Final, Generic, TypeVar
 import trio
 from multiaddr.multiaddr import Multiaddr
 
-from .dht.events import Cancel, DhtCommand, ProviderFound, QueryDone, QueryOutput, ServiceFound
+from .dht.events import (
+    Cancel,
+    DhtCommand,
+    ProvideProgress,
+    ProviderFound,
+    QueryDone,
+    QueryOutput,
+    ServiceFound,
+)
 from .engine import PeerInfo
 from .errors import PeerClosed
 from .identity import PeerId
 
 _MAX_WAITING: Final = 10_000  # results that a slow caller may leave unread; further ones are dropped
 
-Found = ProviderFound | ServiceFound
+Found = ProviderFound | ServiceFound | ProvideProgress
 Item = TypeVar("Item")
 
 
@@ -141,8 +149,11 @@ class Queries:
         if self._running.pop(number, None) is not None:
             self._post(Cancel(number))
 
-    async def run(self, make: Callable[[int], DhtCommand]) -> QueryDone:
-        """Run a query to its end; raises PeerClosed when the peer closes meanwhile."""
+    async def run(
+        self, make: Callable[[int], DhtCommand], on_found: Callable[[Found], None] | None = None
+    ) -> QueryDone:
+        """Run a query to its end; raises PeerClosed when the peer closes meanwhile. on_found: called with what it
+        finds until then."""
         number, query = self.start(make)
         try:
             while query.done is None:
@@ -152,6 +163,10 @@ class Queries:
                     )
                 await query.news.wait()
                 query.news = trio.Event()
+                while query.found:
+                    found = query.found.popleft()
+                    if on_found is not None:
+                        on_found(found)
             return query.done
         finally:
             self.cancel(number)

@@ -68,6 +68,19 @@ async def test_addresses_end_in_the_peers_id(autojump_clock: MockClock) -> None:
         assert all(str(address).endswith(f"/p2p/{peer.id}") for address in peer.addresses)
 
 
+async def test_many_keys_are_provided_at_once_and_progress_is_told(autojump_clock: MockClock) -> None:
+    async with Swarm().of(6) as peers:
+        told: list[tuple[int, int, int]] = []
+        keys = [b"block %d" % number for number in range(300)]
+        stored = await peers[1].dht.provide_many(keys, lambda *progress: told.append(progress))
+        assert stored == 300
+        assert told
+        assert all(stored + failed + left == 300 for stored, failed, left in told)
+        for key in keys[::60]:
+            assert [found.id async for found in peers[5].dht.find_providers(key)] == [peers[1].id]
+        assert await peers[1].dht.provide_many([]) == 0
+
+
 async def test_providers_are_found_by_others(autojump_clock: MockClock) -> None:
     async with Swarm().of(6) as peers:
         stored = await peers[1].dht.provide(b"model weights")

@@ -38,6 +38,10 @@ class DhtConfig:
     record_ttl_s, announce_interval_s: the same for signed service records, which say that a service runs now:
         a crashed provider's record is gone after an hour, and two lost renewals do no harm.
     value_ttl_s: how long values live (go: 48 h).
+    sweep_keys: publications of one kind from which on they are renewed region by region of the keyspace (renewals.py);
+        fewer have a time each.
+    sweep_regions: regions worked on at a time, each with one lookup. sweep_batch: keys sent at once; with k holders
+        each and as many peers in a region, no peer gets more than that. sweep_pause_s: between two batches.
     clock_error_s: how far the clocks of peers may be apart.
 
     refresh_interval_s: how often the own id and a random key of each bucket are looked up (kad-dht spec: 10
@@ -84,6 +88,10 @@ class DhtConfig:
     record_ttl_s: float = 3600.0
     announce_interval_s: float = 1200.0
     value_ttl_s: float = 48 * 3600.0
+    sweep_keys: int = 16
+    sweep_regions: int = 4
+    sweep_batch: int = 64
+    sweep_pause_s: float = 0.5
     clock_error_s: float = 30.0
 
     refresh_interval_s: float = 600.0

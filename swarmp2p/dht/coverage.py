@@ -35,6 +35,10 @@ class Coverage:
         self._starts: list[int] = []  # of disjoint blocks, ascending; first and last id plus one
         self._ends: list[int] = []
 
+    def __len__(self) -> int:
+        """Peers that are known."""
+        return len(self._peers)
+
     def learn(self, target: int, closest: Sequence[PeerInfo]) -> None:
         """A whole lookup ended. closest: what it found, nearest first; fewer than k are all there are."""
         for info in closest:

@@ -75,6 +75,18 @@ class Provide:
 
 
 @dataclass(frozen=True, slots=True)
+class ProvideMany:
+    """The same for many keys, with far fewer lookups than one a key (sweep.py).
+
+    ProvideProgress tells how far it is. QueryDone.stored counts the keys that were sent to at least one peer, failed
+    those that nobody could take, which are tried again by themselves. A Cancel ends the outputs, not the storing.
+    """
+
+    query: int
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StopProviding:
     """Stop republishing; what is stored elsewhere expires."""
 
@@ -175,6 +187,7 @@ DhtCommand = (
     | FindClosest
     | FindPeer
     | Provide
+    | ProvideMany
     | StopProviding
     | FindProviders
     | PutValue
@@ -208,6 +221,16 @@ class ServiceFound:
 
 
 @dataclass(frozen=True, slots=True)
+class ProvideProgress:
+    """Of a ProvideMany, now and then. stored, failed: keys so far, as in its QueryDone. left: keys not sent yet."""
+
+    query: int
+    stored: int
+    failed: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueryDone:
     """A query ended.
 
@@ -236,5 +259,5 @@ class StateChanged:
     whole: bool = False
 
 
-QueryOutput = ProviderFound | ServiceFound | QueryDone
+QueryOutput = ProviderFound | ServiceFound | ProvideProgress | QueryDone
 DhtOutput = QueryOutput | StateChanged

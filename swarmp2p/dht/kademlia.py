@@ -47,8 +47,8 @@ from .keys import key_id, multihash_key, peer_key, service_key
 from .lookup import Lookup
 from .messages import FindNode, GetRecord
 from .provider_store import ProviderStore
-from .publisher import Publication, Publisher
-from .publishing import SPREAD, Publishing
+from .publisher import Publisher
+from .publishing import Publishing
 from .queries import (
     ClosestQuery,
     PeerQuery,
@@ -59,10 +59,12 @@ from .queries import (
 )
 from .records import RecordReader
 from .refresh import Refresh
+from .renewals import SPREAD, Slot
 from .requests import Pending
 from .routing import RoutingTable
 from .server import Server
 from .service_query import ServiceQuery
+from .sweeper import Region
 from .timers import Timers
 from .traffic import Recheck, Traffic
 from .validators import Validators
@@ -82,8 +84,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
 
     peer: its id. sign, verify: as in signed.py. rng: for refreshes, samples and the spread of intervals.
 
-    table: the routing table, for looking at. network_size: how many servers there are (network_size.py).
-    serving: whether it answers others, that is, server mode.
+    For looking at: table, the routing table; network_size, how many servers there are (network_size.py); publishing;
+    serving, whether it answers others, that is, server mode.
     """
 
     def __init__(
@@ -105,8 +107,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         self._contacts = Contacts(config.max_connected)
         self._traffic = Traffic(peer, self.table, self._contacts, self._timers, config)
         self.network_size = self._traffic.network_size
+        crowding = Crowding(self.network_size, config.k, rng, self._traffic.lookup, self._traffic.run)
         if config.around_crowds:
-            crowding = Crowding(self.network_size, config.k, rng, self._traffic.lookup, self._traffic.run)
             self._traffic.guard = crowding.check
         self._validators = Validators(config.validators, config.max_value_bytes)
         self._providers = ProviderStore(
@@ -121,7 +123,15 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             own, self._validators, ttl_s=config.value_ttl_s, max_values=config.max_values
         )
         self._publisher = Publisher(peer, sign, config.record_ttl_s)
-        self._publishing = Publishing(self._publisher, self._traffic, self._timers, rng, config)
+        self.publishing = Publishing(
+            self._publisher,
+            self._traffic,
+            self.table,
+            self._timers,
+            rng,
+            config,
+            crowding.is_crowded if config.around_crowds else lambda target, closest, now: False,
+        )
         self._reader = RecordReader(verify)
         self._server = Server(
             peer,
@@ -197,9 +207,11 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             case events.FindPeer(query, peer):
                 traffic.run(PeerQuery(query, traffic.lookup(peer_key(peer)), peer, self._known(peer)), now)
             case events.Provide(query, key):
-                self._publishing.provide(query, multihash_key(key), now)
+                self.publishing.provide(query, multihash_key(key), now)
+            case events.ProvideMany(query, keys):
+                self.publishing.provide_many(query, [multihash_key(key) for key in keys], now)
             case events.StopProviding(key):
-                self._publishing.stop_providing(multihash_key(key))
+                self.publishing.stop_providing(multihash_key(key))
             case events.FindProviders():
                 self._find_providers(command, now)
             case events.PutValue(query, key, value):
@@ -210,13 +222,14 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 lookup = traffic.lookup(key_id(key), paths=paths)
                 traffic.run(ValueQuery(query, lookup, key, self._validators, local), now)
             case events.Announce(query, service, attributes):
-                self._publishing.announce(query, service, dict(attributes), now)
+                self.publishing.announce(query, service, dict(attributes), now)
             case events.Withdraw(query, service):
-                self._publishing.withdraw(query, service, now)
+                self.publishing.withdraw(query, service, now)
             case events.FindService():
                 self._find_service(command, now)
             case events.Cancel(query):
                 traffic.cancel(query)
+                self.publishing.cancel(query)
             case events.Restore(entries):
                 if self._keeper is None:
                     stores = self._providers, self._values, self._publisher
@@ -279,8 +292,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         match item:
             case Pending() | Query() | Recheck():
                 self._traffic.due(item, now)
-            case Publication():
-                self._publishing.due(item, now)
+            case Slot() | Region():
+                self.publishing.due(item, now)
             case _Job.UPKEEP:
                 self._providers.sweep(now)
                 self._values.sweep(now)

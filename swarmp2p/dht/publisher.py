@@ -8,12 +8,13 @@ Sequence numbers are milliseconds of the clock, and always above the last one: t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 from ..engine import Address, PeerInfo
 from ..identity import PeerId
 from ..signed import Sign
-from .keys import service_key
+from .keys import peer_key, service_key
 from .messages import Provider
 from .records import Attribute, ServiceRecord, make_record
 from .state import Journal, OwnSequence
@@ -21,25 +22,30 @@ from .state import Journal, OwnSequence
 _MAX_HOLDERS = (
     128  # so that those of earlier renewals get a withdrawal too; 4 k around a crowded key (crowding.py)
 )
+_NOTHING: Mapping[str, Attribute] = {}
 
 
 class Publication:
     """A key that this peer is a provider of.
 
-    service: its name, or None for a plain key. timer: that of the next renewal. holders: the last 128 peers
-    that the record was sent to.
+    service: its name, or None for a plain key. due: when it is renewed next. stored: how many peers the record was
+    sent to last, stored_at: when. holders: of a service, the last 128 peers that the record was sent to.
     """
 
-    __slots__ = ("attributes", "holders", "key", "record", "service", "timer")
+    __slots__ = ("attributes", "due", "holders", "key", "record", "service", "stored", "stored_at")
 
     def __init__(self, key: bytes, service: str | None, attributes: Mapping[str, Attribute]) -> None:
         self.key, self.service, self.attributes = key, service, attributes
         self.record: ServiceRecord | None = None
         self.holders: dict[PeerId, PeerInfo] = {}
-        self.timer = 0
+        self.due = self.stored_at = -math.inf
+        self.stored = 0
 
-    def sent_to(self, holders: Iterable[PeerInfo]) -> None:
+    def sent_to(self, holders: Sequence[PeerInfo], now: float) -> None:
         """The record went out to these peers."""
+        self.stored, self.stored_at = len(holders), now
+        if self.service is None:
+            return
         for info in holders:
             self.holders.pop(info.peer, None)
             self.holders[info.peer] = info
@@ -51,16 +57,20 @@ class Publisher:
     """The publications of this peer, by key. Only the application adds to them.
 
     addresses: where this peer can be dialled; without any, it can provide nothing to others. sequence: the last
-    one that was signed. journal: told of each sequence, when there is one (state.py).
+    one that was signed. id: the own. journal: told of each sequence, when there is one (state.py).
     """
 
     journal: Journal | None = None
 
     def __init__(self, peer: PeerId, sign: Sign, record_ttl_s: float) -> None:
         self._peer, self._sign, self._record_ttl_s = peer, sign, record_ttl_s
+        self.id = peer_key(peer)
         self._publications: dict[bytes, Publication] = {}
         self.sequence = 0
         self.addresses: tuple[Address, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self._publications)
 
     def get(self, key: bytes) -> Publication | None:
         """What is published under a key."""
@@ -70,7 +80,7 @@ class Publisher:
         """Become a provider of a key. A service that is announced under it stays."""
         publication = self._publications.get(key)
         if publication is None:
-            publication = self._publications[key] = Publication(key, None, {})
+            publication = self._publications[key] = Publication(key, None, _NOTHING)
         return publication
 
     def announce(self, service: str, attributes: Mapping[str, Attribute], now: float) -> Publication:

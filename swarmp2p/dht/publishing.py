@@ -1,58 +1,104 @@
 """Storing what this peer provides and announces at the nearest peers, now and again.
 
-Provide, Announce --> lookup --> ADD_PROVIDER to the k nearest --> renewal, an interval later
+Provide, Announce --> lookup --> ADD_PROVIDER to the k nearest --> renewal, an interval later (renewals.py)
                                     nobody took it ------------> again soon
                                     fewer than k took it ------> again after the next refresh
+ProvideMany, many that are due at one time --> sweep (sweeper.py) --> as above
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Final
 
+from ..engine import PeerInfo
 from .config import DhtConfig
-from .events import QueryDone
-from .keys import key_id, service_key
+from .events import ProvideProgress, QueryDone
+from .keys import ID_BITS, key_id, service_key
 from .publisher import Publication, Publisher
-from .queries import ProvideQuery, Query, add_provider
+from .queries import ProvideQuery, add_provider
 from .records import Attribute
+from .renewals import SPREAD, Renewals, Slot, turn
+from .routing import RoutingTable
+from .sweeper import Region, Stored, Sweeper
 from .timers import Timers
 from .traffic import Traffic
 
-SPREAD: Final = 0.1  # of intervals, so that peers started together do not stay in step
+
+class _Many:
+    """A ProvideMany under way. Each key counts once."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.stored = self.failed = 0
 
 
 class Publishing:
     """Runs the queries that store publications, and sets when they are renewed.
 
-    timers: the engine's; the publications in them come back through `due`.
+    timers: the engine's; the slots and regions in them come back through `due`. is_crowded: see crowding.py.
+
+    sweeper: for looking at.
     """
 
     def __init__(
-        self, publisher: Publisher, traffic: Traffic, timers: Timers[object], rng: Random, config: DhtConfig
+        self,
+        publisher: Publisher,
+        traffic: Traffic,
+        table: RoutingTable,
+        timers: Timers[object],
+        rng: Random,
+        config: DhtConfig,
+        is_crowded: Callable[[int, Sequence[PeerInfo], float], bool],
     ) -> None:
-        self._publisher, self._traffic, self._timers = publisher, traffic, timers
+        self._publisher, self._traffic, self._table = publisher, traffic, table
         self._rng, self._config = rng, config
+        self._renewals = Renewals(timers)
+        self.sweeper = Sweeper(publisher, traffic, table, timers, config, self._alone, is_crowded)
+        self._phase = publisher.id / (1 << ID_BITS)
+        self._many: dict[int, _Many] = {}
+
+    # Commands -----------------------------------------------------------------------------------------------
 
     def provide(self, number: int, key: bytes, now: float) -> None:
         """Store a provider record for a multihash key."""
         self._publish(self._publisher.provide(key), number, now)
 
+    def provide_many(self, number: int, keys: Sequence[bytes], now: float) -> None:
+        """Store provider records for multihash keys."""
+        publications = [self._publisher.provide(key) for key in dict.fromkeys(keys)]
+        if not publications or len(self._many) >= self._config.max_queries:
+            spread = self._spread()  # those of one query too many are stored all the same, soon
+            for publication in publications:
+                self._renew_later(publication, 0, now, spread)
+            self._traffic.out.append(QueryDone(number, failed=len(publications)))
+            return
+        many = self._many[number] = _Many(len(publications))
+        spread = self._spread()
+
+        def stored(publication: Publication, holders: Sequence[PeerInfo], now: float) -> None:
+            self._stored(publication, holders, now, spread)
+            many.left -= 1
+            if holders:
+                many.stored += 1
+            else:
+                many.failed += 1
+            if self._many.get(number) is many and not many.left % self._config.sweep_batch:
+                self._tell(number, many)
+
+        for publication in publications:
+            self._renewals.cancel(publication)
+        self.sweeper.start(publications, stored, now)
+
     def announce(self, number: int, service: str, attributes: Mapping[str, Attribute], now: float) -> None:
         """Sign and store a service record."""
         self._publish(self._publisher.announce(service, attributes, now), number, now)
-
-    def due(self, publication: Publication, now: float) -> None:
-        """It is time to renew a publication."""
-        self._publisher.renew(publication, now)
-        self._publish(publication, None, now)
 
     def stop_providing(self, key: bytes) -> None:
         """Renew a provider record no longer. A service that is announced under the key stays."""
         publication = self._publisher.get(key)
         if publication is not None and publication.service is None:
-            self._timers.cancel(publication.timer)
+            self._renewals.cancel(publication)
             self._publisher.forget(publication)
 
     def withdraw(self, number: int, service: str, now: float) -> None:
@@ -62,7 +108,7 @@ class Publishing:
         if publication is None or publication.service is None:
             traffic.out.append(QueryDone(number))
             return
-        self._timers.cancel(publication.timer)
+        self._renewals.cancel(publication)
         withdrawal = self._publisher.withdrawal(publication, now)
         self._publisher.forget(publication)
         make = add_provider(publication.key, withdrawal)
@@ -70,30 +116,97 @@ class Publishing:
             traffic.tell(info, make(traffic.next_id()), now)
         traffic.out.append(QueryDone(number, stored=len(publication.holders)))
 
+    def cancel(self, number: int) -> None:
+        """Nobody wants to hear of a ProvideMany any more; the storing goes on."""
+        self._many.pop(number, None)
+
+    # What follows -------------------------------------------------------------------------------------------
+
+    def due(self, item: Slot | Region, now: float) -> None:
+        """A timer of this class is due."""
+        if isinstance(item, Region):
+            self.sweeper.due(item, now)
+            return
+        publications = self._renewals.take(item)
+        if len(publications) == 1:
+            self._publisher.renew(publications[0], now)
+            self._publish(publications[0], None, now)
+            return
+        spread = self._spread()
+        wanted: list[Publication] = []
+        for publication in publications:
+            if self._is_vain(publication, now):
+                self._renew_later(publication, publication.stored, now, spread)
+            else:
+                self._publisher.renew(publication, now)
+                wanted.append(publication)
+
+        def stored(publication: Publication, holders: Sequence[PeerInfo], now: float) -> None:
+            self._stored(publication, holders, now, spread)
+
+        self.sweeper.start(wanted, stored, now)
+
+    def _is_vain(self, publication: Publication, now: float) -> bool:
+        """Whether all peers that there are have the record already, for long enough: in a small network, many keys
+        are not stored with each refresh."""
+        age = now - publication.stored_at
+        return len(self._table) <= publication.stored < self._config.k and age < self._interval(
+            publication
+        ) * (1.0 - 2 * SPREAD)
+
     def _publish(self, publication: Publication, number: int | None, now: float) -> None:
-        """Store a provider record at the nearest peers, now and again."""
+        """Store a publication's record at its nearest peers, now and again."""
+
+        def stored(publication: Publication, holders: Sequence[PeerInfo], now: float) -> None:
+            self._stored(publication, holders, now, self._spread())
+
+        self._renew_later(publication, self._config.k, now, self._spread())
+        self._alone(publication, stored, now, number)
+
+    def _alone(self, publication: Publication, stored: Stored, now: float, number: int | None = None) -> None:
+        """Store it with a lookup of its own. number: of the query that it is for."""
         publisher = self._publisher
-
-        def sent(_: Query, now: float) -> None:
-            publication.sent_to(query.holders)
-            if publisher.provider(publication) is not None:
-                self._renew_later(publication, query.stored, now)
-
         lookup = self._traffic.lookup(key_id(publication.key))
         query = ProvideQuery(number, lookup, publication.key, lambda: publisher.provider(publication))
-        query.then = sent
-        self._renew_later(publication, self._config.k, now)
+        query.then = lambda _, now: stored(publication, query.holders, now)
         self._traffic.run(query, now)
 
-    def _renew_later(self, publication: Publication, stored: int, now: float) -> None:
+    def _stored(
+        self, publication: Publication, holders: Sequence[PeerInfo], now: float, spread: float
+    ) -> None:
+        """A publication's record was sent to these peers; perhaps it is not wanted any more."""
+        if holders:
+            publication.sent_to(holders, now)
+        if self._publisher.get(publication.key) is publication:
+            self._renew_later(publication, len(holders), now, spread)
+
+    def _tell(self, number: int, many: _Many) -> None:
+        if many.left:
+            progress = ProvideProgress(number, many.stored, many.failed, many.left)
+            self._traffic.out.append(progress)
+        else:
+            del self._many[number]
+            self._traffic.out.append(QueryDone(number, stored=many.stored, failed=many.failed))
+
+    def _renew_later(self, publication: Publication, stored: int, now: float, spread: float) -> None:
         """Set the time of the next renewal: soon when nobody could take the record, after the next refresh
-        when there were too few peers, because more may have come by then."""
+        when there were too few peers, because more may have come by then. spread: the same for keys that were
+        stored together, so that they are due together."""
         config = self._config
-        interval = config.provide_interval_s if publication.service is None else config.announce_interval_s
+        interval = self._interval(publication)
         if not stored:
-            interval = min(interval, config.retry_s)
+            when = now + min(interval, config.retry_s) * spread
         elif stored < config.k:
-            interval = min(interval, config.refresh_interval_s)
-        self._timers.cancel(publication.timer)
-        spread = self._rng.uniform(1.0 - SPREAD, 1.0 + SPREAD)
-        publication.timer = self._timers.add(now + interval * spread, publication)
+            when = now + min(interval, config.refresh_interval_s) * spread
+        elif len(self._publisher) < config.sweep_keys:
+            when = now + interval * spread
+        else:
+            when = turn(key_id(publication.key), self.sweeper.bits, interval, self._phase, now)
+        self._renewals.set(publication, when)
+
+    def _interval(self, publication: Publication) -> float:
+        config = self._config
+        return config.provide_interval_s if publication.service is None else config.announce_interval_s
+
+    def _spread(self) -> float:
+        return self._rng.uniform(1.0 - SPREAD, 1.0 + SPREAD)

@@ -18,16 +18,19 @@ from ..engine import PeerInfo
 from .coverage import Coverage
 from .keys import ID_BITS, key_id
 
+_MAX_PEERS = 512
+"""Known at a time. Regions are made so that a tenth of them are in each; when the network is larger than it looked, all
+are forgotten when there are more, which costs a few lookups."""
+
 
 class Sweep:
     """The keys of one part of the keyspace, on their way to their holders.
 
-    keys: in any order; few peers should be in the part that they are in, since all of those are remembered. k: holders
-    of a key.
+    keys: in any order. k: holders of a key.
     """
 
     def __init__(self, keys: Iterable[bytes], k: int) -> None:
-        self._coverage = Coverage(k)
+        self._k, self._coverage = k, Coverage(k)
         self._left: list[tuple[int, bytes]] = sorted((key_id(key), key) for key in keys)
 
     def __len__(self) -> int:
@@ -77,6 +80,8 @@ class Sweep:
         """
         id = key_id(key)
         if whole and closest:
+            if len(self._coverage) > _MAX_PEERS:
+                self._coverage = Coverage(self._k)
             self._coverage.learn(id, closest)
         index = bisect_left(self._left, (id, key))
         if index < len(self._left) and self._left[index] == (id, key):
