@@ -72,7 +72,11 @@ async def test_many_keys_are_provided_at_once_and_progress_is_told(autojump_cloc
     async with Swarm().of(6) as peers:
         told: list[tuple[int, int, int]] = []
         keys = [b"block %d" % number for number in range(300)]
-        stored = await peers[1].dht.provide_many(keys, lambda *progress: told.append(progress))
+
+        def progress(stored: int, failed: int, left: int) -> None:
+            told.append((stored, failed, left))
+
+        stored = await peers[1].dht.provide_many(keys, progress)
         assert stored == 300
         assert told
         assert all(stored + failed + left == 300 for stored, failed, left in told)
