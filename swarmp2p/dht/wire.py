@@ -6,8 +6,8 @@
 What other implementations do differently, and what is made of it:
 
 - rust refuses frames above 16 KiB, so replies are cut to that: first the farthest peers go, then providers.
-  go and js may send more for a popular key: 64 KiB are taken, enough for 20 peers with 16 addresses each and 200
-  providers.
+  go and js may send more for a popular key (go up to 4 MiB): 256 KiB of a reply are taken, 400 providers with 40
+  addresses each. That is no more than the stream's window may hold anyway.
 - py writes ADD_PROVIDER back. That is decoded to a ProviderEcho, which is no Reply: the network waits on.
 - Keys of ADD_PROVIDER are multihashes by the spec; go checks their length only (1 to 80 bytes), and py's users
   store bare digests. Any key of at most 80 bytes is taken, so that no network's records are lost here.
@@ -55,7 +55,8 @@ from .records import MAX_ENVELOPE_BYTES
 from .shards import MAX_DEPTH
 
 DEFAULT_PROTOCOL_ID: Final = "/swarm/kad/1.0.0"
-MAX_FRAME_BYTES: Final = 64 * 1024
+MAX_FRAME_BYTES: Final = 256 * 1024  # of a reply
+MAX_REQUEST_BYTES: Final = 64 * 1024
 MAX_REPLY_BYTES: Final = 16 * 1024 - 64  # the frame's length and slack for how others count
 
 _MAX_KEY_BYTES: Final = 1024
@@ -83,6 +84,7 @@ def dht_protocol(protocol_id: str = DEFAULT_PROTOCOL_ID) -> WireProtocol:
         exchange=Exchange.REQUESTS,
         framing=Framing.UVARINT,
         max_frame_bytes=MAX_FRAME_BYTES,
+        max_request_bytes=MAX_REQUEST_BYTES,
         encode=encode,
         decode=decode,
         decode_reply=decode_reply,
@@ -208,7 +210,7 @@ def _encode_provider(provider: Provider) -> bytes:
 
 def decode(sender: PeerId, body: bytes, id: int) -> Request:
     """A request. Of the providers in an ADD_PROVIDER only the sender is kept (kad-dht spec, "ADD_PROVIDER")."""
-    message = _parse(body)
+    message = _parse(body, MAX_REQUEST_BYTES)
     kind = message.type
     if kind == _Proto.PING:
         return Ping(id)
@@ -234,7 +236,7 @@ def decode(sender: PeerId, body: bytes, id: int) -> Request:
 
 def decode_reply(sender: PeerId, body: bytes, id: int) -> Reply | ProviderEcho:
     """A reply, or the echo of an ADD_PROVIDER, which is none."""
-    message = _parse(body)
+    message = _parse(body, MAX_FRAME_BYTES)
     kind = message.type
     if kind == _Proto.FIND_NODE:
         return FoundNodes(id, _closer(message), _held(message), _splits(message))
@@ -253,9 +255,9 @@ def decode_reply(sender: PeerId, body: bytes, id: int) -> Reply | ProviderEcho:
     raise BadMessage(f"a DHT reply of unknown type {kind}")
 
 
-def _parse(body: bytes) -> kad_pb2.LazyMessage:
-    if len(body) > MAX_FRAME_BYTES:
-        raise BadMessage(f"a DHT message of {len(body)} bytes; {MAX_FRAME_BYTES} are allowed")
+def _parse(body: bytes, most: int) -> kad_pb2.LazyMessage:
+    if len(body) > most:
+        raise BadMessage(f"a DHT message of {len(body)} bytes; {most} are allowed")
     try:
         return kad_pb2.LazyMessage.FromString(body)
     except DecodeError:

@@ -72,7 +72,7 @@ def test_the_protocol_is_kad_dht_under_a_name_of_ours_or_another() -> None:
     protocol = dht_protocol()
     assert (protocol.name, protocol.ids) == ("dht", ("/swarm/kad/1.0.0",))
     assert (protocol.exchange, protocol.framing) == (Exchange.REQUESTS, Framing.UVARINT)
-    assert protocol.max_frame_bytes == 64 * 1024
+    assert (protocol.max_frame_bytes, protocol.max_request_bytes) == (256 * 1024, 64 * 1024)
     assert dht_protocol("/ipfs/kad/1.0.0").ids == ("/ipfs/kad/1.0.0",)
 
 
