@@ -276,5 +276,9 @@ async def test_everything_we_answer_is_taken_by_all(ours: tuple[Peer, Host]) -> 
             for request in (*requests, get(service_key("ray-worker"))):
                 stream.push(request)
                 check_reply(await stream.reply(), request, peer.id, connection.peer)
+        from_one = await Asker(one.server.connections[0], one.peer).stream()
+        from_one.push(FIND)
+        reply = check_reply(await from_one.reply(), FIND, peer.id, one.peer)
+        assert [found.id for found in reply.closerPeers] == [two.peer]
         answered = await stream.ask(refused)
         assert answered.record.value != refused.record.value  # go and js: "value not put correctly"
