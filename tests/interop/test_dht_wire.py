@@ -245,10 +245,10 @@ async def test_replies_as_long_as_go_s_are_taken() -> None:
     async with go_like("popular") as (server,):
         known = server.providers[KEY] = {}
         for number in range(400):
-            provider = Message.Peer(id=named(f"provider {number}").peer_id)
+            id = named(f"provider {number}").peer_id
+            provider = known[id] = Message.Peer(id=id)
             texts = [f"/ip4/10.{number // 250}.{number % 250}.{last}/udp/4001/quic-v1" for last in range(40)]
             provider.addrs.extend(Multiaddr(text).to_bytes() for text in texts)
-            known[provider.id] = provider
         async with our_peer(server.address) as (peer, host):
             found = [one.id async for one in peer.dht.find_providers(KEY, limit=None)]
             assert len(found) == 128  # as many of one reply as are taken (dht/wire.py)
