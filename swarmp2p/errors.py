@@ -39,6 +39,17 @@ class IdentityFileError(SwarmError):
         self.path, self.problem, self.remedy = path, problem, remedy
 
 
+class StateFileError(SwarmError):
+    """A state file cannot be used; it was left as it is, and no peer was started.
+
+    path: the file.
+    """
+
+    def __init__(self, path: str, problem: str, remedy: str) -> None:
+        super().__init__(f"cannot use the state file {path}: {problem}; {remedy}")
+        self.path, self.problem, self.remedy = path, problem, remedy
+
+
 class SealedBoxError(SwarmError):
     """A sealed box was not made for this identity, or was altered on its way; nothing was decrypted."""
 
