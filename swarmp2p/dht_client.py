@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .arguments import bytes_argument, count_argument, peer_argument
 from .dht.disjoint import checked_paths
@@ -41,6 +41,12 @@ class Dht:
 
     def __init__(self, engine: Kademlia, queries: Queries) -> None:
         self._engine, self._queries = engine, queries
+
+    @property
+    def mode(self) -> Literal["server", "client"]:
+        """Whether this peer serves the DHT ("server") or only asks. Others must be able to dial a server, so this
+        follows `Peer.reachability` unless DhtConfig.server says otherwise."""
+        return "server" if self._engine.serving else "client"
 
     @property
     def table(self) -> tuple[KnownPeer, ...]:

@@ -66,6 +66,7 @@ from .scopes import TaskStatus, background_nursery, cancel_scope, start
 from .subscription import Subscription
 from .transport.addresses import listen_address, split_address
 from .transport.network import PeerNetwork, PeerStream, StreamHandler
+from .transport.reachability import Status
 from .wire import WireProtocol
 
 if TYPE_CHECKING:
@@ -108,6 +109,12 @@ class Peer:
     def addresses(self) -> tuple[Multiaddr, ...]:
         """Where others can dial this peer: multiaddrs ending in /p2p/<id>."""
         return tuple(with_peer(address, self.id) for address in self._network.addresses)
+
+    @property
+    def reachability(self) -> Status:
+        """Whether others can dial this peer: "reachable", "unreachable", or "unknown" while that is a guess. It
+        chooses `dht.mode`."""
+        return self._network.reachability
 
     @property
     def loads(self) -> LoadTable:

@@ -7,6 +7,7 @@ both              muxer.py, yamux.py -> secure.py -> tcp.py           one connec
 peers.py          when the engine hears of a peer           links.py   who is connected, dialling, accepting
 reception.py      whom a stream that comes in is for        swarm.py   py-libp2p's host, which sees all of it
 identify.py       who we are, who they are                  push.py    tells those connected when that changes
+reachability.py   whether others can dial us                watch.py, autonat.py   ask them, and tell the engine
 """
 
 from __future__ import annotations
@@ -24,17 +25,21 @@ from ..identity import Identity, PeerId
 from ..scopes import TaskStatus, background_nursery
 from ..wire import WireProtocol
 from .addresses import listen_address, reachable, split_address
+from .autonat import Server
 from .config import HostConfig, HostStats
 from .links import Links
 from .multistream import NegotiationEnded, propose
+from .muxer import MuxedConnection
 from .network import Deliver, PeerStream, StreamHandler
 from .peers import Peers
 from .push import Pusher
+from .reachability import Status
 from .reception import Handlers, Reception
 from .replies import Desk
 from .streams import Libp2pStream
 from .swarm import LibP2P, quiet
 from .tcp import TcpListener
+from .watch import Watch
 
 __all__ = ["Host", "HostConfig", "HostStats", "PeerStream"]
 
@@ -48,6 +53,7 @@ class _Running:
     reception: Reception
     desk: Desk
     pusher: Pusher
+    watch: Watch
     addresses: tuple[Address, ...]
 
 
@@ -98,6 +104,11 @@ class Host:
     def connections(self) -> int:
         """How many connections stand, to however many peers."""
         return 0 if self._running is None else len(self._running.links.all())
+
+    @property
+    def reachability(self) -> Status:
+        """Whether others can dial this peer: "reachable", "unreachable", or "unknown" as long as nobody said."""
+        return "unknown" if self._running is None else self._running.watch.reach.status
 
     # What the driver calls ------------------------------------------------------------------------------------
 
@@ -152,16 +163,27 @@ class Host:
         async with background_trio_service(libp2p.swarm), background_nursery() as nursery:
             protocols = self._handlers.protocols
             peers = Peers(links, self._config, self.stats, deliver, nursery, protocols, self._soon)
-            reception = Reception(self._handlers, libp2p, peers, desk, self._config, addresses, nursery)
-            links.on_stream, links.on_up, links.on_down = reception.take, peers.on_up, peers.on_down
+            dialler = Server(links.can_reach)
+            reception = Reception(
+                self._handlers, libp2p, peers, desk, dialler, self._config, addresses, nursery
+            )
+            watch = Watch(links, self.peer_id, addresses, deliver)
+
+            def on_up(connection: MuxedConnection) -> None:
+                watch.on_up(connection)
+                peers.on_up(connection)
+
+            links.on_stream, links.on_up, links.on_down = reception.take, on_up, peers.on_down
             pusher = Pusher(links, lambda: reception.introduction, self._config)
-            running = self._running = _Running(links, peers, reception, desk, pusher, addresses)
+            running = self._running = _Running(links, peers, reception, desk, pusher, watch, addresses)
             try:
                 for listener in listeners:
                     libp2p.swarm.listeners[str(listener.get_addrs()[0])] = listener
                     nursery.start_soon(links.serve, listener, nursery)
                 nursery.start_soon(self._flush)
                 nursery.start_soon(pusher.run)
+                await watch.tell()
+                nursery.start_soon(watch.run)
                 nursery.start_soon(self._sweep, running)
                 task_status.started()
                 await trio.sleep_forever()

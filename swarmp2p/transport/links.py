@@ -172,6 +172,20 @@ class Links:
             "check that it runs, and that one of these addresses is right",
         )
 
+    async def can_reach(self, peer: PeerId, target: Multiaddr) -> bool:
+        """Whether a peer answers at an address; the connection is closed at once."""
+        pipe: TcpPipe | None = None
+        try:
+            with trio.fail_after(self._config.dial_timeout_s):
+                pipe = await dial_tcp(*host_and_port(target))
+                await secure(pipe, self._libp2p.noise, peer)
+        except (OSError, SwarmError, trio.TooSlowError):
+            return False
+        finally:
+            if pipe is not None:
+                pipe.shut()
+        return True
+
     async def _dial(self, peer: PeerId, raw: Address, target: Multiaddr) -> MuxedConnection:
         """Connect to one address; raises DialError. A connection that loses the race is closed by Cancelled."""
         self._stats.dials += 1

@@ -47,6 +47,7 @@ from ..wire import WireProtocol
 from .link import Link
 from .memory_streams import serve, stream_pair
 from .network import Deliver, PeerStream, StreamHandler
+from .reachability import Status
 
 _DIAL_TRIES: Final = 3  # a lost SYN is sent again
 _DIAL_TIMEOUT_S: Final = 5.0
@@ -169,6 +170,11 @@ class MemoryNetwork:
     def addresses(self) -> tuple[Address, ...]:
         """The made-up address."""
         return (self._address,)
+
+    @property
+    def reachability(self) -> Status:
+        """Nothing stands between two peers here."""
+        return "reachable"
 
     @property
     def connected(self) -> tuple[PeerId, ...]:

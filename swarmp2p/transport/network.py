@@ -12,6 +12,7 @@ import trio.abc
 from ..engine import Address, Message, NetworkEvent
 from ..identity import PeerId
 from ..scopes import TaskStatus
+from .reachability import Status
 
 Deliver = Callable[[NetworkEvent], Awaitable[None]]
 """Takes one event to the driver; may wait when the driver is behind."""
@@ -90,6 +91,11 @@ class PeerNetwork(Network, Protocol):
     @property
     def addresses(self) -> tuple[Address, ...]:
         """Where others can dial this peer: binary multiaddrs without /p2p, known once `run` has started."""
+        ...
+
+    @property
+    def reachability(self) -> Status:
+        """Whether others can dial this peer, as far as is known."""
         ...
 
     async def dial_peer(self, peer: PeerId, addresses: Sequence[Address] = ()) -> None:

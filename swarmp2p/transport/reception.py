@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 import trio
 
 from ..engine import Address
 from ..errors import BadMessage, UsageError
 from ..wire import WireProtocol
+from . import autonat
 from .config import HostConfig
 from .identify import PROTOCOL_ID as IDENTIFY_ID
 from .identify import PUSH_ID, Introduction
@@ -20,6 +22,9 @@ from .peers import Peers
 from .replies import Desk
 from .streams import Libp2pStream
 from .swarm import LibP2P
+
+OWN_IDS: Final = (IDENTIFY_ID, PUSH_ID, autonat.PROTOCOL_ID)
+"""Protocols that the host serves by itself."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +40,7 @@ class Handlers:
     def add(self, protocol: str, handler: StreamHandler) -> None:
         """Serve a protocol; raises UsageError when the host does."""
         own = [one for wire in self.protocols for one in wire.ids]
-        if protocol in (*own, IDENTIFY_ID, PUSH_ID):
+        if protocol in (*own, *OWN_IDS):
             raise UsageError(
                 f"{protocol} is served by the host itself; choose another id. Nothing was changed"
             )
@@ -64,11 +69,13 @@ class Reception:
         libp2p: LibP2P,
         peers: Peers,
         desk: Desk,
+        dialler: autonat.Server,
         config: HostConfig,
         addresses: Sequence[Address],
         nursery: trio.Nursery,
     ) -> None:
         self._handlers, self._libp2p, self._peers, self._desk = handlers, libp2p, peers, desk
+        self._dialler = dialler
         self._config, self._addresses, self._nursery = config, addresses, nursery
         self._introduction = self._introduce()
 
@@ -100,7 +107,7 @@ class Reception:
         return (
             protocol in self._handlers.engines
             or protocol in self._handlers.embedders
-            or protocol in (IDENTIFY_ID, PUSH_ID)
+            or protocol in OWN_IDS
             or self._libp2p.serves(protocol)
         )
 
@@ -109,6 +116,9 @@ class Reception:
         handler = self._handlers.embedders.get(stream.protocol)
         if stream.protocol == IDENTIFY_ID:
             self._introduction.answer(stream)
+            return
+        if stream.protocol == autonat.PROTOCOL_ID:
+            await self._dialler.serve(stream)
             return
         if protocol is None and handler is None and stream.protocol != PUSH_ID:
             await self._serve_for_libp2p(stream)
@@ -132,7 +142,7 @@ class Reception:
 
     def _introduce(self) -> Introduction:
         handlers = self._handlers
-        served = [*handlers.engines, *handlers.embedders, IDENTIFY_ID, PUSH_ID, *self._libp2p.services()]
+        served = [*handlers.engines, *handlers.embedders, *OWN_IDS, *self._libp2p.services()]
         return Introduction(self._libp2p.keys, self._config.agent, self._addresses, served)
 
 

@@ -10,7 +10,16 @@ from typing import TypeVar
 
 import trio
 
-from swarmp2p.engine import Message, NetworkEvent, PeerDown, PeerUp, Received, Speaks, Undeliverable
+from swarmp2p.engine import (
+    Message,
+    NetworkEvent,
+    PeerDown,
+    PeerUp,
+    Reachable,
+    Received,
+    Speaks,
+    Undeliverable,
+)
 from swarmp2p.identity import Identity, PeerId
 from swarmp2p.scopes import TaskStatus, start
 from swarmp2p.transport.network import PeerNetwork
@@ -32,11 +41,13 @@ async def eventually(condition: Callable[[], bool]) -> None:
 
 
 class Station:
-    """One peer. events: everything delivered and not yet taken. hold(): deliver no more until release()."""
+    """One peer. events: everything delivered and not yet taken. reachable: what was told of that. hold(): deliver no
+    more until release()."""
 
     def __init__(self, identity: Identity, network: PeerNetwork) -> None:
         self.identity, self.network = identity, network
         self.events: deque[NetworkEvent] = deque()
+        self.reachable: list[bool] = []
         self.on_message: Callable[[PeerId, Message], None] | None = None
         self._news = trio.Event()
         self._open = trio.Event()
@@ -72,6 +83,9 @@ class Station:
 
     async def _deliver(self, event: NetworkEvent) -> None:
         await self._open.wait()
+        if isinstance(event, Reachable):
+            self.reachable.append(event.reachable)
+            return
         if isinstance(event, Received) and self.on_message is not None:
             self.on_message(event.sender, event.message)
         self.events.append(event)

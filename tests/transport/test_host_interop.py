@@ -11,6 +11,9 @@ from libp2p import new_host
 from libp2p.abc import IHost, INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
+from libp2p.host.autonat.autonat import AutoNATService
+from libp2p.host.autonat.pb import autonat_pb2
+from libp2p.host.basic_host import BasicHost
 from libp2p.host.ping import PingService
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.stream.exceptions import StreamEOF, StreamError
@@ -21,6 +24,8 @@ from multiaddr.multiaddr import Multiaddr
 from swarmp2p.engine import PeerDown, PeerUp
 from swarmp2p.errors import PeerMismatch
 from swarmp2p.identity import PeerId
+from swarmp2p.transport.addresses import to_multiaddr
+from swarmp2p.transport.autonat import ask
 from swarmp2p.transport.framing import FrameBuffer, encode_frame
 from swarmp2p.transport.host import Host
 from swarmp2p.transport.swarm import quiet
@@ -177,3 +182,15 @@ async def test_a_plain_host_that_is_not_who_we_dialled(alice: Station) -> None:
         assert isinstance(alice.network, Host)
         with pytest.raises(PeerMismatch):
             await alice.network.dial(f"{host.get_transport_addrs()[0]}/p2p/{named('other').peer_id}")
+
+
+async def test_each_side_dials_the_other_back(alice: Station) -> None:
+    async with plain_host() as host:
+        assert isinstance(host, BasicHost)
+        service = AutoNATService(host)
+        status, _ = await service.query_server(await connect(host, alice))
+        assert status == autonat_pb2.Message.OK
+        assert isinstance(alice.network, Host)
+        (connection,) = alice.network._links().all()  # pyright: ignore[reportPrivateUsage]
+        assert await ask(connection, alice.peer, alice.network.addresses) is True
+        assert await ask(connection, alice.peer, [to_multiaddr("127.0.0.2", 4001)]) is None

@@ -1,0 +1,150 @@
+"""AutoNAT v1 (autonat-v1 in libp2p's specs): asking others whether they can dial us, and doing so for others.
+
+Who is asked dials only the IP address that it sees the asker at, so that nobody can be made to dial a third party;
+the connection is made as far as to prove who answers, and closed. Our own implementation: py-libp2p's asks each
+connected server in turn, keeps the connection that it made, and has no limits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import trio
+from google.protobuf.message import DecodeError
+from libp2p.host.autonat.pb.autonat_pb2 import Message
+from multiaddr.multiaddr import Multiaddr
+
+from ..engine import Address
+from ..errors import BadMessage, SwarmError
+from ..identity import PeerId
+from ..wire import Framing
+from .addresses import host_and_port, parse_transport
+from .framing import FrameBuffer, encode_frame
+from .multistream import propose
+from .muxer import MuxedConnection, MuxedStream
+from .reachability import Reachability, scope_of
+
+PROTOCOL_ID: Final = "/libp2p/autonat/1.0.0"
+_MAX_BYTES: Final = 8_192
+_MAX_ADDRESSES: Final = 16  # looked at; go-libp2p: 16
+_MAX_DIALS: Final = 4  # for one request
+_AT_ONCE: Final = 4
+_PERIOD_S: Final = 60.0
+_MAX_A_PERIOD: Final = 30  # go-libp2p
+_MAX_A_PEER: Final = 3  # go-libp2p
+_ANSWER_S: Final = 30.0  # until somebody who tries has an answer
+_ASKED: Final = 4  # answers that are enough
+_TRIED: Final = 16  # peers for that many answers
+
+Try = Callable[[PeerId, Multiaddr], Awaitable[bool]]
+"""Dials a peer at an address; whether it answered."""
+
+
+class Server:
+    """Dials back those who ask. attempt: dials."""
+
+    def __init__(self, attempt: Try) -> None:
+        self._attempt = attempt
+        self._since = 0.0
+        self._asked = Counter[PeerId]()
+        self._running = 0
+
+    async def serve(self, stream: MuxedStream) -> None:
+        """Answer one request. Raises BadMessage, trio.BrokenResourceError, trio.TooSlowError."""
+        with trio.fail_after(_ANSWER_S):
+            answer = Message(type=Message.DIAL_RESPONSE)
+            await self._answer(stream, answer)
+            stream.push(encode_frame(answer.SerializeToString(), Framing.UVARINT))
+            stream.finish()
+
+    async def _answer(self, stream: MuxedStream, answer: Message) -> None:
+        request, remote = await _read(stream), stream.connection.remote
+        response = answer.dialResponse
+        if request.type != Message.DIAL or request.dial.peer.id != bytes(stream.peer):
+            response.status, response.statusText = Message.E_BAD_REQUEST, "not a request of yours to dial you"
+            return
+        found = (parse_transport(bytes(raw)) for raw in list(request.dial.peer.addrs)[:_MAX_ADDRESSES])
+        own = [one for one in found if one is not None and remote and host_and_port(one)[0] == remote[0]]
+        if not own:
+            response.status, response.statusText = Message.E_DIAL_REFUSED, "no address is where you are"
+            return
+        if not self._admit(stream.peer):
+            response.status, response.statusText = Message.E_DIAL_REFUSED, "too many ask"
+            return
+        self._running += 1
+        try:
+            for address in list(dict.fromkeys(own))[:_MAX_DIALS]:
+                if await self._attempt(stream.peer, address):
+                    response.status, response.addr = Message.OK, address.to_bytes()
+                    return
+        finally:
+            self._running -= 1
+        response.status, response.statusText = Message.E_DIAL_ERROR, "nobody answers there"
+
+    def _admit(self, peer: PeerId) -> bool:
+        now = trio.current_time()
+        if now - self._since > _PERIOD_S:
+            self._since = now
+            self._asked.clear()
+        if (
+            self._running >= _AT_ONCE
+            or self._asked[peer] >= _MAX_A_PEER
+            or self._asked.total() >= _MAX_A_PERIOD
+        ):
+            return False
+        self._asked[peer] += 1
+        return True
+
+
+async def ask(connection: MuxedConnection, me: PeerId, addresses: Sequence[Address]) -> bool | None:
+    """Have the other side dial us; None when it does not try."""
+    stream = connection.open()
+    try:
+        with trio.fail_after(_ANSWER_S):
+            await propose(stream, [PROTOCOL_ID])
+            request = Message(type=Message.DIAL)
+            request.dial.peer.id = bytes(me)
+            request.dial.peer.addrs.extend(addresses[:_MAX_ADDRESSES])
+            stream.push(encode_frame(request.SerializeToString(), Framing.UVARINT))
+            stream.finish()
+            answer = await _read(stream)
+    except (SwarmError, trio.BrokenResourceError, trio.TooSlowError):
+        return None
+    finally:
+        stream.reset()
+    status = answer.dialResponse.status
+    if answer.type != Message.DIAL_RESPONSE or status not in (Message.OK, Message.E_DIAL_ERROR):
+        return None
+    return bool(status == Message.OK)
+
+
+async def ask_around(
+    connections: Sequence[MuxedConnection], reach: Reachability, me: PeerId, addresses: Sequence[Address]
+) -> None:
+    """Ask as many of those worth asking as are needed for a verdict, one after the other."""
+    answers = 0
+    worth = [one for one in connections if one.remote and scope_of(one.remote[0]) is reach.farthest]
+    for connection in worth[:_TRIED]:
+        reached = await ask(connection, me, addresses)
+        if reached is not None and connection.remote is not None:
+            reach.verdict(connection.peer, connection.remote[0], reached)
+            answers += 1
+            if answers >= _ASKED:
+                break
+
+
+async def _read(stream: MuxedStream) -> Message:
+    """The one message of a direction. Raises BadMessage, trio.BrokenResourceError."""
+    buffer = FrameBuffer(Framing.UVARINT, _MAX_BYTES)
+    while chunk := await stream.read():
+        bodies = buffer.feed(chunk)
+        if bodies:
+            message = Message()
+            try:
+                message.ParseFromString(bodies[0])
+            except DecodeError:
+                raise BadMessage("autonat: no such message") from None
+            return message
+    raise BadMessage("autonat: the stream ended before a message")
