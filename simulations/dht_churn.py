@@ -125,8 +125,10 @@ class Day:
         self._numbers = 0
         half = scenario.records // 2
         # Each slot may have a record: of churning peers, as many as make `half` run at a time.
-        self._wanted = {peer: None for peer in self.swarm.peers[SEEDS : SEEDS + half]}
-        self._slots = {id(slot): None for slot in self.churn.slots[: round(half * (1.0 + churn.pause_factor))]}
+        self._wanted = dict.fromkeys(self.swarm.peers[SEEDS : SEEDS + half])
+        self._slots = {
+            id(slot): None for slot in self.churn.slots[: round(half * (1.0 + churn.pause_factor))]
+        }
 
     def run(self) -> None:
         """From the first join to the end."""
@@ -160,12 +162,16 @@ class Day:
             self.join_s.append(now - start)
             self.joined[peer] = None
             if provides:
-                self._provide(peer)
+                # The first ones wait until everybody is there.
+                ready = len(self.swarm.peers) * JOIN_INTERVAL_S + 60.0
+                self.swarm.sim.call(lambda: self._provide(peer), max(ready - now, 0.0))
 
         others = tuple(info for info in self.seeds if info.peer != peer)
         self.swarm.ask(peer, lambda query: Join(query, others), joined)
 
     def _provide(self, peer: PeerId) -> None:
+        if peer not in self.joined:
+            return  # gone
         self._numbers += 1
         record = self.records[peer] = Record(peer, self._numbers, plain=self._numbers % 2 == 0)
 
@@ -301,8 +307,12 @@ def draw(figure: Figure, samples: Sequence[Sample]) -> None:
     """Over the day: findable, complete, live."""
     axes = figure.add_subplot()
     hours = [sample.hour for sample in samples]
-    axes.plot(hours, [1 - sample.missed / max(sample.finds, 1) for sample in samples], label="records findable")
-    axes.plot(hours, [sample.tables.complete for sample in samples], label="nodes that know all their 20 nearest")
+    axes.plot(
+        hours, [1 - sample.missed / max(sample.finds, 1) for sample in samples], label="records findable"
+    )
+    axes.plot(
+        hours, [sample.tables.complete for sample in samples], label="nodes that know all their 20 nearest"
+    )
     axes.plot(hours, [sample.tables.live for sample in samples], label="table entries that run")
     axes.axhline(0.99, linestyle=":", color="grey", label="99 %")
     axes.set_xlabel("hour")

@@ -44,8 +44,9 @@ class DhtConfig:
         each and as many peers in a region, no peer gets more than that. sweep_pause_s: between two batches.
     clock_error_s: how far the clocks of peers may be apart.
 
-    refresh_interval_s: how often the own id and a random key of each bucket are looked up (kad-dht spec: 10
-        min).
+    refresh_interval_s: how often the own id and a random key of a bucket are looked up (kad-dht spec: 10 min).
+    stale_s: how long a bucket goes without a lookup, and a peer of the table without a word, until one is made
+        for it (Kademlia §2.3: an hour). Neighbours are asked with each refresh.
     retry_s: the same while no peer is known.
     recheck_s: how soon a peer that failed is asked again; after max_failures in a row it leaves the table.
     banish_s: for how long such a peer is not asked then, whoever names it; doubled each time up to an hour.
@@ -95,6 +96,7 @@ class DhtConfig:
     clock_error_s: float = 30.0
 
     refresh_interval_s: float = 600.0
+    stale_s: float = 3600.0
     retry_s: float = 15.0
     recheck_s: float = 15.0
     max_failures: int = 2

@@ -13,7 +13,7 @@ This file only passes facts between those objects, and decides what is done when
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from random import Random
 from typing import Final, assert_never
@@ -44,7 +44,6 @@ from .crowding import Crowding
 from .events import DhtCommand, DhtOutput, QueryDone
 from .keeper import Keep, Keeper
 from .keys import key_id, multihash_key, peer_key, service_key
-from .lookup import Lookup
 from .messages import FindNode, GetRecord
 from .provider_store import ProviderStore
 from .publisher import Publisher
@@ -163,6 +162,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 if isinstance(message, Reply):
                     traffic.reply(sender, message, now)
                 elif isinstance(message, Request) and (self.serving or isinstance(message, GetRecord)):
+                    traffic.asked_by(sender, now)
                     reply = self._server.answer(sender, message, now)
                     if reply is not None:
                         out.append(Send(sender, reply))
@@ -197,10 +197,12 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             case events.Join(query, peers, later):
                 earlier = traffic.bootstrap
                 traffic.bootstrap = tuple(info for info in peers if info.peer != self.peer)[:_MAX_BOOTSTRAP]
-                self._refresh(now, before=now, join=query)
+                self._schedule_upkeep(now)
+                self._refresh().join(query, now)
                 traffic.bootstrap = self._merged(traffic.bootstrap, later, earlier)
             case events.Refresh(query):
-                self._refresh(now, before=now, report=query)
+                self._schedule_upkeep(now)
+                self._refresh(query).all(now)
             case events.FindClosest(query, key, paths):
                 lookup = traffic.lookup(key_id(key), paths=paths)
                 traffic.run(ClosestQuery(query, lookup, key), now)
@@ -297,33 +299,23 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             case _Job.UPKEEP:
                 self._providers.sweep(now)
                 self._values.sweep(now)
-                self._refresh(now, before=now - self.config.refresh_interval_s / 2)
+                self._schedule_upkeep(now)
+                self._refresh().some(now)
             case Keep():
                 assert self._keeper is not None
                 self._traffic.out += self._keeper.due(item, now)
             case _:
                 raise AssertionError(f"no timer was set for {item!r}")
 
-    def _refresh(self, now: float, before: float, join: int | None = None, report: int | None = None) -> None:
-        """Look up the own id and the buckets not looked up since `before`; the next upkeep is an interval
-        later.
-
-        join: the query that the first lookup is for. report: the query that all of it is for.
-        """
-        traffic = self._traffic
+    def _refresh(self, report: int | None = None) -> Refresh:
+        """A refresh to be begun. report: the query that it is for."""
 
         def done(asked: int, failed: int) -> None:
             if report is not None:
                 closest = tuple(self.table.closest(peer_key(self.peer), self.config.k))
-                traffic.out.append(QueryDone(report, closest, asked=asked, failed=failed))
+                self._traffic.out.append(QueryDone(report, closest, asked=asked, failed=failed))
 
-        def lookup(target: int, seeds: Iterable[PeerInfo]) -> Lookup:
-            return traffic.lookup(target, seeds, paths=1)
-
-        self._schedule_upkeep(now)
-        traffic.check_table(now - self.config.refresh_interval_s / 2, now)
-        refresh = Refresh(self.peer, self.table, self._rng, self.config.k, lookup, traffic.run, done)
-        refresh.start(join, traffic.bootstrap, before, now)
+        return Refresh(self.peer, self.table, self._traffic, self._rng, self.config, done)
 
     def _schedule_upkeep(self, now: float) -> None:
         self._timers.cancel(self._upkeep_timer)

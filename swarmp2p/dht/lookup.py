@@ -145,6 +145,12 @@ class Lookup:
                 if info.peer not in known and info.addresses:
                     self._insert(info)
 
+    def take(self, peer: PeerId) -> None:
+        """A peer that was heard of is known to be there: it counts as one that answered, without being asked."""
+        candidate = self._known.get(peer)
+        if candidate is not None and candidate.state is _HEARD:
+            candidate.state = _ANSWERED
+
     def failed(self, peer: PeerId) -> None:
         """An asked peer cannot be reached, or its answer is of no use."""
         self._leave(peer, _FAILED)

@@ -58,11 +58,13 @@ class Purpose(Enum):
 class Query(ABC):
     """One query under way.
 
-    number: the application's; None for the engine's own. A child has its parent's, for its outputs; the QueryDone is
-    the parent's. then: called with it when it is over, unless it was cancelled; may run another child of its parent.
-    waiting: follow-ups and children that are not settled. stored, asked, failed: as in QueryDone, beyond those of the
-    lookup; children's included, but for stored. concluded: the follow-ups were sent. closed: it is over. timer: that
-    of its time-out, overdue: that has passed. parent, children: see the module's docstring. found: results so far.
+        number: the application's; None for the engine's own. A child has its parent's, for its outputs; the QueryDone is
+        the parent's. then: called with it when it is over, unless it was cancelled; may run another child of its parent.
+        waiting: follow-ups and children that are not settled. stored, asked, failed: as in QueryDone, beyond those of the
+        lookup; children's included, but for stored. concluded: the follow-ups were sent. closed: it is over. timer: that
+    closed: it is over. timer: that
+        of its time-out, overdue: that has passed. trusting: peers that are named, and known to be there, count as answered
+        without being asked.: that has passed. parent, children: see the module's docstring. found: results so far.
     """
 
     purpose: ClassVar[Purpose] = Purpose.LOOK
@@ -71,7 +73,7 @@ class Query(ABC):
         self.number, self.lookup = number, lookup
         self.then: Callable[[Query, float], None] | None = None
         self.waiting = self.stored = self.asked = self.failed = self.found = 0
-        self.concluded = self.closed = self.overdue = False
+        self.concluded = self.closed = self.overdue = self.trusting = False
         self.timer = 0
         self.parent: Query | None = None
         self.children: list[Query] = []

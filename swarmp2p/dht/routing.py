@@ -72,6 +72,14 @@ class _Bucket:
         self.spares: dict[int, _Entry] = {}
         self.looked_up = 0.0
 
+    def put_first(self, key: int, entry: _Entry) -> None:
+        """Make it the live peer that is to be asked first."""
+        entry.seen = -math.inf
+        others = dict(self.live)
+        self.live.clear()  # the same object: it is referred to elsewhere
+        self.live[key] = entry
+        self.live.update(others)
+
     def members(self) -> Iterator[_Entry]:
         yield from self.live.values()
         yield from self.suspects.values()
@@ -119,6 +127,29 @@ class RoutingTable:
         entry.seen, entry.failures = now, 0
         bucket.live[key] = entry
         return True
+
+    def lives(self, peer: PeerId, now: float) -> bool:
+        """A peer gave a sign of life other than an answer. Returns whether it is in the table; a suspect stays
+        one, since it is answers that are expected of it."""
+        key = peer_key(peer)
+        bucket = self._bucket_of(key)
+        if bucket is None:
+            return False
+        entry = bucket.live.get(key)
+        if entry is None:
+            return key in bucket.suspects
+        entry.seen = now
+        return True
+
+    def doubt(self, peer: PeerId) -> None:
+        """Nothing is wrong with a peer, but it should be asked before the others of its bucket."""
+        key = peer_key(peer)
+        bucket = self._bucket_of(key)
+        if bucket is not None:
+            bucket.spares.pop(key, None)
+            entry = bucket.live.pop(key, None)
+            if entry is not None:
+                bucket.put_first(key, entry)
 
     def add(self, info: PeerInfo, now: float) -> PeerInfo | None:
         """Take in a peer that answered and is not in the table: as a live one, or as a spare when its bucket
@@ -256,10 +287,19 @@ class RoutingTable:
             return []
         return [info.peer for info in named if info.peer in banished and now < banished[info.peer][0]]
 
+    def is_near(self, peer: PeerId) -> bool:
+        """Whether a peer, in the table or not, is one of the k nearest to us, as far as we know."""
+        return peer_key(peer) ^ self._own <= self.radius()
+
     def is_suspect(self, peer: PeerId) -> bool:
         """Whether a peer is here and its last request failed."""
         entry = self._entry(peer)
         return entry is not None and entry.failures > 0
+
+    def is_fresh(self, peer: PeerId, since: float) -> bool:
+        """Whether a peer is here and was seen since then, and nothing is wrong with it."""
+        entry = self._entry(peer)
+        return entry is not None and entry.seen >= since and not entry.failures
 
     def not_seen_since(self, before: float, count: int) -> list[PeerInfo]:
         """Up to `count` live peers that have not answered since `before`."""
@@ -305,13 +345,18 @@ class RoutingTable:
             self._radius = peer_key(nearest[-1].peer) ^ self._own if len(nearest) >= self._k else 1 << ID_BITS
         return self._radius
 
+    def size_estimate(self, k: int) -> float:
+        """How many peers serve the DHT, roughly, from how near the k nearest are."""
+        return k * 2.0**ID_BITS / self.radius()
+
     def stale_buckets(self, deepest: int, before: float) -> list[int]:
         """Buckets 0 to `deepest` that were not looked up since `before`, including empty ones."""
-        return [
-            index
-            for index in range(min(deepest, ID_BITS - 1) + 1)
-            if (bucket := self._buckets.get(index)) is None or bucket.looked_up < before
-        ]
+        return [index for index in range(min(deepest, ID_BITS - 1) + 1) if self.looked_up_at(index) < before]
+
+    def looked_up_at(self, index: int) -> float:
+        """When a whole lookup for a key of a bucket ended last; 0 for never."""
+        bucket = self._buckets.get(index)
+        return 0.0 if bucket is None else bucket.looked_up
 
     def snapshot(self) -> tuple[TableEntry, ...]:
         """All peers, by bucket and then by when they were last seen."""
@@ -345,7 +390,7 @@ class RoutingTable:
         while bucket.spares:
             key, entry = bucket.spares.popitem()
             if self._is_diverse(bucket, entry.groups):
-                bucket.live[key] = entry
+                bucket.put_first(key, entry)  # it may be gone too
                 self._size += 1
                 return
 

@@ -17,7 +17,7 @@ from .config import DhtConfig
 from .contacts import Contacts
 from .disjoint import MAX_PATHS, DisjointLookup
 from .events import DhtOutput, QueryDone
-from .keys import key_id, peer_key
+from .keys import ID_BITS, key_id, peer_key
 from .lookup import Lookup, LookupConfig
 from .messages import (
     AddProvider,
@@ -40,6 +40,8 @@ _FOLLOW_UP_PATIENCE: Final = 4.0
 for."""
 
 _MAX_CLIENTS: Final = 1_024
+_FEW: Final = 3  # requests in flight, as in Kademlia §2.3
+_WITNESSES: Final = 3  # neighbours that are asked who is near now when one has failed
 _WITH_CLOSER: Final = (FoundNodes, FoundProviders, FoundValue)
 
 
@@ -77,6 +79,8 @@ class Traffic:
         self._rechecks: dict[PeerId, None] = {}  # suspects with a timer
         self._clients: dict[PeerId, float] = {}  # connected peers that serve nothing: not probed until then
         self._all_at_once = LookupConfig(config.k, config.alpha, config.alpha, 0, config.max_asked)
+        few = min(config.alpha, _FEW)
+        self._few_at_once = LookupConfig(config.k, few, few, 0, config.max_asked)
 
     # Queries ------------------------------------------------------------------------------------------------
 
@@ -88,6 +92,12 @@ class Traffic:
         if paths > 1:
             return DisjointLookup(self._peer, target, seeds, self._all_at_once, min(paths, MAX_PATHS))
         return Lookup(self._peer, target, seeds, self._all_at_once)
+
+    def upkeep(self, target: int, seeds: Iterable[PeerInfo], *, alone: bool = False) -> Lookup:
+        """A lookup that nobody waits for: on one path and with few requests at a time, so that it asks hardly more
+        than it must. alone: from these seeds, not from the table."""
+        known = () if alone else self._known(target)
+        return Lookup(self._peer, target, [*known, *seeds], self._few_at_once)
 
     def find(self, key: bytes, paths: int = 0) -> Lookup:
         """A lookup for what is stored under a key: at the nearest peers it begins with few requests. paths: as for
@@ -183,10 +193,14 @@ class Traffic:
             if parent.concluded:
                 self._conclude(parent, now)
 
-    def check_table(self, before: float, now: float) -> None:
-        """Ask the peers of the table that have not answered since `before` whether they are still there."""
-        for info in self._table.not_seen_since(before, self._config.max_probes):
-            self._probe_if_idle(info, now)
+    def check_table(self, stale_s: float, now: float) -> None:
+        """Ask the peers of the table that were not heard of for `stale_s` whether they are still there. Those that
+        are connected are only asked after four times as long: networks notice when the other side of a connection
+        is gone."""
+        table, longest = self._table, now - 4 * stale_s
+        for info in table.not_seen_since(now - stale_s, self._config.k * ID_BITS):
+            if info.peer not in self._contacts or not table.is_fresh(info.peer, longest):
+                self._probe_if_idle(info, now)
 
     # Requests -----------------------------------------------------------------------------------------------
 
@@ -239,6 +253,8 @@ class Traffic:
         query = pending.query
         if query is None:
             self._probes.pop(sender, None)
+            if isinstance(reply, FoundNodes):
+                self._meet(reply.closer, now)
         elif query.closed:
             pass
         elif pending.follow_up:
@@ -250,6 +266,12 @@ class Traffic:
             assert isinstance(reply, _WITH_CLOSER)
             self.out += query.answered(sender, reply, now)
             query.lookup.answered(sender, self._worth_asking(reply.closer, now))
+            if query.trusting:
+                for info in reply.closer:
+                    if info.peer in self._contacts and self._table.is_fresh(
+                        info.peer, now - self._config.stale_s
+                    ):
+                        query.lookup.take(info.peer)
             self._advance(query, now)
 
     def up(self, peer: PeerId, addresses: tuple[Address, ...], now: float) -> None:
@@ -261,17 +283,35 @@ class Traffic:
         if info is None:
             return
         self._table.learn_addresses(info)
-        if self._table.wants(info) and now >= self._clients.get(peer, -math.inf):
+        is_back = self._table.is_suspect(peer)
+        if is_back or (self._table.wants(info) and now >= self._clients.get(peer, -math.inf)):
             self._probe_if_idle(info, now)
+
+    def asked_by(self, peer: PeerId, now: float) -> None:
+        """A peer sent a request: it lives, whether it serves or not."""
+        table = self._table
+        if not table.lives(peer, now) and table.is_near(peer):
+            # A neighbour that we have lost, perhaps over a connection that has stood all the time.
+            info = self._contacts.info(peer)
+            if info is not None and now >= self._clients.get(peer, -math.inf):
+                self._probe_if_idle(info, now)
 
     def down(self, peer: PeerId, now: float) -> None:
         """No connection stands any more. Nothing is wrong with that, unless something was under way."""
         self._contacts.down(peer)
+        self._clients.pop(peer, None)  # it may come back as a server
         failed = self._requests.peer_down(peer)
         if failed:
             self._blame(failed[0], now)
             for pending in failed:
                 self._failed(pending, now)
+        elif self._table.is_near(peer):
+            # Of a neighbour it matters whether it is gone: records are stored there.
+            info = self._table.get(peer)
+            if info is not None:
+                self._probe_if_idle(info, now)
+        else:
+            self._table.doubt(peer)  # asked at the next refresh
 
     def undeliverable(self, event: Undeliverable, now: float) -> None:
         """Requests to a connected peer that will not be answered. One that does not speak the DHT's protocol is a
@@ -359,6 +399,16 @@ class Traffic:
             del self._clients[next(iter(self._clients))]
         self._clients[peer] = now + self._config.client_s
 
+    def _meet(self, named: Sequence[PeerInfo], now: float) -> None:
+        """Ask those that are named as near to us, and that we do not know, whether they are there."""
+        table = self._table
+        near = [
+            info for info in named if table.is_near(info.peer) and info.peer not in table and info.addresses
+        ]
+        for info in self._worth_asking(near, now):
+            if info.peer != self._peer and now >= self._clients.get(info.peer, -math.inf):
+                self._probe_if_idle(info, now)
+
     def _serves(self, info: PeerInfo, now: float) -> None:
         """A peer answered as only servers do."""
         if self._table.seen(info.peer, now):
@@ -415,6 +465,12 @@ class Traffic:
     def _blame(self, pending: Pending, now: float) -> None:
         """A peer did not do its part."""
         peer, table = pending.info.peer, self._table
+        if not table.is_suspect(peer) and table.is_near(peer):
+            witnesses = [
+                info for info in table.closest(peer_key(self._peer), _WITNESSES + 1) if info.peer != peer
+            ]
+            for info in witnesses[:_WITNESSES]:
+                self._probe_if_idle(info, now)
         if table.failed(peer, now):
             if peer not in self._rechecks:
                 self._rechecks[peer] = None

@@ -177,8 +177,8 @@ def test_the_table_is_refreshed_every_ten_minutes() -> None:
     assert peer_id(1) in receivers(single.wait(140.0))
 
 
-def test_peers_that_no_lookup_came_across_are_asked_at_the_refresh() -> None:
-    single = Single(DhtConfig(k=20))
+def test_peers_that_were_not_heard_of_for_long_are_asked_at_the_refresh() -> None:
+    single = Single(DhtConfig(k=20, stale_s=300.0))
     single.meet(*range(1, 31))
     before = len(single.engine.table)
     outputs = single.wait_for_requests(700.0)

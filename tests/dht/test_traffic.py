@@ -193,7 +193,7 @@ def test_a_peer_that_goes_down_fails_its_requests_at_once() -> None:
     single = Single(DhtConfig(alpha=2))
     single.meet(*NEAREST[:3])
     single.post(FindClosest(7, KEY))
-    assert receivers(single.down(NEAREST[0])) == ids(NEAREST[2])
+    assert ids(NEAREST[2])[0] in receivers(single.down(NEAREST[0]))
 
 
 def test_requests_that_come_back_fail_at_once_and_the_query_goes_on() -> None:
@@ -248,8 +248,71 @@ def test_a_peer_that_says_it_is_a_client_leaves_and_a_server_is_probed_at_once()
 def test_a_closed_connection_without_requests_is_no_fault() -> None:
     single = Single()
     single.meet(1)
-    assert single.down(1) == []
+    single.down(1)
     assert single.engine.table.snapshot()[0].failures == 0
+
+
+def test_a_neighbour_whose_connection_closes_is_asked_at_once_whether_it_is_there() -> None:
+    single = Single()
+    single.meet(1)
+    probe = only(single.down(1), FindNode)
+    assert peer_id(1) in single.engine.table
+    single.up(1)
+    single.hear(1, FoundNodes(probe.id, ()))
+    assert single.engine.table.snapshot()[0].failures == 0
+
+
+def test_others_whose_connection_closes_are_asked_at_the_next_refresh() -> None:
+    single = Single(DhtConfig(k=2))
+    far, *near = sorted(range(1, 30), key=lambda n: -(peer_key(peer_id(n)) ^ peer_key(peer_id(0))))
+    single.meet(far, *near[-2:])
+    assert single.down(far) == []
+    asked: list[PeerId] = []
+    while not asked:
+        asked = receivers(single.wait_for_requests(700.0))
+    assert peer_id(far) in asked
+    assert single.engine.table.snapshot()[0].failures == 0
+
+
+def test_a_suspect_that_connects_is_asked_at_once_and_is_in_again() -> None:
+    single = Single()
+    single.meet(1, 2)
+    single.post(FindClosest(7, KEY))
+    single.down(1)
+    assert single.engine.table.is_suspect(peer_id(1))
+    probe = only(single.up(1), FindNode)
+    single.hear(1, FoundNodes(probe.id, ()))
+    assert not single.engine.table.is_suspect(peer_id(1))
+
+
+def test_neighbours_named_in_the_answer_to_a_probe_are_asked_too() -> None:
+    single = Single()
+    probe = only(single.up(1), FindNode)
+    named = FoundNodes(probe.id, (*infos(2, 3, 0), PeerInfo(peer_id(4))))
+    assert receivers(single.hear(1, named)) == ids(2, 3)
+
+
+def test_when_a_neighbour_fails_others_are_asked_who_is_near_now() -> None:
+    single = Single(DhtConfig(k=4))
+    single.meet(1, 2, 3, 4, 5, 6)
+    nearest = [info.peer for info in single.engine.table.closest(peer_key(peer_id(0)), 4)]
+    (gone,) = [n for n in range(1, 7) if peer_id(n) == nearest[0]]
+    single.down(gone)  # asked at once whether it is there
+    outputs = single.down(gone)  # it is not
+    assert receivers(outputs) == nearest[1:]
+    assert {request.key for _, request in requests(outputs, FindNode)} == {peer_id(0)}
+
+
+def test_a_lost_neighbour_that_asks_us_over_a_standing_connection_is_taken_in_again() -> None:
+    single = Single(DhtConfig(max_failures=1, client_s=30.0, refresh_interval_s=1e6))
+    single.meet(1, 2)
+    single.post(FindClosest(7, KEY))
+    single.wait(11.0)  # neither answers
+    assert len(single.engine.table) == 0
+    single.wait(30.0)
+    probe = only(single.hear(1, FindNode(9, bytes(peer_id(1)))), FindNode)
+    single.hear(1, FoundNodes(probe.id, ()))
+    assert peer_id(1) in single.engine.table
 
 
 def test_a_suspect_is_asked_again_and_leaves_when_it_fails_again() -> None:
