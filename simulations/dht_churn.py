@@ -52,14 +52,14 @@ JITTER = 0.1
 STABLE = 0.85
 SEEDS = 3
 JOIN_INTERVAL_S = 0.1
-SETTLE_S = 1800.0  # after the last of the first joins
 SAMPLED = 100  # nodes whose tables are looked at each time
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What happens. nodes: that run at a time, on average. records: half of them by peers that come and go.
-    find_interval_s: between finds of the whole network. sample_s: between looks at tables."""
+    find_interval_s: between finds of the whole network. sample_s: between looks at tables. settle_s: from the last of
+    the first joins to the beginning of the day."""
 
     nodes: int = 1000
     hours: float = 24.0
@@ -67,6 +67,7 @@ class Scenario:
     records: int = 200
     find_interval_s: float = 1.0
     sample_s: float = 1200.0
+    settle_s: float = 1800.0
     churn: ChurnConfig = field(default_factory=ChurnConfig)
     dht: DhtConfig = field(default_factory=DhtConfig)
 
@@ -136,7 +137,7 @@ class Day:
         for place, peer in enumerate(swarm.peers):
             swarm.sim.call(lambda peer=peer: self._join(peer, peer in self._wanted), place * JOIN_INTERVAL_S)  # type: ignore[misc]
         self.churn.begin(JOIN_INTERVAL_S)
-        begin = len(swarm.peers) * JOIN_INTERVAL_S + SETTLE_S
+        begin = len(swarm.peers) * JOIN_INTERVAL_S + scenario.settle_s
         swarm.sim.run(begin)
         self.began, self.sent, self.events = begin, swarm.sim.sent, swarm.sim.events
         self.node_s = 0.0

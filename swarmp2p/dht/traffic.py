@@ -75,7 +75,7 @@ class Traffic:
         )
         self._requests = Requests(timers, round_trips, config.request_timeout_s)
         self._queries: dict[int, Query] = {}
-        self._probes: dict[PeerId, None] = {}
+        self._probes: dict[PeerId, bool] = {}  # and whether the peer was in the table
         self._rechecks: dict[PeerId, None] = {}  # suspects with a timer
         self._clients: dict[PeerId, float] = {}  # connected peers that serve nothing: not probed until then
         self._all_at_once = LookupConfig(config.k, config.alpha, config.alpha, 0, config.max_asked)
@@ -299,7 +299,6 @@ class Traffic:
     def down(self, peer: PeerId, now: float) -> None:
         """No connection stands any more. Nothing is wrong with that, unless something was under way."""
         self._contacts.down(peer)
-        self._clients.pop(peer, None)  # it may come back as a server
         failed = self._requests.peer_down(peer)
         if failed:
             self._blame(failed[0], now)
@@ -373,7 +372,7 @@ class Traffic:
                     self._probe(info, now)
 
     def _probe(self, info: PeerInfo, now: float) -> None:
-        self._probes[info.peer] = None
+        self._probes[info.peer] = info.peer in self._table
         self._ask(info, FindNode(self._requests.next_id(), bytes(self._peer)), None, now)
 
     def _probe_if_idle(self, info: PeerInfo, now: float) -> None:
@@ -382,11 +381,10 @@ class Traffic:
             self._probe(info, now)
 
     def _probe_failed(self, peer: PeerId, now: float) -> None:
-        """Nobody waits for this answer. A connected peer that does not answer a probe is taken for a client."""
-        if peer in self._probes:
-            del self._probes[peer]
-            if peer in self._contacts:
-                self._not_probed(peer, now)
+        """Nobody waits for this answer. A connected peer that does not answer a probe is taken for a client,
+        unless it has been a server."""
+        if self._probes.pop(peer, True) is False and peer in self._contacts:
+            self._not_probed(peer, now)
 
     def _is_client(self, peer: PeerId, now: float) -> None:
         """A peer does not serve the DHT: nobody is to be sent to it."""

@@ -178,11 +178,31 @@ def test_the_table_is_refreshed_every_ten_minutes() -> None:
 
 
 def test_peers_that_were_not_heard_of_for_long_are_asked_at_the_refresh() -> None:
-    single = Single(DhtConfig(k=20, stale_s=300.0))
+    single = Single(DhtConfig(k=20, stale_s=100.0))
     single.meet(*range(1, 31))
     before = len(single.engine.table)
     outputs = single.wait_for_requests(700.0)
     assert len(set(receivers(outputs))) == before == 30
+
+
+def test_of_those_that_are_connected_the_network_tells_when_they_are_gone() -> None:
+    single = Single(DhtConfig(k=20, stale_s=300.0))
+    single.meet(*range(1, 31))
+    assert len(receivers(single.wait_for_requests(700.0))) == 3  # the lookup of the own id
+
+
+def test_a_refresh_does_not_ask_those_again_that_were_heard_of_lately() -> None:
+    single = Single()
+    nearest = sorted(range(1, 31), key=lambda n: peer_key(peer_id(n)) ^ peer_key(peer_id(0)))
+    single.meet(*nearest)
+    outputs = single.wait_for_requests(700.0)
+    asked = receivers(outputs)
+    for to, request in requests(outputs, FindNode):
+        number = next(n for n in nearest if peer_id(n) == to)
+        single.hear(number, FoundNodes(request.id, infos(*nearest[:20])))
+    assert asked == [peer_id(number) for number in nearest[:3]]
+    single.wait(1.0)
+    assert single.engine.table.looked_up_at(0) <= single.now
 
 
 # Time and contract ----------------------------------------------------------------------------------------

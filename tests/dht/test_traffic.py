@@ -202,7 +202,7 @@ def test_requests_that_come_back_fail_at_once_and_the_query_goes_on() -> None:
     ((first, request),) = requests(single.post(FindClosest(1, KEY)), FindNode)
     number = next(number for number in range(1, 4) if peer_id(number) == first)
     outputs = single.undeliverable(number, request)
-    ((second, _),) = requests(outputs, FindNode)
+    second, _ = next((to, find) for to, find in requests(outputs, FindNode) if find.key == KEY)
     assert second != first
     assert single.engine.table.is_suspect(first)
     assert single.undeliverable(number, request) == []  # once is enough
@@ -309,7 +309,6 @@ def test_a_lost_neighbour_that_asks_us_over_a_standing_connection_is_taken_in_ag
     single.post(FindClosest(7, KEY))
     single.wait(11.0)  # neither answers
     assert len(single.engine.table) == 0
-    single.wait(30.0)
     probe = only(single.hear(1, FindNode(9, bytes(peer_id(1)))), FindNode)
     single.hear(1, FoundNodes(probe.id, ()))
     assert peer_id(1) in single.engine.table
