@@ -62,8 +62,8 @@ class Query(ABC):
     the parent's. then: called with it when it is over, unless it was cancelled; may run another child of its parent.
     waiting: follow-ups and children that are not settled. stored, asked, failed: as in QueryDone, beyond those of the
     lookup; children's included, but for stored. concluded: the follow-ups were sent. closed: it is over. timer: that
-    of its time-out, overdue: that has passed. parent, children: see the module's docstring. found: results so far. trusting: peers that
-    are named, and known to be there, count as answered without being asked.
+    of its time-out, overdue: that has passed. parent, children: see the module's docstring. found: results so far.
+    trusting: peers that are named, and known to be there, count as answered without being asked.
     """
 
     purpose: ClassVar[Purpose] = Purpose.LOOK
