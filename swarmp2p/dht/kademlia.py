@@ -44,6 +44,7 @@ from .crowding import Crowding
 from .events import DhtCommand, DhtOutput, QueryDone
 from .keeper import Keep, Keeper
 from .keys import key_id, multihash_key, peer_key, service_key
+from .lookup import Lookup, LookupConfig
 from .messages import FindNode, GetRecord
 from .provider_store import ProviderStore
 from .publisher import Publisher
@@ -62,7 +63,9 @@ from .renewals import SPREAD, Slot
 from .requests import Pending
 from .routing import RoutingTable
 from .server import Server
-from .service_query import ServiceQuery
+from .service_results import ServiceResults
+from .service_search import SearchTools, ServiceSearch
+from .splits import Splits
 from .sweeper import Region
 from .timers import Timers
 from .traffic import Recheck, Traffic
@@ -132,6 +135,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             crowding.is_crowded if config.around_crowds else lambda target, closest, now: False,
         )
         self._reader = RecordReader(verify)
+        self._splits = Splits(self._providers, rng)
+        self._traffic.on_splits = self._splits.told
         self._server = Server(
             peer,
             self.table,
@@ -139,6 +144,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             self._providers,
             self._values,
             self._publisher,
+            self._splits,
             rng,
             k=config.k,
             max_providers=config.reply_providers,
@@ -251,22 +257,31 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         self._traffic.run(ProvidersQuery(command.query, lookup, key, command.limit, max_found, local), now)
 
     def _find_service(self, command: events.FindService, now: float) -> None:
-        key = service_key(command.service)
-        query = ServiceQuery(
+        config, traffic = self.config, self._traffic
+        results = ServiceResults(
             command.query,
-            self._traffic.find(key, command.paths),
-            key,
             command.service,
             dict(command.where),
             command.limit,
-            self._server.providers_of(key, now),
             self._reader,
             own=self.peer,
-            clock_error_s=self.config.clock_error_s,
-            max_found=self.config.max_found,
-            max_asked_self=self.config.max_record_requests,
+            clock_error_s=config.clock_error_s,
+            max_found=config.max_found,
+            max_asked=config.max_record_requests,
         )
-        self._traffic.run(query, now)
+        root = service_key(command.service)
+        nobody = Lookup(self.peer, key_id(root), (), LookupConfig())
+        tools = SearchTools(
+            lambda key: traffic.find(key, command.paths),
+            traffic.run,
+            traffic.finish,
+            self._server.providers_of,
+            lambda outputs: traffic.out.extend(outputs),
+            self._splits,
+            self._rng,
+            config,
+        )
+        traffic.run(ServiceSearch(nobody, root, results, tools, command.limit), now)
 
     def _put(self, number: int, key: bytes, value: bytes, now: float) -> None:
         """Store a value here too: this peer is one that holds it."""

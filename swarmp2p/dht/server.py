@@ -31,6 +31,7 @@ from .messages import (
 from .provider_store import ProviderStore
 from .publisher import Publisher
 from .routing import RoutingTable
+from .splits import Splits
 from .value_store import ValueStore
 
 
@@ -48,6 +49,7 @@ class Server:
         providers: ProviderStore,
         values: ValueStore,
         publisher: Publisher,
+        splits: Splits,
         rng: Random,
         *,
         k: int,
@@ -55,15 +57,25 @@ class Server:
     ) -> None:
         self._peer, self._table, self._contacts = peer, table, contacts
         self._providers, self._values, self._publisher, self._rng = providers, values, publisher, rng
+        self._splits = splits
         self._k, self._max_providers = k, max_providers
 
     def answer(self, sender: PeerId, request: Request, now: float) -> Reply | None:
         """The reply to a request; None where there is none."""
         match request:
             case FindNode(id, key):
-                return FoundNodes(id, self._find_node(sender, key))
+                return FoundNodes(
+                    id, self._find_node(sender, key), self._providers.count(key), self._splits.tell(key, now)
+                )
             case GetProviders(id, key):
-                return FoundProviders(id, key, tuple(self.providers_of(key, now)), self._closer(sender, key))
+                return FoundProviders(
+                    id,
+                    key,
+                    tuple(self.providers_of(key, now)),
+                    self._closer(sender, key),
+                    self._providers.count(key),
+                    self._splits.tell(key, now),
+                )
             case GetValue(id, key):
                 held = self._values.get(key, now)
                 value, received = (None, 0.0) if held is None else (held.value, held.received)
@@ -71,8 +83,10 @@ class Server:
             case PutValue(id, key, value):
                 return ValueStored(id, key, value if self._values.put(key, value, now) else None)
             case AddProvider(_, key, provider):
-                if provider is not None and provider.peer == sender:
-                    self._providers.add(key, provider, now)
+                if provider is None or provider.peer != sender:
+                    return None
+                if self._providers.add(key, provider, now):
+                    self._splits.kept(key, provider)
                 return None
             case Ping(id):
                 return Pong(id)

@@ -25,6 +25,9 @@ from .keys import ID_BITS, MULTIHASH_PREFIX, key_id
 MAX_DEPTH: Final = 24
 """2^24 leaves of 8 or more: 10^8 providers. Deeper claims are not believed."""
 
+INDEXED_BYTES: Final = 32
+"""Of an attribute's text at most, so that it has a key of its own."""
+
 _SHARD_DOMAIN: Final = b"swarmp2p:shard\0"
 _ATTRIBUTE_DOMAIN: Final = b"swarmp2p:attribute\0"
 

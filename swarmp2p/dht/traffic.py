@@ -27,6 +27,7 @@ from .messages import (
     FoundProviders,
     FoundRecord,
     FoundValue,
+    Split,
 )
 from .network_size import NetworkSize
 from .queries import Query
@@ -59,6 +60,7 @@ class Traffic:
 
     out: where outputs go; the engine's owner replaces it for each event. bootstrap: asked while nobody else
     is known. network_size: learns from each lookup that ends by itself. guard: called before with its query.
+    on_splits: called with the splits that the replies to a lookup bring.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Traffic:
     ) -> None:
         self.out: list[NetworkOutput | DhtOutput] = []
         self.bootstrap: tuple[PeerInfo, ...] = ()
+        self.on_splits: Callable[[PeerId, tuple[Split, ...], float], None] = lambda sender, splits, now: None
         self.network_size = NetworkSize(config.k)
         self.guard: Callable[[Query, float], None] = lambda query, now: None
         self._peer, self._table, self._contacts = peer, table, contacts
@@ -135,6 +138,13 @@ class Traffic:
         query = self._queries.pop(number, None)
         if query is not None:
             self._abandon(query)
+
+    def finish(self, query: Query, now: float) -> None:
+        """End a query with what it has."""
+        query.lookup.stop()
+        for child in list(query.children):
+            self.finish(child, now)
+        self._conclude(query, now)
 
     def _abandon(self, query: Query) -> None:
         """It is over, and with it those that were run for it."""
@@ -264,6 +274,8 @@ class Traffic:
             self._settle(pending, query, now)
         else:
             assert isinstance(reply, _WITH_CLOSER)
+            if not isinstance(reply, FoundValue) and reply.splits:
+                self.on_splits(sender, reply.splits, now)
             self.out += query.answered(sender, reply, now)
             query.lookup.answered(sender, self._worth_asking(reply.closer, now))
             if query.trusting:

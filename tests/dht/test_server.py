@@ -98,7 +98,7 @@ def test_provider_records_are_kept_and_told() -> None:
     single.meet(1)
     assert single.hear(4, AddProvider(5, KEY, plain(4))) == []
     reply = only(single.hear(3, GetProviders(6, KEY)), FoundProviders)
-    assert reply == FoundProviders(6, KEY, (plain(4),), infos(1))
+    assert reply == FoundProviders(6, KEY, (plain(4),), infos(1), held=1)
 
 
 def test_only_a_provider_itself_may_say_so_and_must_have_an_address() -> None:

@@ -1,0 +1,322 @@
+"""Two ways through a key whose providers are spread over shards (shards.py): a fair sample of them, or all.
+
+*Sample.* Every provider is equally likely to come, whatever the sizes and depths of the leaves. A draw is a leaf that
+random bits lead to, so that a provider's leaf is drawn with probability 2^-depth. Of the s providers there, a number
+in proportion to s * 2^depth is taken at random: the depth cancels out, and so does s, which stands once here and once
+in the chance of each to be among those taken. What s * 2^depth is compared with, 1.5 times the number of providers,
+comes from elsewhere, because a leaf compared with itself would look alike at any size: from the hint, or from leaves
+drawn before. A leaf half as large again as others is cut there: 1 in 100.
+
+*All.* The leaves in random order, whole ones, then the shards above them, where somebody may publish who has not moved
+yet. Whoever stops early has seen a fair sample of whole leaves.
+
+Wrong depths cost a step each: an empty shard leads to the one above, providers that say they are deeper lead there; at
+most four steps a draw. When the first draws find nothing at all the walk gives up: the hint was wrong.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import Final
+
+from .events import DhtOutput
+from .keys import peer_key
+from .messages import Provider, Split
+from .service_query import Heard, ShardQuery
+from .service_results import ServiceResults
+from .shards import MAX_DEPTH, prefix
+
+SAMPLE_LIMIT: Final = 128
+"""Up to so many wanted results are sampled; for more, whole leaves are taken."""
+
+_PARALLEL: Final = 4  # shards asked at a time
+_MAX_STEPS: Final = 4
+_MAX_LOST: Final = 4  # draws without any result, after which the hint is taken for wrong
+_MAX_DRAWS: Final = 64
+_MAX_SHARDS: Final = 1_024
+_MARGIN: Final = 1.5
+_ENOUGH: Final = 3  # holders that agree on how many there are
+_MAX_SIZE: Final = 512  # of a leaf that is believed: a holder's own bound
+
+
+class Walk(ABC):
+    """A way through the shards of one root.
+
+    name: the attribute whose root it is, "" for the service's. split: where to begin. start: starts a query for a
+    shard, returns False when none may be started any more. finished: called once, with the walk. emit: takes results
+    that no answer brought.
+
+    lost: whether it gave up. size: providers that the leaves seen let expect.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: Split,
+        results: ServiceResults,
+        rng: Random,
+        leaf: tuple[int, int],
+        start: Callable[[int, int, Heard, Callable[[ShardQuery, float], None], float], bool],
+        finished: Callable[[Walk, float], None],
+        emit: Callable[[Sequence[DhtOutput]], None],
+    ) -> None:
+        self.name, self.depth, self._size = name, min(split.depth, MAX_DEPTH), split.size
+        self.lost = False
+        self._results, self._rng, self._start, self._finished, self._emit = (
+            results,
+            rng,
+            start,
+            finished,
+            emit,
+        )
+        self._smallest, self._largest = leaf
+        self._visited: dict[tuple[int, int], None] = {}
+        self._sizes: list[int] = []
+        self._losses = 0
+        self._running = 0
+        self._going = self._over = self._told = False
+
+    @property
+    def size(self) -> int:
+        """About how many providers there are."""
+        return sum(self._sizes) // len(self._sizes) if self._sizes else self._size
+
+    def go(self, now: float) -> None:
+        """Start what may be started; to be called when the walk begins, and by itself whenever a query ends."""
+        if self._going:
+            return  # a query ended at once: whoever started it goes on
+        self._going = True
+        while not self._over and self._results.wanted > 0 and self._running < self._parallel():
+            if not self._next(now):
+                break
+        self._going = False
+        if not self._running and not self._told:
+            self._over = self._told = True
+            if not self.lost:
+                self._end(now)
+            self._finished(self, now)
+
+    @abstractmethod
+    def _next(self, now: float) -> bool:
+        """Start one more query; False when there is nothing left."""
+
+    @abstractmethod
+    def _parallel(self) -> int:
+        """How many queries may run."""
+
+    @abstractmethod
+    def _end(self, now: float) -> None:
+        """Nothing is left to be asked."""
+
+    def _visit(
+        self, level: int, place: int, heard: Heard, ended: Callable[[ShardQuery, float], None], now: float
+    ) -> bool:
+        """Ask for a shard."""
+        self._visited[level, place] = None
+        self._running += 1
+
+        def over(query: ShardQuery, now: float) -> None:
+            self._running -= 1
+            ended(query, now)
+            self.go(now)
+
+        if self._start(level, place, heard, over, now):
+            return True
+        self._running -= 1
+        self._over = self._told = True
+        return False
+
+    def _lose(self) -> None:
+        """A query found nothing."""
+        self._losses += 1
+        if not self._sizes and self._losses >= _MAX_LOST:
+            self.lost = self._over = True
+
+    def _sort(
+        self, query: ShardQuery, providers: Sequence[Provider], now: float
+    ) -> tuple[list[Provider], list[tuple[int, Provider]]]:
+        """Of the new providers in an answer those whose leaf this shard is, and those that say they are deeper."""
+        here: list[Provider] = []
+        deeper: list[tuple[int, Provider]] = []
+        for provider in providers:
+            claim = self._results.claim(provider, now)
+            if claim is None or prefix(peer_key(provider.peer), query.level) != query.place:
+                continue
+            depth = claim.depths.get(self.name, 0)
+            if claim.withdrawn:
+                self._results.take(provider, now)
+            elif depth == query.level:
+                here.append(provider)
+            elif depth > query.level:
+                deeper.append((depth, provider))
+        return here, deeper
+
+    def _reference(self, level: int) -> float:
+        """What the number of providers by a leaf's size is compared with."""
+        if len(self._sizes) > 1:
+            return _MARGIN * self.size
+        # A hint that makes leaves too small or too large for that depth is none.
+        return _MARGIN * min(max(self._size, self._smallest << level), self._largest << level)
+
+
+class Sample(Walk):
+    """Draws until as many are found as are wanted. share: of a leaf of the largest size, how many are taken."""
+
+    share = 1
+    _draws = 0
+
+    def begin(self, now: float) -> None:
+        """Start."""
+        # A condition beyond this tree's is met by some of a leaf only: then all of the leaf are looked at.
+        rest = sum(name != self.name for name in self._results.where)
+        self.share = _MAX_SIZE if rest else max(1, min(16, -(-self._results.wanted // 3)))
+        self._left: list[Provider] = []
+        self.go(now)
+
+    def _parallel(self) -> int:
+        """So many that they suffice, if two of three leaves give their share."""
+        return min(_PARALLEL, max(1, -(-self._results.wanted * 3 // (2 * self.share))))
+
+    def _next(self, now: float) -> bool:
+        if self._draws >= _MAX_DRAWS:
+            return False
+        for _ in range(8):
+            point = self._rng.getrandbits(MAX_DEPTH)
+            if (self.depth, point >> (MAX_DEPTH - self.depth)) not in self._visited:
+                self._draws += 1
+                return self._step(self.depth, point, _MAX_STEPS, now)
+        return False
+
+    def _step(self, level: int, point: int, steps: int, now: float) -> bool:
+        """Ask for the shard at a level that a draw leads to."""
+        hit: list[int] = []  # the levels to go on at, once something was found
+
+        def heard(
+            query: ShardQuery, providers: Sequence[Provider], held: int, now: float
+        ) -> Sequence[DhtOutput]:
+            if hit or not providers:
+                return ()
+            here, deeper = self._sort(query, providers, now)
+            if not here and not deeper:
+                return ()
+            further = [depth for depth, _ in deeper]
+            hit.append(sorted(further)[len(further) // 2] if 4 * len(deeper) > len(here) else level)
+            query.lookup.stop()
+            return self._pick(level, here, len(here) + len(deeper), held, now)
+
+        def ended(query: ShardQuery, now: float) -> None:
+            if not hit:
+                self._lose()
+            elif hit[0] == level:
+                # Better begin too high, where an answer leads on, than too deep, where nobody answers.
+                self.depth = min(level, self.depth) if level < self.depth + 2 else level
+                return
+            if self._over:
+                return
+            there = hit[0] if hit else level - 1
+            place = point >> (MAX_DEPTH - there) if there > 0 else 0
+            if steps and there > 0 and (there, place) not in self._visited and self._results.wanted > 0:
+                self._step(there, point, steps - 1, now)
+
+        return self._visit(level, point >> (MAX_DEPTH - level), heard, ended, now)
+
+    def _pick(
+        self, level: int, here: list[Provider], told: int, held: int, now: float
+    ) -> Sequence[DhtOutput]:
+        """Take the share of a leaf that its size gives it."""
+        if not here:
+            return ()
+        size = min(max(len(here), held * len(here) // told), _MAX_SIZE)
+        weight = min(1.0, (size << level) / self._reference(level))
+        self._sizes.append(size << level)
+        quota = self.share if self.share == _MAX_SIZE else int(self.share * weight + self._rng.random())
+        outputs: list[DhtOutput] = []
+        self._rng.shuffle(here)
+        for provider in here:
+            if len(outputs) < quota and self._results.wanted > 0:
+                outputs += self._results.take(provider, now)
+            elif len(self._left) < _MAX_SHARDS:
+                self._left.append(provider)
+        return outputs
+
+    def _end(self, now: float) -> None:
+        """All leaves, or very many, were drawn: those who were passed over come now."""
+        self._rng.shuffle(self._left)
+        for provider in self._left:
+            if self._results.wanted > 0 and self._results.claim(provider, now) is not None:
+                self._emit(self._results.take(provider, now))
+
+
+class All(Walk):
+    """Every shard, from the leaves up."""
+
+    def begin(self, now: float) -> None:
+        """Start."""
+        self._queue: dict[tuple[int, int], None] = {}
+        self._order = self._shards()
+        self.go(now)
+
+    def _parallel(self) -> int:
+        return _PARALLEL
+
+    def _end(self, now: float) -> None:
+        return
+
+    def _shards(self) -> Iterator[tuple[int, int]]:
+        """All from the depth up to the root, each level in random order."""
+        for level in range(self.depth, -1, -1):
+            count = 1 << level
+            first, step = self._rng.randrange(count), self._rng.randrange(count) | 1
+            for number in range(count):
+                yield level, (first + number * step) & (count - 1)
+
+    def _next(self, now: float) -> bool:
+        if len(self._visited) >= _MAX_SHARDS:
+            return False
+        while self._queue:
+            shard = next(iter(self._queue))
+            del self._queue[shard]
+            if shard not in self._visited:
+                return self._ask(*shard, now)
+        for shard in self._order:
+            if shard not in self._visited:
+                return self._ask(*shard, now)
+        return False
+
+    def _ask(self, level: int, place: int, now: float) -> bool:
+        seen: dict[bytes, None] = {}
+        holders = most = 0
+
+        def heard(
+            query: ShardQuery, providers: Sequence[Provider], held: int, now: float
+        ) -> Sequence[DhtOutput]:
+            nonlocal holders, most
+            if not providers:
+                return ()
+            holders, most = holders + 1, max(most, held)
+            here, deeper = self._sort(query, providers, now)
+            seen.update((provider.peer, None) for provider in providers)
+            outputs: list[DhtOutput] = []
+            for provider in here:
+                if self._results.wanted > 0:
+                    outputs += self._results.take(provider, now)
+            for depth, provider in deeper:
+                shard = depth, prefix(peer_key(provider.peer), depth)
+                if shard not in self._visited and level >= self.depth and len(self._queue) < _MAX_SHARDS:
+                    self._queue[shard] = None
+            if 0 < held <= len(seen) and most <= len(seen) and holders >= _ENOUGH and level:
+                query.lookup.stop()
+            return outputs
+
+        def ended(query: ShardQuery, now: float) -> None:
+            if seen:
+                self._sizes.append(len(seen) << level)
+                return
+            if len(self._visited) < 1 << self.depth:
+                self._lose()
+            if level > 1:
+                self._queue[level - 1, place >> 1] = None
+
+        return self._visit(level, place, heard, ended, now)
