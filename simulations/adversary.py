@@ -16,6 +16,7 @@ from random import Random
 
 from swarmp2p.dht.config import DhtConfig
 from swarmp2p.dht.events import DhtCommand, DhtOutput
+from swarmp2p.dht.kademlia import Kademlia
 from swarmp2p.dht.keys import ID_BITS, key_id, peer_key
 from swarmp2p.dht.messages import (
     FindNode,
@@ -34,8 +35,8 @@ from swarmp2p.dht.messages import (
 from swarmp2p.engine import Engine, Message, NetworkEvent, NetworkOutput, PeerInfo, Received, Send
 from swarmp2p.identity import PeerId
 from swarmp2p.transport.link import Link
-from swarmp2p.transport.sim import SimulatorConfig, random_for
-from swarmp2p.transport.sim_peers import sim_peer
+from swarmp2p.transport.sim import random_for
+from swarmp2p.transport.sim_peers import sim_peer, sim_sign, sim_verify
 
 from .swarm import DhtSwarm
 
@@ -139,9 +140,10 @@ class FastAdversaries:
 class AttackedSwarm(DhtSwarm):
     """A swarm in which some nodes are adversaries, and Sybils may come later.
 
-    adversaries: how many of the nodes. speed: how many times sooner they answer.
+    configs: the nodes have these settings in turn, so that one swarm can compare them. adversaries: how many of the
+    nodes. speed: how many times sooner they answer than others.
 
-    honest: the other nodes.
+    honest: the other nodes, by their settings' place in `configs`.
     """
 
     def __init__(
@@ -149,20 +151,23 @@ class AttackedSwarm(DhtSwarm):
         nodes: int,
         seed: int,
         link: Link,
-        config: DhtConfig | None = None,
-        network: SimulatorConfig | None = None,
+        configs: Sequence[DhtConfig] = (),
         *,
         adversaries: int = 0,
         speed: float = 10.0,
     ) -> None:
-        config = config or DhtConfig()
-        self.gang = Gang(config.k)
+        configs = configs or [DhtConfig()]
+        self.gang = Gang(configs[0].k)
         self._recruits = dict.fromkeys(self._chosen(nodes, seed, adversaries))
-        super().__init__(nodes, seed, FastAdversaries(link, self.gang, speed), config, network)
-        self.honest = [peer for peer in self.peers if peer not in self.gang]
+        self._configs = {sim_peer(index): configs[index % len(configs)] for index in range(nodes)}
+        super().__init__(nodes, seed, FastAdversaries(link, self.gang, speed))
+        honest = [peer for peer in self.peers if peer not in self.gang]
+        self.honest = [[peer for peer in honest if self._configs[peer] is config] for config in configs]
 
     def _engine(self, peer: PeerId) -> Engine[DhtCommand, DhtOutput]:
-        return Adversary(peer, self.gang) if peer in self._recruits else super()._engine(peer)
+        if peer in self._recruits:
+            return Adversary(peer, self.gang)
+        return Kademlia(peer, sim_sign(peer), sim_verify, self._engines, self._configs[peer])
 
     def start(self, peer: PeerId) -> None:
         super().start(peer)
@@ -171,7 +176,7 @@ class AttackedSwarm(DhtSwarm):
 
     def fill_honest_tables(self) -> None:
         """As if the swarm had run for long: adversaries are in the tables like anybody else."""
-        self.fill_tables(self.honest)
+        self.fill_tables([peer for group in self.honest for peer in group])
 
     def add_sybils(self, sybils: Sequence[PeerId]) -> None:
         """Have adversaries join that connect to each honest peer, and answer when they are asked."""
@@ -179,8 +184,9 @@ class AttackedSwarm(DhtSwarm):
             self._recruits[peer] = None
             self.start(peer)
             info = self.info(peer)
-            for each in self.honest:
-                self.dht(each).table.add(info, self.sim.now)
+            for each in self._configs:
+                if each not in self.gang:
+                    self.dht(each).table.add(info, self.sim.now)
 
     @staticmethod
     def _chosen(nodes: int, seed: int, count: int) -> list[PeerId]:

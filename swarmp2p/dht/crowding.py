@@ -35,6 +35,7 @@ from ..identity import PeerId
 from .events import DhtOutput
 from .keys import fresh_key_in_bucket, key_id, peer_key
 from .lookup import Lookup
+from .messages import FoundProviders, FoundValue
 from .network_size import NetworkSize
 from .queries import ClosestQuery, FollowUp, LastWord, Purpose, Query
 
@@ -91,14 +92,13 @@ class Crowding:
         return [middle, middle - 1, middle + 1]
 
     def _go_round(self, query: Query, regions: Sequence[int], now: float) -> None:
-        """Query the first region; the others afterwards, unless that brought something."""
+        """Query the first region; the others afterwards, unless somebody there has something."""
         key = fresh_key_in_bucket(query.lookup.target, regions[0], self._rng)
         if key is None:
             return
-        found = query.found
 
-        def over(child: Query, now: float) -> None:
-            if query.found == found and len(regions) > 1:
+        def over(_: Query, now: float) -> None:
+            if not child.fruitful and len(regions) > 1:
                 self._go_round(query, regions[1:], now)
 
         child = Beyond(query, self._make_lookup(key_id(key)), key)
@@ -109,12 +109,13 @@ class Crowding:
 class Beyond(ClosestQuery):
     """Does what another query does, at the peers around another key.
 
-    of: that query.
+    of: that query. fruitful: somebody has what it looks for.
     """
 
     def __init__(self, of: Query, lookup: Lookup, key: bytes) -> None:
         super().__init__(of.number, lookup, key)
         self._of = of
+        self.fruitful = False
 
     @property
     def satisfied(self) -> bool:
@@ -124,6 +125,13 @@ class Beyond(ClosestQuery):
         return self._of.beyond(self.lookup.closest(), now)
 
     def confirmed(self, peer: PeerId, reply: Reply, now: float) -> Sequence[DhtOutput]:
+        match reply:
+            case FoundProviders():
+                self.fruitful = self.fruitful or bool(reply.providers)
+            case FoundValue():
+                self.fruitful = self.fruitful or reply.value is not None
+            case _:
+                pass
         return self._of.beyond_answered(peer, reply, now)
 
     def last_words(self, now: float) -> Sequence[LastWord]:

@@ -62,7 +62,7 @@ class Query(ABC):
     the parent's. then: called with it when it is over, unless it was cancelled; may run another child of its parent.
     waiting: follow-ups and children that are not settled. stored, asked, failed: as in QueryDone, beyond those of the
     lookup; children's included, but for stored. concluded: the follow-ups were sent. closed: it is over. timer: that
-    of its time-out, overdue: that has passed. parent, children: see the module's docstring. found: results so far.
+    of its time-out, overdue: that has passed. parent, children: see the module's docstring.
     trusting: peers that are named, and known to be there, count as answered without being asked.
     """
 
@@ -71,7 +71,7 @@ class Query(ABC):
     def __init__(self, number: int | None, lookup: Lookup) -> None:
         self.number, self.lookup = number, lookup
         self.then: Callable[[Query, float], None] | None = None
-        self.waiting = self.stored = self.asked = self.failed = self.found = 0
+        self.waiting = self.stored = self.asked = self.failed = 0
         self.concluded = self.closed = self.overdue = self.trusting = False
         self.timer = 0
         self.parent: Query | None = None
@@ -204,7 +204,6 @@ class ProvidersQuery(Query):
             if provider.peer not in self._found and len(self._found) < self._limit:
                 self._found[provider.peer] = None
                 outputs.append(ProviderFound(self.number, PeerInfo(provider.peer, provider.addresses)))
-        self.found = len(self._found)
         if self.satisfied:
             self.lookup.stop()
         return outputs
@@ -290,7 +289,6 @@ class ValueQuery(Query):
         valid = reply.value is not None and reply.key == self._key
         if valid and reply.value is not None and self._validators.validate(self._key, reply.value, now):
             self._values[peer] = reply.value
-            self.found += 1
         else:
             self._values[peer] = None
         return ()

@@ -66,7 +66,6 @@ class ShardQuery(Query):
 
     def _take(self, providers: Sequence[Provider], held: int, now: float) -> Sequence[DhtOutput]:
         outputs = self._heard(self, providers, held, now)
-        self.found += len(outputs)
         if self.satisfied:
             self.lookup.stop()
         return outputs

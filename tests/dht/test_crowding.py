@@ -37,6 +37,7 @@ from swarmp2p.dht.keys import (
     service_key,
 )
 from swarmp2p.dht.lookup import Lookup, LookupConfig
+from swarmp2p.dht.messages import FoundProviders, Provider
 from swarmp2p.dht.network_size import NetworkSize
 from swarmp2p.dht.queries import ClosestQuery, ProvideQuery, ProvidersQuery, Query
 from swarmp2p.engine import PeerInfo
@@ -138,7 +139,8 @@ def test_publishers_go_to_three_regions_and_finders_to_one_after_the_other() -> 
         assert [bucket_index(key_id(KEY), child.lookup.target) for child in bench.run] == [shared]
     bench.check(find, sybils)
     (child,) = bench.run
-    find.found += 1
+    info = peer_info(1)
+    child.confirmed(info.peer, FoundProviders(1, KEY, (Provider(info.peer, info.addresses),), ()), 0.0)
     assert child.then is not None
     child.then(child, 0.0)
     assert bench.run == [child], "it brought something"
@@ -156,10 +158,10 @@ class Attack:
     """A swarm in which a provider and a finder know its size, and 20 Sybils can be put around a key."""
 
     def __init__(self, key: bytes, *, defended: bool = True) -> None:
-        self.swarm = AttackedSwarm(NODES, 1, UniformLink(), DhtConfig(around_crowds=defended))
+        self.swarm = AttackedSwarm(NODES, 1, UniformLink(), [DhtConfig(around_crowds=defended)])
         self.swarm.fill_tables()
         self.key = key
-        self.provider, self.finder = self.swarm.rng.sample(self.swarm.honest, 2)
+        self.provider, self.finder = self.swarm.rng.sample(self.swarm.honest[0], 2)
         for peer in (self.provider, self.finder):
             self.ask(peer, Refresh, 1.0)
 
@@ -173,7 +175,7 @@ class Attack:
     ) -> tuple[QueryDone, list[DhtOutput]]:
         """How a query ended, and its other outputs."""
         outputs: list[DhtOutput] = []
-        asked = next(each for each in self.swarm.honest if each == peer)
+        asked = next(each for each in self.swarm.honest[0] if each == peer)
         self.swarm.ask(asked, make, lambda now, peer, output: outputs.append(output), delay)
         self.swarm.sim.run(self.swarm.sim.now + 60.0)
         done = outputs.pop()
