@@ -220,7 +220,8 @@ def _surround(nodes: int, sybils_a_key: int, seed: int, pool: SybilPool, keys: i
             finds.append((key, provider, finders, counted))
     for _, provider, finders, _ in finds:  # so that they know the size of the network
         for peer in (provider, *finders):
-            swarm.ask(peer, Refresh, _ignore, 1.0)
+            for delay_s in (1.0, _PATIENCE_S):
+                swarm.ask(peer, Refresh, _ignore, delay_s)
     sim.run(sim.now + 2 * _PATIENCE_S)
     for key, provider in before:
         swarm.ask(provider, partial(Provide, key=key), _ignore)
