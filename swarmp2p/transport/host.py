@@ -5,7 +5,7 @@ embedders         streams.py                                          streams of
 both              muxer.py, yamux.py -> secure.py -> tcp.py           one connection
 
 peers.py          when the engine hears of a peer           links.py   who is connected, dialling, accepting
-reception.py      whom a stream that comes in is for        swarm.py   py-libp2p's host, which sees all of it
+reception.py      whom a stream that comes in is for        swarm.py   py-libp2p's host and its services
 identify.py       who we are, who they are                  push.py    tells those connected when that changes
 reachability.py   whether others can dial us                watch.py, autonat.py   ask them, and tell the engine
 """
@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import trio
-from libp2p.tools.anyio_service import background_trio_service
 from multiaddr.multiaddr import Multiaddr
 
 from ..engine import Address, Message, Reply
@@ -158,9 +157,9 @@ class Host:
         self, listeners: Sequence[TcpListener], deliver: Deliver, task_status: TaskStatus[None]
     ) -> None:
         libp2p, desk = LibP2P(self._identity), Desk()
-        links = Links(self.peer_id, libp2p, self._config, self.stats)
         addresses = reachable([listener.bound for listener in listeners])
-        async with background_trio_service(libp2p.swarm), background_nursery() as nursery:
+        async with background_nursery() as nursery:
+            links = Links(self.peer_id, libp2p, self._config, self.stats, nursery)
             protocols = self._handlers.protocols
             peers = Peers(links, self._config, self.stats, deliver, nursery, protocols, self._soon)
             dialler = Server(links.can_reach)
@@ -178,7 +177,6 @@ class Host:
             running = self._running = _Running(links, peers, reception, desk, pusher, watch, addresses)
             try:
                 for listener in listeners:
-                    libp2p.swarm.listeners[str(listener.get_addrs()[0])] = listener
                     nursery.start_soon(links.serve, listener, nursery)
                 nursery.start_soon(self._flush)
                 nursery.start_soon(pusher.run)

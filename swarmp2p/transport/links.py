@@ -28,7 +28,6 @@ from .secure import WrongPeer, secure
 from .swarm import LibP2P
 from .tcp import TcpListener, TcpPipe, dial_tcp
 
-_ADD_TIMEOUT_S: Final = 5.0  # py-libp2p takes a new connection in within two turns of the loop
 _MAX_DIALS: Final = 1024  # waiting or under way; a further one fails at once
 
 
@@ -52,7 +51,10 @@ class Links:
     on_up: Callable[[MuxedConnection], None]
     on_down: Callable[[PeerId], None]
 
-    def __init__(self, me: PeerId, libp2p: LibP2P, config: HostConfig, stats: HostStats) -> None:
+    def __init__(
+        self, me: PeerId, libp2p: LibP2P, config: HostConfig, stats: HostStats, nursery: trio.Nursery
+    ) -> None:
+        self._nursery = nursery
         self._me, self._libp2p, self._config, self._stats = me, libp2p, config, stats
         self._connections: dict[PeerId, list[MuxedConnection]] = {}
         self._count = 0
@@ -141,7 +143,7 @@ class Links:
         async def attempt(raw: Address, target: Multiaddr, over: trio.Event) -> None:
             try:
                 connection = await self._dial(peer, raw, target)
-                if won or not await self._keep(connection, is_initiator=True):
+                if won or not self._keep(connection, is_initiator=True):
                     connection.close()
                 else:
                     won.append(connection)
@@ -196,7 +198,7 @@ class Links:
             with trio.fail_after(self._config.dial_timeout_s):
                 pipe = await dial_tcp(*host_and_port(target))
                 channel = await secure(pipe, self._libp2p.noise, peer)
-                connection = await mux(channel, True, self._config.max_streams, self.on_stream)
+                connection = await mux(channel, True, self._config.max_streams, self.on_stream, self._nursery)
             connection.dialled = raw
             done = True
             return connection
@@ -235,15 +237,17 @@ class Links:
         try:
             with trio.move_on_after(self._config.dial_timeout_s):
                 channel = await secure(pipe, self._libp2p.noise, None)
-                connection = await mux(channel, False, self._config.max_streams, self.on_stream)
-                kept = await self._keep(connection, is_initiator=False)
+                connection = await mux(
+                    channel, False, self._config.max_streams, self.on_stream, self._nursery
+                )
+                kept = self._keep(connection, is_initiator=False)
         except SwarmError:
             pass  # whoever it was spoke another protocol, or left
         finally:
             if not kept:
                 pipe.shut()
 
-    async def _keep(self, connection: MuxedConnection, is_initiator: bool) -> bool:
+    def _keep(self, connection: MuxedConnection, is_initiator: bool) -> bool:
         """Take a new connection in; False when there are too many, or it is over already."""
         peer = connection.peer
         connections = self._connections.get(peer, [])
@@ -263,13 +267,8 @@ class Links:
         if connection.dialled is not None:
             self.learn(peer, (connection.dialled,))
         self.on_up(connection)  # before its first stream can come
-        try:
-            with trio.fail_after(_ADD_TIMEOUT_S) as scope:
-                scope.shield = True  # it is brief, and a dial that is cancelled now has succeeded
-                await self._libp2p.add(connection, is_initiator)
-        except Exception:  # noqa: BLE001 - py-libp2p refuses it, whatever the reason: it is over
-            connection.close()
-        return not connection.closed.is_set()
+        self._nursery.start_soon(connection.run)
+        return True
 
     def _closed(self, connection: MuxedConnection) -> None:
         connections = self._connections[connection.peer]
@@ -277,5 +276,4 @@ class Links:
         self._count -= 1
         if not connections:
             del self._connections[connection.peer]
-            self._libp2p.forget(connection)
             self.on_down(connection.peer)

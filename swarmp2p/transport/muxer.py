@@ -120,7 +120,8 @@ class MuxedStream:
 class MuxedConnection:
     """One connection to one peer and its streams.
 
-    on_stream: called with each stream that the other side opens. closed: set when the connection is over.
+    on_stream: called with each stream that the other side opens. nursery: of the tasks that send what the system does
+    not take at once; they end with the connection. closed: set when the connection is over.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class MuxedConnection:
         is_client: bool,
         max_inbound: int,
         on_stream: Callable[[MuxedStream], None],
+        nursery: trio.Nursery,
     ) -> None:
         self.peer = channel.peer
         self.remote = channel.pipe.get_remote_address()
@@ -140,7 +142,7 @@ class MuxedConnection:
         self.fault: str | None = None  # how the other side broke the protocol
         self._channel = channel
         self._on_stream = on_stream
-        self._nursery: trio.Nursery | None = None
+        self._nursery = nursery
         self._draining = False
         self._heard = True  # something came since the last `probe`
         self._probes = 0
@@ -156,16 +158,8 @@ class MuxedConnection:
     async def run(self) -> None:
         """Read until the connection is over; raises nothing but cancellation."""
         try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                try:
-                    self.flush()
-                    await self._read()
-                finally:
-                    self._nursery = (
-                        None  # before it closes: what is sent from now on must not start a task in it
-                    )
-                nursery.cancel_scope.cancel()
+            self.flush()
+            await self._read()
         finally:
             self.close()
 
@@ -196,7 +190,7 @@ class MuxedConnection:
             if not data:
                 break
             channel.push(data)
-        if channel.unsent and not self._draining and self._nursery is not None:
+        if channel.unsent and not self._draining and not self.closed.is_set():
             self._draining = True
             self._nursery.start_soon(self._drain)
         if session.touched:
@@ -206,7 +200,7 @@ class MuxedConnection:
                     core.owner.wake()
 
     async def _drain(self) -> None:
-        while self._channel.unsent:
+        while self._channel.unsent and not self.closed.is_set():
             await self._channel.pipe.drain()
             self.flush()
         self._draining = False
@@ -238,11 +232,15 @@ class MuxedConnection:
 
 
 async def mux(
-    channel: SecureChannel, is_client: bool, max_inbound: int, on_stream: Callable[[MuxedStream], None]
+    channel: SecureChannel,
+    is_client: bool,
+    max_inbound: int,
+    on_stream: Callable[[MuxedStream], None],
+    nursery: trio.Nursery,
 ) -> MuxedConnection:
     """Agree on Yamux. Raises BadMessage, ProtocolUnsupported; the channel is left to the caller to close."""
     if is_client:
         await propose(channel, [PROTOCOL_ID])
     else:
         await choose(channel, PROTOCOL_ID.__eq__)
-    return MuxedConnection(channel, is_client, max_inbound, on_stream)
+    return MuxedConnection(channel, is_client, max_inbound, on_stream, nursery)

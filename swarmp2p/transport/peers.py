@@ -154,6 +154,7 @@ class Peers:
                     session.up.set()
                     if said is not None:
                         await session.identified(self._protocols, said)
+                    del said  # as long as the connection stands, it is 1 kB
                     await session.gone.wait()
             finally:
                 session.nursery = (

@@ -1,13 +1,14 @@
 """A TCP connection made secure: py-libp2p's Noise handshake, then encrypted packets in both directions.
 
 The handshake (noise/README.md in libp2p's specs; pattern XX, identities signed) and the ciphers are py-libp2p's.
-Only the packets in between are cut and joined here, in plain functions: py-libp2p reads each in two reads under
-locks, which costs more than the cipher.
+Only the packets in between are cut, joined and ciphered here, in plain functions: py-libp2p reads each in two reads
+under locks, which costs more than the cipher.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 from libp2p.peer.id import ID
 from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
@@ -38,7 +39,12 @@ class SecureChannel:
     def __init__(self, pipe: TcpPipe, session: SecureSession) -> None:
         self.pipe = pipe
         self.peer = PeerId.from_bytes(session.get_remote_peer().to_bytes())
-        self._cipher = session.conn
+        # Of the handshake, only the two keys and nonces are kept: the rest is 4 kB a connection.
+        noise: Any = cast(Any, session.conn).noise_state.noise_protocol
+        sending, receiving = noise.cipher_state_encrypt, noise.cipher_state_decrypt
+        self._encrypt: Callable[[bytes, bytes, None], bytes] = sending.cipher.cipher.encrypt
+        self._decrypt_one: Callable[[bytes, bytes, None], bytes] = receiving.cipher.cipher.decrypt
+        self._sent, self._received = int(sending.n), int(receiving.n)
         self._packets = bytearray()
         self._kept = b""
 
@@ -51,7 +57,8 @@ class SecureChannel:
         """Encrypt and send, or keep what cannot be sent now."""
         packets = bytearray()
         for start in range(0, len(data), _MAX_PLAINTEXT):
-            packet = self._cipher.encrypt(data[start : start + _MAX_PLAINTEXT])
+            packet = self._encrypt(_nonce(self._sent), data[start : start + _MAX_PLAINTEXT], None)
+            self._sent += 1
             packets += len(packet).to_bytes(_LENGTH_BYTES, "big")
             packets += packet
         self.pipe.push(bytes(packets))
@@ -85,10 +92,17 @@ class SecureChannel:
             end = body + int.from_bytes(packets[start:body], "big")
             if end > len(packets):
                 break
-            parts.append(self._cipher.decrypt(bytes(packets[body:end])))
+            parts.append(self._decrypt_one(_nonce(self._received), bytes(packets[body:end]), None))
+            self._received += 1
             start = end
         del packets[:start]
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _nonce(number: int) -> bytes:
+    """Of a connection's n-th packet in one direction (Noise specification, "Cipher functions": 32 bits of zeros, then
+    64 bits, little endian). 2⁶⁴ packets are never sent."""
+    return number.to_bytes(8, "little").rjust(12, b"\0")
 
 
 async def secure(pipe: TcpPipe, noise: Noise, peer: PeerId | None) -> SecureChannel:

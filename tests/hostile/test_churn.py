@@ -60,14 +60,17 @@ async def test_what_was_queued_for_a_peer_that_has_left_is_dropped() -> None:
 class _FullPipe:
     """A connection that takes nothing."""
 
+    def __init__(self) -> None:
+        self._shut = trio.Event()
+
     def get_remote_address(self) -> None:
         return None
 
     async def drain(self) -> None:
-        await trio.sleep_forever()
+        await self._shut.wait()
 
     def shut(self) -> None:
-        pass
+        self._shut.set()
 
 
 class _LastWords:
@@ -95,11 +98,11 @@ async def test_what_is_written_while_the_other_side_goes_away_is_lost() -> None:
     with trio.fail_after(PATIENCE_S):
         for _ in range(16):
             channel = _LastWords()
-            connection = MuxedConnection(
-                cast(SecureChannel, channel), True, 64, lambda stream: stream.reset()
-            )
-            stream = connection.open()
             async with trio.open_nursery() as nursery:
+                connection = MuxedConnection(
+                    cast(SecureChannel, channel), True, 64, lambda stream: stream.reset(), nursery
+                )
+                stream = connection.open()
                 nursery.start_soon(write)
                 await trio.testing.wait_all_tasks_blocked()
                 await connection.run()

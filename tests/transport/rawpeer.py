@@ -35,8 +35,8 @@ async def tcp_to(network: PeerNetwork) -> TcpPipe:
 async def raw_peer(network: PeerNetwork, name: str = "mallory") -> AsyncGenerator[MuxedConnection, None]:
     """A secure, multiplexed connection to a network. Every stream opened to it is reset."""
     channel = await secure(await tcp_to(network), LibP2P(named(name)).noise, network.peer_id)
-    connection = await mux(channel, True, 64, lambda stream: stream.reset())
     async with trio.open_nursery() as nursery:
+        connection = await mux(channel, True, 64, lambda stream: stream.reset(), nursery)
         nursery.start_soon(connection.run)
         yield connection
         connection.close()
@@ -104,7 +104,9 @@ class RawServer:
             self.listener.shut()
 
     async def _accept(self, pipe: TcpPipe) -> None:
-        connection = await mux(await secure(pipe, self._noise, None), False, 64, self._on_stream)
+        assert self._nursery is not None
+        channel = await secure(pipe, self._noise, None)
+        connection = await mux(channel, False, 64, self._on_stream, self._nursery)
         self.connections.append(connection)
         await connection.run()
 

@@ -14,7 +14,6 @@ from swarmp2p.scopes import start
 from swarmp2p.transport.addresses import host_and_port, parse_transport, to_multiaddr
 from swarmp2p.transport.host import Host, HostConfig
 from swarmp2p.transport.network import PeerNetwork
-from swarmp2p.transport.swarm import LibP2P
 from tests.transport.network_conformance import answering
 from tests.transport.rawpeer import raw_peer
 from tests.transport.station import PATIENCE_S, Station, eventually, named
@@ -242,21 +241,6 @@ def dialled_preferred(station: Station, other: Station) -> bool:
     connection = host_of(station)._links().get(other.peer)  # pyright: ignore[reportPrivateUsage]
     assert connection is not None
     return connection.dialled is not None
-
-
-async def test_a_connection_that_py_libp2p_refuses_is_closed(
-    world: HostWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def refuse(self: LibP2P, connection: object, is_initiator: bool) -> None:
-        raise RuntimeError("for whatever reason")
-
-    alice, bob = await world.pair()
-    monkeypatch.setattr(LibP2P, "add", refuse)
-    with pytest.raises(DialError, match="broke at once"):
-        await alice.network.dial_peer(bob.peer)
-    assert host_of(alice).connections == 0
-    monkeypatch.undo()
-    await alice.network.dial_peer(bob.peer)
 
 
 def _is_answer(event: object) -> bool:

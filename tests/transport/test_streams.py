@@ -39,7 +39,8 @@ class PlainChannel:
 class Wire:
     """Two connected muxers, over sockets with small buffers."""
 
-    def __init__(self) -> None:
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
         with socket.create_server(("127.0.0.1", 0)) as server:
             client = socket.create_connection(server.getsockname())
             accepted, _ = server.accept()
@@ -54,7 +55,7 @@ class Wire:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
         channel = cast(SecureChannel, PlainChannel(TcpPipe(sock, is_client), peer))
-        return MuxedConnection(channel, is_client, 64, on_stream)
+        return MuxedConnection(channel, is_client, 64, on_stream, self._nursery)
 
     async def pair(self) -> tuple[Libp2pStream, Libp2pStream]:
         ours = self.here.open()
@@ -66,8 +67,8 @@ class Wire:
 
 @asynccontextmanager
 async def running_wire() -> AsyncGenerator[Wire, None]:
-    wire = Wire()
     async with trio.open_nursery() as nursery:
+        wire = Wire(nursery)
         nursery.start_soon(wire.here.run)
         nursery.start_soon(wire.there.run)
         yield wire
