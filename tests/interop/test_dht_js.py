@@ -211,6 +211,7 @@ async def test_a_js_client_is_served_and_never_handed_out(network: Network) -> N
 
 
 async def test_a_client_of_ours_is_served_by_js_and_never_handed_out(network: Network) -> None:
+    """It does not offer the protocol, so that js neither asks it nor names it."""
     ours, near = network.ours, network.near
     config = NodeConfig(dht=DhtConfig(server=False))
     async with open_peer(dht_protocol=IPFS, bootstrap=[near.address], config=config) as client:
@@ -219,6 +220,8 @@ async def test_a_client_of_ours_is_served_by_js_and_never_handed_out(network: Ne
         await until(lambda: _all_found(client, KEY, {ours.id}))
         assert await client.dht.provide(KEY) >= 1
         await until(lambda: _holds(near, KEY, client.id))
-        assert (await near.providers(KEY)).keys() == {ours.id, client.id}
+        assert client.id not in await near.table()
+        assert client.id not in await network.far.closest(bytes(client.id))
         assert client.id not in {known.id for known in ours.dht.table}
         assert client.id not in {peer.id for peer in await ours.dht.closest(bytes(client.id))}
+        assert (await near.providers(KEY)).keys() == {ours.id, client.id}
