@@ -142,6 +142,12 @@ class JsPeer:
         """Whose provider records of a key this node holds."""
         return {PeerId.from_text(peer) for peer in await self._call("holds", key=key.hex())}
 
+    async def record(self, provider: PeerId, service: str) -> dict[str, Any] | None:
+        """A provider's own record of a service, asked of it and verified in JavaScript."""
+        return cast(
+            dict[str, Any] | None, await self._call("record", provider=str(provider), service=service)
+        )
+
     async def stop(self) -> None:
         """End the node."""
         await self._call("stop")

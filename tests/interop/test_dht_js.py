@@ -14,11 +14,13 @@ import hashlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from swarmp2p.dht.config import DhtConfig
 from swarmp2p.dht.keys import service_key
+from swarmp2p.dht.records import Attribute
 from swarmp2p.errors import LookupFailed
 from swarmp2p.identity import PeerId
 from swarmp2p.node import NodeConfig
@@ -172,10 +174,22 @@ async def test_a_js_node_finds_a_service_by_its_key(network: Network) -> None:
     ours, far = network.ours, network.far
     key = await network.peers.service_key("ray-worker")
     assert key == service_key("ray-worker")
+    assert f"`{key.hex()}`" in (Path(__file__).parents[2] / "docs" / "interop.md").read_text()
     assert await network.peers.service_key("κόσμος/λ") == service_key("κόσμος/λ")
-    async with ours.announce("ray-worker", {"gpu": "h100"}):
+    attributes: dict[str, Attribute] = {
+        "gpu": "h100",
+        "cpus": 64,
+        "load": 0.25,
+        "spot": True,
+        "delta": -70000,
+    }
+    async with ours.announce("ray-worker", attributes):
         found = await far.content_routing(key)
         assert set(found[ours.id]) >= of(ours)
+        record = await far.record(ours.id, "ray-worker")
+        assert record is not None
+        assert record["attributes"] == attributes
+        assert await far.record(ours.id, "something else") is None
 
 
 async def test_a_service_keeps_its_attributes_where_only_js_nodes_held_it() -> None:

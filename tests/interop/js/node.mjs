@@ -4,7 +4,6 @@
 //   in   {"id": 2, "do": "provide", "name": "a", "key": hex}     {"id": 2, "error": "why"}
 //
 // Commands run side by side. Keys, values and peers' keys are hex; addresses are texts. js_peers.py speaks to this.
-import { createHash } from 'node:crypto'
 import { createInterface } from 'node:readline'
 
 import { noise } from '@chainsafe/libp2p-noise'
@@ -18,6 +17,8 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 import { CID } from 'multiformats/cid'
 import { decode as decodeMultihash } from 'multiformats/hashes/digest'
+
+import { readRecord, serviceKey } from './service.mjs'
 
 const RAW = 0x55 // the CID codec of plain bytes; kad-dht uses the multihash only
 const nodes = new Map()
@@ -126,10 +127,12 @@ const commands = {
     return (await nodes.get(name).services.dht.providers.getProviders(cid(key))).map(String)
   },
 
-  // docs/interop.md, "Service keys", computed here.
   async serviceKey ({ service }) {
-    const digest = createHash('sha256').update('swarmp2p:service\0').update(service, 'utf8').digest()
-    return hex(Buffer.concat([Buffer.from([0x12, 0x20]), digest]))
+    return hex(serviceKey(service))
+  },
+
+  async record ({ name, provider, service }) {
+    return readRecord(nodes.get(name), peerIdFromString(provider), service)
   },
 
   async stop ({ name }) {
