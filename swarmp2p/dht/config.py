@@ -53,6 +53,8 @@ class DhtConfig:
     client_s: for how long a connected peer that did not answer a probe is taken for a client and not probed again.
     around_crowds: whether keys whose nearest peers are suspiciously near are also stored and looked for beyond them
         (crowding.py).
+    spare_probe_s: at most how often a newly connected peer is probed that would only become a spare. Those that we
+        ask for something show without a probe that they serve.
     peers_per_group: peers of one /24 (IPv4) or /48 (IPv6) in a bucket, public addresses only (go: 2).
 
     max_provider_keys, max_providers_per_key, max_providers: bounds of the provider store (provider_store.py).
@@ -106,6 +108,7 @@ class DhtConfig:
     banish_s: float = 60.0
     client_s: float = 120.0
     around_crowds: bool = True
+    spare_probe_s: float = 10.0
     peers_per_group: int = 2
 
     max_provider_keys: int = 8_192

@@ -151,12 +151,12 @@ class RoutingTable:
             if entry is not None:
                 bucket.put_first(key, entry)
 
-    def add(self, info: PeerInfo, now: float) -> PeerInfo | None:
+    def add(self, info: PeerInfo, now: float, fresh_s: float = 0.0) -> PeerInfo | None:
         """Take in a peer that answered and is not in the table: as a live one, or as a spare when its bucket
         is full. One without an address, or the third of its subnet, is left out.
 
         Returns the peer of a full bucket that has not been heard of for longest: asking it tells whether it
-        should make room.
+        should make room. None when it was heard of less than `fresh_s` seconds ago.
         """
         key = peer_key(info.peer)
         self._banished.pop(info.peer, None)  # it answered
@@ -186,7 +186,7 @@ class RoutingTable:
             del bucket.spares[next(iter(bucket.spares))]
         bucket.spares[key] = entry
         oldest = next(iter(bucket.live.values()), None)
-        return None if oldest is None else oldest.info
+        return None if oldest is None or now - oldest.seen < fresh_s else oldest.info
 
     def failed(self, peer: PeerId, now: float) -> bool:
         """A request to a peer failed. Returns whether it is a suspect now, which is worth asking again soon."""
@@ -279,6 +279,14 @@ class RoutingTable:
         if full and len(bucket.spares) >= self._k and self._own ^ key >= self.radius():
             return False
         return self._is_diverse(bucket, address_groups(info.addresses))
+
+    def has_place_for(self, peer: PeerId) -> bool:
+        """Whether a peer would be added now, not kept as a spare; if the table wants it at all."""
+        key = peer_key(peer)
+        bucket = self._bucket_of(key)
+        if bucket is None or len(bucket.live) + len(bucket.suspects) < self._k:
+            return True
+        return self._own ^ key < self.radius()
 
     def banished(self, named: Sequence[PeerInfo], now: float) -> list[PeerId]:
         """Of these peers, those that are not worth asking now."""

@@ -1,12 +1,11 @@
 """Runs queries: sends their requests, and learns from all that comes back.
 
-A peer enters the routing table only by answering. A new connection is probed with a FIND_NODE, since a
-client-mode peer may ask but does not answer; a peer of the table that fails is asked again after a while.
+A peer enters the routing table only by answering. New connections are probed (probes.py); a peer of the table that
+fails is asked again after a while.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -30,6 +29,7 @@ from .messages import (
     Split,
 )
 from .network_size import NetworkSize
+from .probes import Probes
 from .queries import Query
 from .requests import Pending, Requests, Silence
 from .round_trips import RoundTrips
@@ -40,7 +40,6 @@ _FOLLOW_UP_PATIENCE: Final = 4.0
 """How many times the usual a follow-up may be silent: nobody else is asked in its place, so that it is waited
 for."""
 
-_MAX_CLIENTS: Final = 1_024
 _FEW: Final = 3  # requests in flight, as in Kademlia §2.3
 _WITNESSES: Final = 3  # neighbours that are asked who is near now when one has failed
 _WITH_CLOSER: Final = (FoundNodes, FoundProviders, FoundValue)
@@ -78,9 +77,8 @@ class Traffic:
         )
         self._requests = Requests(timers, round_trips, config.request_timeout_s)
         self._queries: dict[int, Query] = {}
-        self._probes: dict[PeerId, bool] = {}  # and whether the peer was in the table
+        self._probes = Probes(table, config)
         self._rechecks: dict[PeerId, None] = {}  # suspects with a timer
-        self._clients: dict[PeerId, float] = {}  # connected peers that serve nothing: not probed until then
         self._all_at_once = LookupConfig(config.k, config.alpha, config.alpha, 0, config.max_asked)
         few = min(config.alpha, _FEW)
         self._few_at_once = LookupConfig(config.k, few, few, 0, config.max_asked)
@@ -262,7 +260,7 @@ class Traffic:
             self._serves(pending.info, now)
         query = pending.query
         if query is None:
-            self._probes.pop(sender, None)
+            self._probes.ended(sender)
             if isinstance(reply, FoundNodes):
                 self._meet(reply.closer, now)
         elif query.closed:
@@ -295,8 +293,7 @@ class Traffic:
         if info is None:
             return
         self._table.learn_addresses(info)
-        is_back = self._table.is_suspect(peer)
-        if is_back or (self._table.wants(info) and now >= self._clients.get(peer, -math.inf)):
+        if not self._requests.has(peer) and (self._table.is_suspect(peer) or self._probes.wants(info, now)):
             self._probe_if_idle(info, now)
 
     def asked_by(self, peer: PeerId, now: float) -> None:
@@ -305,7 +302,7 @@ class Traffic:
         if not table.lives(peer, now) and table.is_near(peer):
             # A neighbour that we have lost, perhaps over a connection that has stood all the time.
             info = self._contacts.info(peer)
-            if info is not None and now >= self._clients.get(peer, -math.inf):
+            if info is not None and not self._probes.is_client(peer, now):
                 self._probe_if_idle(info, now)
 
     def down(self, peer: PeerId, now: float) -> None:
@@ -343,7 +340,7 @@ class Traffic:
         if not event.serving:
             self._is_client(event.peer, now)
             return
-        self._clients.pop(event.peer, None)
+        self._probes.pardon(event.peer)
         info = self._contacts.info(event.peer)
         if info is not None and self._table.wants(info):
             self._probe_if_idle(info, now)
@@ -384,30 +381,24 @@ class Traffic:
                     self._probe(info, now)
 
     def _probe(self, info: PeerInfo, now: float) -> None:
-        self._probes[info.peer] = info.peer in self._table
+        self._probes.begin(info.peer)
         self._ask(info, FindNode(self._requests.next_id(), bytes(self._peer)), None, now)
 
     def _probe_if_idle(self, info: PeerInfo, now: float) -> None:
         """Probe a peer, unless it is being asked anyway, or too many probes are under way."""
-        if len(self._probes) < self._config.max_probes and not self._requests.has(info.peer):
+        if self._probes.has_room() and not self._requests.has(info.peer):
             self._probe(info, now)
 
     def _probe_failed(self, peer: PeerId, now: float) -> None:
         """Nobody waits for this answer. A connected peer that does not answer a probe is taken for a client,
         unless it has been a server."""
-        if self._probes.pop(peer, True) is False and peer in self._contacts:
-            self._not_probed(peer, now)
+        if self._probes.ended(peer) and peer in self._contacts:
+            self._probes.client(peer, now)
 
     def _is_client(self, peer: PeerId, now: float) -> None:
         """A peer does not serve the DHT: nobody is to be sent to it."""
         self._table.remove(peer)
-        self._not_probed(peer, now)
-
-    def _not_probed(self, peer: PeerId, now: float) -> None:
-        self._clients.pop(peer, None)
-        if len(self._clients) >= _MAX_CLIENTS:
-            del self._clients[next(iter(self._clients))]
-        self._clients[peer] = now + self._config.client_s
+        self._probes.client(peer, now)
 
     def _meet(self, named: Sequence[PeerInfo], now: float) -> None:
         """Ask those that are named as near to us, and that we do not know, whether they are there."""
@@ -416,14 +407,14 @@ class Traffic:
             info for info in named if table.is_near(info.peer) and info.peer not in table and info.addresses
         ]
         for info in self._worth_asking(near, now):
-            if info.peer != self._peer and now >= self._clients.get(info.peer, -math.inf):
+            if info.peer != self._peer and not self._probes.is_client(info.peer, now):
                 self._probe_if_idle(info, now)
 
     def _serves(self, info: PeerInfo, now: float) -> None:
         """A peer answered as only servers do."""
         if self._table.seen(info.peer, now):
             return
-        oldest = self._table.add(self._contacts.info(info.peer) or info, now)
+        oldest = self._table.add(self._contacts.info(info.peer) or info, now, self._probes.fresh_s)
         if oldest is not None:
             self._probe_if_idle(oldest, now)
 

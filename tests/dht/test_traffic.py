@@ -70,12 +70,33 @@ def test_probes_under_way_are_bounded() -> None:
     assert len([to for number in range(1, 10) for to in receivers(single.up(number))]) == 3
 
 
+def test_where_there_is_no_room_newcomers_are_probed_now_and_then_and_breed_no_probes() -> None:
+    own = peer_key(peer_id(0))
+    near, nearest = sorted(range(1, 60), key=lambda n: peer_key(peer_id(n)) ^ own)[:2]
+    far = [number for number in range(1, 60) if (peer_key(peer_id(number)) ^ own) >> 255]
+    single = Single(DhtConfig(k=2))
+    single.meet(near, nearest, far[0], far[1])
+    probe = only(single.up(far[2]), FindNode)
+    assert receivers(single.hear(far[2], FoundNodes(probe.id, ()))) == []  # nor is the oldest asked, so soon
+    assert receivers(single.up(far[3])) == []
+    single.wait(10.0)
+    assert receivers(single.up(far[4])) == ids(far[4])
+    assert receivers(single.up(far[5])) == []
+
+
+def test_a_peer_that_is_being_asked_is_not_probed_when_it_connects() -> None:
+    single = Single()
+    single.post(Join(1, infos(5)))
+    assert receivers(single.up(5)) == []
+
+
 def test_a_full_bucket_has_its_oldest_peer_asked_when_a_new_one_comes() -> None:
     own = peer_key(peer_id(0))
     near, nearest = sorted(range(1, 60), key=lambda n: peer_key(peer_id(n)) ^ own)[:2]
     far = [number for number in range(1, 60) if (peer_key(peer_id(number)) ^ own) >> 255]
     single = Single(DhtConfig(k=2))
     single.meet(near, nearest, far[0], far[1])
+    single.wait(301.0)  # half a refresh: until then each of the table counts as alive
     probe = only(single.up(far[2]), FindNode)
     assert receivers(single.hear(far[2], FoundNodes(probe.id, ()))) == ids(far[0])
     assert peer_id(far[2]) not in single.engine.table
