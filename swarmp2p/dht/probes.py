@@ -30,6 +30,9 @@ class Probes:
         self._clients: dict[PeerId, float] = {}  # not probed until then
         self._next_spare = -math.inf
 
+    def __len__(self) -> int:
+        return len(self._under_way)
+
     @property
     def fresh_s(self) -> float:
         """For how long after an answer a peer of the table is not probed."""
