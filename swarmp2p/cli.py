@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from .console import add_peer_options, emit, until_told_to_stop
+from .console import add_peer_options, emit, state_file, until_told_to_stop
 from .errors import SwarmError, UsageError
 from .identity import PeerId
 
@@ -101,7 +101,10 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
     first = allowed()
     async with (
         open_peer(
-            identity=options.identity, listen=options.listen or DEFAULT_LISTEN, bootstrap=options.bootstrap
+            identity=options.identity,
+            listen=options.listen or DEFAULT_LISTEN,
+            bootstrap=options.bootstrap,
+            state=state_file(options),
         ) as peer,
         peer.lend(offer, allow=first, logs=options.logs) as lending,
         trio.open_nursery() as nursery,

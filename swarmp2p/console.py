@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -27,11 +28,27 @@ def add_peer_options(parser: argparse.ArgumentParser) -> None:
         help="where to listen (default /ip4/127.0.0.1/tcp/0)",
     )
     parser.add_argument("--identity", type=Path, help="key file, made when missing; a fresh key by default")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        help="file for what the peer keeps over restarts, made when missing (default: KEYFILE.state with --identity, "
+        "where its folder can be written to)",
+    )
     parser.add_argument("--logs", type=Path, help="folder for the logs of Ray's processes")
     parser.add_argument("--json", action="store_true", help="print events as JSON lines")
     parser.add_argument(
         "--exit-on-eof", action="store_true", help="end in good order when standard input closes"
     )
+
+
+def state_file(options: argparse.Namespace) -> Path | None:
+    """Where the peer keeps its state: as told, else beside its key; nowhere for a key of the moment."""
+    told: Path | None = options.state
+    identity: Path | None = options.identity
+    if told is not None or identity is None:
+        return told
+    # A key may be mounted read-only, as containers do; that is no mistake.
+    return identity.with_name(f"{identity.name}.state") if os.access(identity.parent, os.W_OK) else None
 
 
 def emit(options: argparse.Namespace, event: str, **fields: object) -> None:

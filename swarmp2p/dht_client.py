@@ -26,9 +26,11 @@ from .engine import PeerInfo
 from .errors import LookupFailed, PeerNotFound, UsageError, ValueNotFound
 from .identity import PeerId
 from .queries import Found, KnownPeer, Queries, RemotePeer, Results, remote_peer
+from .storage.status import StorageStatus
 
 if TYPE_CHECKING:
     from .dht.kademlia import Kademlia
+    from .storage.storage import Storage
 
 
 class Dht:
@@ -39,8 +41,13 @@ class Dht:
     answer falsely, for some more requests. None: the peer's setting, 1 by default. Raises UsageError for others.
     """
 
-    def __init__(self, engine: Kademlia, queries: Queries) -> None:
-        self._engine, self._queries = engine, queries
+    def __init__(self, engine: Kademlia, queries: Queries, storage: Storage | None = None) -> None:
+        self._engine, self._queries, self._storage = engine, queries, storage
+
+    @property
+    def storage(self) -> StorageStatus:
+        """How the state file does; `str()` of it is one line. state "off" when there is none."""
+        return StorageStatus() if self._storage is None else self._storage.status
 
     @property
     def mode(self) -> Literal["server", "client"]:

@@ -29,6 +29,8 @@ from .dht.events import (
     ProvideProgress,
     ProviderFound,
     QueryDone,
+    Restore,
+    SaveState,
     ServiceFound,
     SetAddresses,
     StateChanged,
@@ -38,9 +40,9 @@ from .dht.records import Attribute, ServiceRecord, check_attributes
 from .dht.wire import dht_protocol as _dht_protocol
 from .dht.wire import record_protocol
 from .dht_client import Dht
-from .driver import Driver
+from .driver import Driver, Overloaded
 from .engine import PeerInfo
-from .errors import BadMessage, BootstrapError, DialError, UsageError
+from .errors import BadMessage, DialError, UsageError
 from .gossip.events import Delivered, Publish, Subscribe, Unsubscribe
 from .gossip.load import (
     LoadSignal,
@@ -55,6 +57,7 @@ from .gossip.load import (
 from .gossip.messages import check_publish, check_topic
 from .gossip.wire import pubsub_protocol
 from .identity import Identity, PeerId, verify
+from .joining import Joining, Targets
 from .lending import Lending, peer_set
 from .market import Market
 from .node import FollowLoads, NodeCommand, NodeConfig, NodeEngine, NodeOutput
@@ -63,6 +66,7 @@ from .ray_bridge.auth import LeaseKeys
 from .ray_bridge.events import Need, Offer
 from .ray_bridge.wire import lease_protocol
 from .scopes import TaskStatus, background_nursery, cancel_scope, start
+from .storage.storage import Storage, open_storage
 from .subscription import Subscription
 from .transport.addresses import listen_address, split_address
 from .transport.network import PeerNetwork, PeerStream, StreamHandler
@@ -87,13 +91,15 @@ class Peer:
         engine: NodeEngine,
         network: PeerNetwork,
         driver: Driver[NodeCommand, NodeOutput],
+        storage: Storage | None = None,
     ) -> None:
         self._identity, self._engine, self._network, self._driver = identity, engine, network, driver
         self._queries = Queries(driver.post)
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._market = Market(self, driver.post, engine.loads.table)
         self._looked_at_loads = False
-        self.dht = Dht(engine.dht, self._queries)
+        self._storage = storage
+        self.dht = Dht(engine.dht, self._queries, storage)
 
     @property
     def id(self) -> PeerId:
@@ -298,7 +304,7 @@ class Peer:
     # ----------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def running(self, bootstrap: Sequence[Multiaddr | str]) -> AsyncGenerator[None, None]:
+    async def running(self, targets: Targets) -> AsyncGenerator[None, None]:
         """Run the peer while the context is open: what `open_peer` does once everything is put together.
 
         Cancelling the body does not stop the peer before the body has come to its end: leases are ended and
@@ -313,46 +319,27 @@ class Peer:
 
         try:
             async with background_nursery() as nursery:
+                if self._storage is not None:
+                    self._driver.post(Restore(self._storage.entries))
                 await start(nursery, drive)
                 scope.shield = True
                 try:
-                    await self._join(bootstrap)
-                    yield
+                    async with background_nursery() as dials:
+                        await self._join(targets, dials)
+                        yield
                 finally:
                     with cancel_scope(shield=True):
                         await trio.sleep(_LAST_WORDS_S)
                     scope.cancel()
+                    for output in self._engine.handle(SaveState(), self._driver.now()):
+                        if isinstance(output, StateChanged):
+                            self._output(output)
         finally:
             self._close()
 
-    async def _join(self, bootstrap: Sequence[Multiaddr | str]) -> None:
+    async def _join(self, targets: Targets, nursery: trio.Nursery) -> None:
         self._driver.post(SetAddresses(tuple(self._network.addresses)))
-        if not bootstrap:
-            return
-        parts = [(address, *split_address(address)) for address in bootstrap]
-        reached: list[PeerInfo] = []
-        problems: list[DialError] = []
-
-        async def dial(peer: PeerId, transport: bytes) -> None:
-            try:
-                await self._network.dial_peer(peer, (transport,))
-                reached.append(PeerInfo(peer, (transport,)))
-            except DialError as problem:
-                problems.append(problem)
-
-        async with trio.open_nursery() as nursery:
-            for _, peer, transport in parts:
-                if peer != self.id:
-                    nursery.start_soon(dial, peer, transport)
-        if not reached and problems:
-            if len(problems) == 1:
-                raise problems[0]
-            raise BootstrapError(
-                ", ".join(str(address) for address, _, _ in parts),
-                "; ".join(problem.problem for problem in problems),
-                "check that one of these peers runs and that its address is right. This peer was not started",
-            )
-        await self._queries.run(lambda query: Join(query, tuple(reached)))
+        await Joining(targets, self._network.dial_peer, self._queries.run, nursery).join()
 
     def _output(self, output: NodeOutput) -> None:
         if isinstance(output, ProviderFound | ServiceFound | ProvideProgress | QueryDone):
@@ -360,7 +347,10 @@ class Peer:
         elif isinstance(output, Delivered):
             for subscription in self._subscriptions.get(output.message.topic, ()):
                 subscription.deliver(output.message)
-        elif not isinstance(output, LoadUpdated | LoadSuspected | StateChanged):
+        elif isinstance(output, StateChanged):
+            if self._storage is not None:
+                self._storage.put(output)
+        elif not isinstance(output, LoadUpdated | LoadSuspected):
             self._market.output(output)
 
     def _close(self) -> None:
@@ -405,6 +395,7 @@ async def open_peer(
     network: PeerNetwork | None = None,
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
     config: NodeConfig | None = None,
+    state: str | os.PathLike[str] | None = None,
 ) -> AsyncGenerator[Peer, None]:
     """Run a peer while the context is open.
 
@@ -412,10 +403,12 @@ async def open_peer(
         default. listen: multiaddrs, one or many; /tcp/0 lets the system choose the port, none at all makes a
         peer that only dials. bootstrap: addresses of peers of the swarm to join, one or many, ending in
         /p2p/<id>; empty starts a new swarm. network: another transport than
-        libp2p (embedders, tests). dht_protocol: "/ipfs/kad/1.0.0" would join that network.
+        libp2p (embedders, tests). dht_protocol: "/ipfs/kad/1.0.0" would join that network. state: a file, made when
+        missing, in which the peer keeps over restarts what others gave it to hold, and peers to come back through
+        when no bootstrap peer answers; one for each identity. How it does is `peer.dht.storage`.
 
-    Raises IdentityFileError, AddressError, ListenError, BootstrapError (or the one address's DialError):
-    nothing is left running then.
+    Raises IdentityFileError, StateFileError, AddressError, ListenError, BootstrapError (or the one address's
+    DialError): nothing is left running then.
     """
     if not isinstance(identity, Identity):
         identity = Identity.generate() if identity is None else Identity.load_or_create(identity)
@@ -427,9 +420,18 @@ async def open_peer(
     keys = LeaseKeys(identity.sign, verify, identity.seal_to, identity.open_sealed, os.urandom)
     engine = NodeEngine(identity.peer_id, keys, random.Random(os.urandom(16)), config)
     driver: Driver[NodeCommand, NodeOutput] = Driver(engine, network)
-    peer = Peer(identity, engine, network, driver)
-    async with peer.running(targets):
-        yield peer
+
+    def save_all() -> None:
+        try:
+            driver.post(SaveState(whole=True))
+        except Overloaded:
+            pass  # it is asked for again
+
+    async with open_storage(state, identity.peer_id, save_all) as storage:
+        remembered = () if storage is None else storage.remembered
+        peer = Peer(identity, engine, network, driver, storage)
+        async with peer.running(Targets.of(identity.peer_id, targets, remembered, str(state))):
+            yield peer
 
 
 def node_protocols(dht_protocol: str = DEFAULT_DHT_PROTOCOL) -> tuple[WireProtocol, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from swarmp2p.cli import main
+from swarmp2p.console import state_file
 from swarmp2p.identity import Identity
 from swarmp2p.peer import Peer, open_peer
 
@@ -143,3 +145,19 @@ def test_a_lender_outlives_a_broken_file_of_allowed_peers(tmp_path: Path) -> Non
         assert json.loads(lender.stdout.readline()) == {"event": "allowed", "peers": [friend]}
         lender.stdin.close()
         assert lender.wait(30) == 0
+
+
+def test_the_state_file_stands_beside_the_key_where_it_can(tmp_path: Path) -> None:
+    def where(**options: Path | None) -> Path | None:
+        return state_file(argparse.Namespace(**{"state": None, "identity": None, **options}))
+
+    assert where() is None
+    assert where(state=tmp_path / "s") == tmp_path / "s"
+    assert where(identity=tmp_path / "key") == tmp_path / "key.state"
+    assert where(identity=Path("/proc/self/key")) is None
+
+
+def test_a_state_file_that_is_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("Dear friend")
+    message = fails(capsys, 1, "lend", "--state", str(tmp_path / "letter"))
+    assert "it is no state file of swarmp2p; name another file" in message

@@ -24,7 +24,8 @@ from typing import Final
 import trio
 
 from ..dht.events import StateChanged
-from ..dht.state import Entry, EntryId
+from ..dht.state import Entry, EntryId, RememberedPeer
+from ..engine import PeerInfo
 from ..identity import PeerId
 from ..scopes import cancel_scope
 from .problems import FILE_ERRORS, explain
@@ -74,6 +75,13 @@ class Storage:
     def entries(self) -> tuple[Entry, ...]:
         """What the file held when it was opened."""
         return self._file.entries
+
+    @property
+    def remembered(self) -> tuple[PeerInfo, ...]:
+        """The peers among them, those seen last first."""
+        peers = [entry for entry in self.entries if isinstance(entry, RememberedPeer)]
+        peers.sort(key=lambda peer: -peer.seen)
+        return tuple(PeerInfo(peer.peer, peer.addresses) for peer in peers)
 
     @property
     def status(self) -> StorageStatus:
@@ -197,10 +205,13 @@ class Storage:
 
 @asynccontextmanager
 async def open_storage(
-    path: str | os.PathLike[str], owner: PeerId, need_all: Callable[[], None]
-) -> AsyncGenerator[Storage, None]:
-    """A peer's state file while the context is open. need_all: called in trio's thread; a `put` with all of the
-    state is to follow. Raises StateFileError."""
+    path: str | os.PathLike[str] | None, owner: PeerId, need_all: Callable[[], None]
+) -> AsyncGenerator[Storage | None, None]:
+    """A peer's state file while the context is open; None without a path. need_all: called in trio's thread; a `put`
+    with all of the state is to follow. Raises StateFileError."""
+    if path is None:
+        yield None
+        return
     token = trio.lowlevel.current_trio_token()
 
     def ask() -> None:
