@@ -25,6 +25,7 @@ from swarmp2p.errors import (
     ProtocolUnsupported,
     RayMissing,
     SealedBoxError,
+    StateFileError,
     SwarmError,
     UsageError,
     ValueNotFound,
@@ -42,6 +43,11 @@ CASES: list[tuple[SwarmError, tuple[str, ...], dict[str, object]]] = [
     (ProtocolUnsupported("not spoken"), ("not spoken",), {}),
     (
         IdentityFileError("/a/key", "its mode is 0644", "chmod 600 /a/key"),
+        ("/a/key", "0644", "chmod 600"),
+        {"path": "/a/key", "problem": "its mode is 0644", "remedy": "chmod 600 /a/key"},
+    ),
+    (
+        StateFileError("/a/key", "its mode is 0644", "chmod 600 /a/key"),
         ("/a/key", "0644", "chmod 600"),
         {"path": "/a/key", "problem": "its mode is 0644", "remedy": "chmod 600 /a/key"},
     ),
