@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from swarmp2p.identity import PeerId
@@ -93,7 +94,7 @@ class Churn:
             if slot.up:
                 delay = starting * interval_s
                 starting += 1
-                self._swarm.sim.call(lambda slot=slot: self._start(slot), delay)  # type: ignore[misc]
+                self._swarm.sim.call(partial(self._start, slot), delay)
             self._later(slot, delay + slot.until)
 
     def _slot(self) -> Slot:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -135,7 +136,7 @@ class Day:
         """From the first join to the end."""
         swarm, scenario = self.swarm, self.scenario
         for place, peer in enumerate(swarm.peers):
-            swarm.sim.call(lambda peer=peer: self._join(peer, peer in self._wanted), place * JOIN_INTERVAL_S)  # type: ignore[misc]
+            swarm.sim.call(partial(self._join, peer, peer in self._wanted), place * JOIN_INTERVAL_S)
         self.churn.begin(JOIN_INTERVAL_S)
         begin = len(swarm.peers) * JOIN_INTERVAL_S + scenario.settle_s
         swarm.sim.run(begin)

@@ -15,7 +15,7 @@ from swarmp2p.dht.config import DhtConfig
 from swarmp2p.dht.events import DhtCommand, DhtOutput, Join, SetAddresses
 from swarmp2p.dht.kademlia import Kademlia
 from swarmp2p.dht.keys import ID_BITS, peer_key
-from swarmp2p.engine import Command, Engine, Output, PeerInfo
+from swarmp2p.engine import Address, Command, Engine, Output, PeerInfo
 from swarmp2p.errors import SealedBoxError
 from swarmp2p.gossip.messages import BareMessages
 from swarmp2p.identity import PeerId
@@ -68,9 +68,9 @@ class _Swarm(ABC, Generic[Command, Output]):
     def dht(self, peer: PeerId) -> Kademlia:
         """The DHT engine of a node that runs."""
 
-    def start(self, peer: PeerId) -> None:
-        """Add a node, also one that crashed."""
-        self.sim.add(peer, self._engine(peer))
+    def start(self, peer: PeerId, addresses: tuple[Address, ...] | None = None) -> None:
+        """Add a node, also one that crashed. addresses: where it listens; new ones by default."""
+        self.sim.add(peer, self._engine(peer), addresses=addresses)
         self.sim.post(peer, SetAddresses(self.sim.addresses(peer)))
 
     def info(self, peer: PeerId) -> PeerInfo:
