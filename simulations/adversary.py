@@ -32,7 +32,7 @@ from swarmp2p.dht.messages import (
     PutValue,
     ValueStored,
 )
-from swarmp2p.engine import Engine, Message, NetworkEvent, NetworkOutput, PeerInfo, Received, Send
+from swarmp2p.engine import Address, Engine, Message, NetworkEvent, NetworkOutput, PeerInfo, Received, Send
 from swarmp2p.identity import PeerId
 from swarmp2p.transport.link import Link
 from swarmp2p.transport.sim import random_for
@@ -169,8 +169,8 @@ class AttackedSwarm(DhtSwarm):
             return Adversary(peer, self.gang)
         return Kademlia(peer, sim_sign(peer), sim_verify, self._engines, self._configs[peer])
 
-    def start(self, peer: PeerId) -> None:
-        super().start(peer)
+    def start(self, peer: PeerId, addresses: tuple[Address, ...] | None = None) -> None:
+        super().start(peer, addresses)
         if peer in self._recruits:
             self.gang.join(self.info(peer))
 

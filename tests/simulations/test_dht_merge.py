@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from simulations import dht_merge
+from swarmp2p.transport.link import Partition
 
 
 @pytest.mark.parametrize("apart", ["down", "cut"])
@@ -25,7 +26,7 @@ def test_two_groups_with_a_shared_seed_are_one_within_three_refreshes(apart: str
 def test_groups_without_a_shared_seed_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check is not blind: it is the seed that joins them."""
     monkeypatch.setattr(dht_merge, "MAX_REFRESHES", 1.0)
-    monkeypatch.setattr(dht_merge.Partition, "heal", lambda link: None)
+    monkeypatch.setattr(Partition, "heal", lambda link: None)
     report, _ = dht_merge.run(40, 1, "cut", records=5)
     assert report["complete"] == 0.0
     assert report["found"] == 0.0
