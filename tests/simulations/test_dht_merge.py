@@ -26,7 +26,11 @@ def test_two_groups_with_a_shared_seed_are_one_within_three_refreshes(apart: str
 def test_groups_without_a_shared_seed_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check is not blind: it is the seed that joins them."""
     monkeypatch.setattr(dht_merge, "MAX_REFRESHES", 1.0)
-    monkeypatch.setattr(Partition, "heal", lambda link: None)
+
+    def never(link: Partition) -> None:
+        pass
+
+    monkeypatch.setattr(Partition, "heal", never)
     report, _ = dht_merge.run(40, 1, "cut", records=5)
     assert report["complete"] == 0.0
     assert report["found"] == 0.0
