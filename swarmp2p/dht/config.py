@@ -56,6 +56,7 @@ class DhtConfig:
     spare_probe_s: at most how often a newly connected peer is probed that would only become a spare. Those that we
         ask for something show without a probe that they serve.
     peers_per_group: peers of one /24 (IPv4) or /48 (IPv6) in a bucket, public addresses only (go: 2).
+    peers_per_group_in_table: the same for the whole table: one of twenty in one of 200 (go: 3 by larger groups).
 
     max_provider_keys, max_providers_per_key, max_providers: bounds of the provider store (provider_store.py).
     max_values, max_value_bytes: bounds of the value store (value_store.py). A value and 20 peers fit into the
@@ -110,6 +111,7 @@ class DhtConfig:
     around_crowds: bool = True
     spare_probe_s: float = 10.0
     peers_per_group: int = 2
+    peers_per_group_in_table: int = 10
 
     max_provider_keys: int = 8_192
     max_providers_per_key: int = 512

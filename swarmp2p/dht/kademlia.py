@@ -101,6 +101,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             own,
             k=config.k,
             per_group=config.peers_per_group,
+            per_table=config.peers_per_group_in_table,
             max_failures=config.max_failures,
             banish_s=config.banish_s,
         )

@@ -8,7 +8,9 @@ prefix (kad-dht spec, "Kademlia routing table"). In each bucket:
               those are always known (the sibling list of S/Kademlia §4.2), since records are stored there.
     suspects  live peers whose last request failed. They keep their place, but are handed out to nobody and
               are asked only when there are too few others; asked again soon, they return or leave.
-    spares    the replacement cache: at most k peers that would fit, most recently seen last.
+    spares    the replacement cache: at most k peers that would fit, most recently seen last. A full one takes
+              newcomers only for those that were not seen for an hour: whoever floods us with fresh ids does not
+              become the successor of all who leave.
 
                 seen                 seen, when full
     unknown ------------> live      unknown ------------> spare --- a place becomes free ---> live
@@ -23,13 +25,14 @@ the table is what the way back depends on.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
 from ..engine import Address, PeerInfo
 from ..identity import PeerId
-from .diversity import address_groups
+from .bucket import Bucket, Entry
+from .diversity import GroupCount, address_groups, has_room
 from .keys import ID_BITS, bucket_index, peer_key
 
 _MAX_BANISH_S = 3600.0
@@ -52,43 +55,11 @@ class TableEntry:
     failures: int
 
 
-class _Entry:
-    __slots__ = ("added", "failed_at", "failures", "groups", "info", "seen")
-
-    def __init__(self, info: PeerInfo, groups: tuple[bytes, ...], now: float) -> None:
-        self.info, self.groups = info, groups
-        self.added = self.seen = now
-        self.failures = 0
-        self.failed_at = 0.0
-
-
-class _Bucket:
-    __slots__ = ("live", "looked_up", "spares", "suspects")
-
-    def __init__(self) -> None:
-        # By the peer's id. A dict's order is that of insertion: least recently seen first.
-        self.live: dict[int, _Entry] = {}
-        self.suspects: dict[int, _Entry] = {}
-        self.spares: dict[int, _Entry] = {}
-        self.looked_up = 0.0
-
-    def put_first(self, key: int, entry: _Entry) -> None:
-        """Make it the live peer that is to be asked first."""
-        entry.seen = -math.inf
-        others = dict(self.live)
-        self.live.clear()  # the same object: it is referred to elsewhere
-        self.live[key] = entry
-        self.live.update(others)
-
-    def members(self) -> Iterator[_Entry]:
-        yield from self.live.values()
-        yield from self.suspects.values()
-
-
 class RoutingTable:
     """Peers that serve the DHT, by distance from the own id. Every one of them has an address.
 
-    own: the own id. k: size of a bucket. per_group: peers of one public subnet in a bucket (diversity.py).
+    own: the own id. k: size of a bucket. per_group, per_table: peers of one public subnet in a bucket, and in the
+    whole table (diversity.py); among a bucket's spares there may be as many again as in it.
     max_failures: failed requests in a row after which a peer is gone. banish_s: for how long it is not asked
     then; doubles each time up to an hour; the last 1,024 are remembered.
 
@@ -96,14 +67,22 @@ class RoutingTable:
     """
 
     def __init__(
-        self, own: int, *, k: int = 20, per_group: int = 2, max_failures: int = 2, banish_s: float = 60.0
+        self,
+        own: int,
+        *,
+        k: int = 20,
+        per_group: int = 2,
+        per_table: int = 10,
+        max_failures: int = 2,
+        banish_s: float = 60.0,
     ) -> None:
         self._own, self._k = own, k
         self._per_group, self._max_failures, self._banish_s = per_group, max_failures, banish_s
-        self._buckets: dict[int, _Bucket] = {}
+        self._groups = GroupCount(per_table)
+        self._buckets: dict[int, Bucket] = {}
         # What `closest` walks: the bit of an id by which each bucket's peers differ, and its live peers.
-        self._shallow_first: list[tuple[int, dict[int, _Entry]]] = []
-        self._deep_first: list[tuple[int, dict[int, _Entry]]] = []
+        self._shallow_first: list[tuple[int, dict[int, Entry]]] = []
+        self._deep_first: list[tuple[int, dict[int, Entry]]] = []
         self._banished: dict[PeerId, tuple[float, float]] = {}  # peer: (until, how long)
         self.answered_at = -math.inf  # when any peer was last seen
         self._size = 0
@@ -167,24 +146,22 @@ class RoutingTable:
         if bucket is None:
             bucket = self._new_bucket(index)
         bucket.spares.pop(key, None)
-        entry = _Entry(info, address_groups(info.addresses), now)
+        entry = Entry(info, address_groups(info.addresses), now)
         if not self._is_diverse(bucket, entry.groups):
             return None
         if len(bucket.live) + len(bucket.suspects) < self._k:
-            bucket.live[key] = entry
-            self._size += 1
-            self._radius = None
+            self._enter(bucket, key, entry)
             return None
-        if self._own ^ key < self.radius() and bucket.live:
+        near = self._own ^ key < self.radius()
+        farthest = max(bucket.live, key=self._own.__xor__, default=key) if near else key
+        if self._own ^ key < self._own ^ farthest:
             # A neighbour: take it in for the farthest of its bucket, which becomes a spare.
-            farthest = max(bucket.live, key=self._own.__xor__)
-            if farthest ^ self._own > key ^ self._own:
-                bucket.live[key] = entry
-                key, entry = farthest, bucket.live.pop(farthest)
-                self._radius = None
-        if len(bucket.spares) >= self._k:
-            del bucket.spares[next(iter(bucket.spares))]
-        bucket.spares[key] = entry
+            self._enter(bucket, key, entry)
+            known = bucket.live.pop(farthest)
+            self._left(known)
+            bucket.keep_spare(farthest, known, self._k)
+        elif bucket.takes_spare(self._k, entry.groups, self._per_group, now):
+            bucket.keep_spare(key, entry, self._k)
         oldest = next(iter(bucket.live.values()), None)
         return None if oldest is None or now - oldest.seen < fresh_s else oldest.info
 
@@ -209,7 +186,7 @@ class RoutingTable:
             bucket.suspects[key] = entry
             return True
         bucket.suspects.pop(key, None)
-        self._size -= 1
+        self._left(entry)
         self.banish(peer, now)
         self._promote(bucket)
         return False
@@ -221,9 +198,9 @@ class RoutingTable:
         if bucket is None:
             return
         bucket.spares.pop(key, None)
-        if bucket.live.pop(key, None) is not None or bucket.suspects.pop(key, None) is not None:
-            self._radius = None
-            self._size -= 1
+        entry = bucket.live.pop(key, None) or bucket.suspects.pop(key, None)
+        if entry is not None:
+            self._left(entry)
             self._promote(bucket)
 
     def banish(self, peer: PeerId, now: float) -> None:
@@ -239,10 +216,19 @@ class RoutingTable:
         self._banished.pop(peer, None)
 
     def learn_addresses(self, info: PeerInfo) -> None:
-        """A peer says where it can be dialled; nothing happens when it is not in the table."""
-        entry = self._entry(info.peer)
-        if entry is not None and info.addresses and entry.info.addresses != info.addresses:
-            entry.info, entry.groups = info, address_groups(info.addresses)
+        """A peer says where it can be dialled; nothing happens when it is not in the table. It leaves when it has
+        moved to where there are too many already."""
+        entry, bucket = self._entry(info.peer), self._bucket_of(peer_key(info.peer))
+        if entry is None or bucket is None or not info.addresses or entry.info.addresses == info.addresses:
+            return
+        groups = address_groups(info.addresses)
+        self._groups.remove(entry.groups)
+        entry.groups = ()
+        if self._is_diverse(bucket, groups):
+            entry.info, entry.groups = info, groups
+            self._groups.add(groups)
+        else:
+            self.remove(info.peer)
 
     def looked_up(self, target: int, now: float) -> None:
         """A whole lookup for `target` has ended: its bucket is fresh."""
@@ -376,37 +362,51 @@ class RoutingTable:
 
     # Inside -------------------------------------------------------------------------------------------------
 
-    def _bucket_of(self, key: int) -> _Bucket | None:
+    def _bucket_of(self, key: int) -> Bucket | None:
         return self._buckets.get(ID_BITS - (self._own ^ key).bit_length())
 
-    def _entry(self, peer: PeerId) -> _Entry | None:
+    def _entry(self, peer: PeerId) -> Entry | None:
         key = peer_key(peer)
         bucket = self._bucket_of(key)
         if bucket is None:
             return None
         return bucket.live.get(key) or bucket.suspects.get(key)
 
-    def _new_bucket(self, index: int) -> _Bucket:
-        bucket = self._buckets[index] = _Bucket()
+    def _new_bucket(self, index: int) -> Bucket:
+        bucket = self._buckets[index] = Bucket()
         self._deep_first.append((ID_BITS - 1 - index, bucket.live))
         self._deep_first.sort(key=itemgetter(0))
         self._shallow_first = self._deep_first[::-1]
         return bucket
 
-    def _promote(self, bucket: _Bucket) -> None:
+    def _promote(self, bucket: Bucket) -> None:
         """Give a free place to the spare that was seen last, if it still fits."""
         while bucket.spares:
             key, entry = bucket.spares.popitem()
             if self._is_diverse(bucket, entry.groups):
+                self._enter(bucket, key, entry)
                 bucket.put_first(key, entry)  # it may be gone too
-                self._size += 1
                 return
 
-    def _is_diverse(self, bucket: _Bucket, groups: tuple[bytes, ...]) -> bool:
-        """Whether a bucket has room for another peer of these subnets."""
-        return not groups or all(
-            sum(group in entry.groups for entry in bucket.members()) < self._per_group for group in groups
+    def _is_diverse(self, bucket: Bucket, groups: tuple[bytes, ...]) -> bool:
+        """Whether a bucket, and the table, have room for another peer of these subnets."""
+        return not groups or (
+            self._groups.has_room(groups)
+            and has_room(groups, (entry.groups for entry in bucket.members()), self._per_group)
         )
+
+    def _enter(self, bucket: Bucket, key: int, entry: Entry) -> None:
+        """A peer becomes a live one."""
+        bucket.live[key] = entry
+        self._size += 1
+        self._radius = None
+        self._groups.add(entry.groups)
+
+    def _left(self, entry: Entry) -> None:
+        """A peer is in no bucket any more."""
+        self._size -= 1
+        self._radius = None
+        self._groups.remove(entry.groups)
 
     def _nearest_suspects(self, target: int, count: int) -> list[PeerInfo]:
         suspects = {

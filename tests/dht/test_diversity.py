@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmp2p.dht.diversity import address_groups
+from swarmp2p.dht.diversity import GroupCount, address_groups, has_room
 
 TCP = b"\x06\x0f\xa1"
 
@@ -62,3 +62,27 @@ def test_each_group_counts_once() -> None:
 @given(st.lists(st.binary(max_size=40), max_size=5))
 def test_any_bytes_are_taken(addresses: list[bytes]) -> None:
     assert all(len(group) in (4, 7) for group in address_groups(addresses))
+
+
+def test_ipv4_inside_ipv6_counts_as_ipv4() -> None:
+    inside = [
+        ip6("0000:0000:0000:0000:0000:ffff:0808:0808"),
+        ip6("2002:0808:0801"),
+        ip6("0064:ff9b:0000:0000:0000:0000:0808:0808"),
+    ]
+    assert address_groups([*inside, ip4("8.8.8.9")]) == address_groups([ip4("8.8.8.8")])
+    assert address_groups([ip6("2002:0a00:0001"), ip6("0064:ff9b:0000:0000:0000:0000:7f00:0001")]) == ()
+
+
+def test_room_is_counted_by_group() -> None:
+    a, b, c = b"a", b"b", b"c"
+    assert has_room((), [(a,)] * 9, 1)
+    assert has_room((a, c), [(a, b), (b,), (b,)], 2)
+    assert not has_room((a, b), [(a, b), (b,)], 2)
+    count = GroupCount(2)
+    count.add((a, b))
+    count.add((a,))
+    assert not count.has_room((c, a))
+    assert count.has_room((b, c))
+    count.remove((a,))
+    assert count.has_room((a,))

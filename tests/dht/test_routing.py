@@ -127,7 +127,13 @@ def test_spares_are_bounded_and_more_are_not_wanted() -> None:
     assert not table.wants(peer_info(in_bucket[4]))
     heard(table, in_bucket[4], 1.0)  # known by an answer all the same
     bucket = table._buckets[0]  # pyright: ignore[reportPrivateUsage]
-    assert [entry.info for entry in bucket.spares.values()] == [peer_info(n) for n in in_bucket[3:5]]
+    assert [entry.info for entry in bucket.spares.values()] == [peer_info(n) for n in in_bucket[2:4]]
+    heard(table, in_bucket[2], 2.0)
+    heard(table, in_bucket[4], 3601.0)  # the first has not been seen for an hour
+    assert [entry.info for entry in bucket.spares.values()] == [
+        peer_info(in_bucket[2]),
+        peer_info(in_bucket[4]),
+    ]
 
 
 def test_a_failed_peer_is_a_suspect_until_it_answers_or_fails_again() -> None:
@@ -338,8 +344,9 @@ def test_the_table_equals_a_plain_model(steps: list[tuple[str, int]], k: int, se
                     members.remove([farthest, 0])
                     members.append([number, 0])
                     number = farthest
-                waiting.append(number)
-                del waiting[:-k]
+                    del waiting[: len(waiting) - k + 1]
+                if len(waiting) < k:
+                    waiting.append(number)
         else:
             table.failed(peer_id(number), now)
             if number in waiting:
