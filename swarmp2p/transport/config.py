@@ -17,10 +17,19 @@ class HostConfig:
 
     agent: what identify says we are.
     max_connections: in both directions together; more are refused. The last quarter is for those that we dial.
+    high_connections, low_connections, grace_s: above the high mark the least useful ones are closed until the low
+        mark is reached, but none that is younger than grace_s (go-libp2p: 192, 160, 20 s).
+    max_per_ip, max_per_subnet: connections from one public IP address, and from one /24 (IPv4) or /48 (IPv6), that
+        came in or are being made (go-libp2p: 8 an address). subnet_per_s, subnet_burst: new ones of a subnet.
     max_connections_per_peer: two peers that dial each other at the same moment end up with two, and keep them.
     max_streams: that one connection's other side may have open. py-libp2p allows 12, rust and js 32.
     handshakes: connections being made, in each direction; more wait, those that come in for 1 s a place.
+    control_per_s, control_burst: Yamux frames without data that one connection may send us: streams opened and reset,
+        pings, windows. Whoever sends 100 MB/s needs 800 windows a second. Each costs about 6 us.
     dial_timeout_s: for one address, from its SYN to the agreement on a multiplexer.
+    dial_addresses: of a peer, that are tried. dials_before_backoff: dials of a peer that may fail, one after the
+        other, before the next one waits dial_backoff_s, and twice as long each time up to max_backoff_s (go-libp2p:
+        5 s to 5 min). What an application dials by address is not held back.
     dial_stagger_s: after which the next address is tried too. 250 ms in RFC 8305 and go-libp2p.
     negotiate_timeout_s: to agree on a stream's protocol. 10 s in py-libp2p.
     identify_timeout_s: how long PeerUp of a peer that dialled us waits for the addresses it listens on.
@@ -41,10 +50,23 @@ class HostConfig:
 
     agent: str = "swarmp2p/0.1.0"
     max_connections: int = 1024
+    high_connections: int = 192
+    low_connections: int = 160
+    grace_s: float = 20.0
+    max_per_ip: int = 8
+    max_per_subnet: int = 32
+    subnet_per_s: float = 2.0
+    subnet_burst: int = 32
     max_connections_per_peer: int = 4
     max_streams: int = 64
     handshakes: int = 64
+    control_per_s: float = 2000.0
+    control_burst: int = 10_000
     dial_timeout_s: float = 10.0
+    dial_addresses: int = 3
+    dials_before_backoff: int = 3
+    dial_backoff_s: float = 5.0
+    max_backoff_s: float = 300.0
     dial_stagger_s: float = 0.25
     negotiate_timeout_s: float = 10.0
     identify_timeout_s: float = 2.0
@@ -69,13 +91,16 @@ class HostStats:
     """What a Host has counted since it was made.
 
     dropped: messages lost on this side, by cause. bad: malformed messages by sender, of the 1,024 latest.
-    sent, received: messages. dials, failed_dials: connections that were tried.
+    sent, received: messages. dials, failed_dials: connections that were tried. refused: that came in and were one too
+    many of their source. trimmed: closed because there were too many.
     """
 
     sent: int = 0
     received: int = 0
     dials: int = 0
     failed_dials: int = 0
+    refused: int = 0
+    trimmed: int = 0
     dropped: Counter[str] = field(default_factory=Counter[str])
     bad: OrderedDict[PeerId, int] = field(default_factory=OrderedDict[PeerId, int])
 

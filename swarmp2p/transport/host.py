@@ -132,6 +132,11 @@ class Host:
         if self._running is not None:
             self._running.links.disconnect(peer)
 
+    def protect(self, peer: PeerId, protected: bool) -> None:
+        """Keep the connections to a peer when there are too many; or do not, any more."""
+        if self._running is not None:
+            self._running.links.protect(peer, protected)
+
     def serve(self, protocol: str, serving: bool) -> None:
         """Serve a protocol of the engine's, or refuse it; tell those connected."""
         self._handlers.serve(protocol, serving)

@@ -10,6 +10,7 @@ other is closed when it has been without streams for a while.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +25,13 @@ from ..identity import PeerId
 from .addresses import host_and_port, parse_transport
 from .config import HostConfig, HostStats
 from .muxer import MuxedConnection, MuxedStream, mux
-from .secure import WrongPeer, secure
+from .reachability import Scope, scope_of
+from .secure import SecureChannel, WrongPeer, secure
+from .sources import Sources
 from .swarm import LibP2P
 from .tcp import TcpListener, TcpPipe, dial_tcp
 
+_MAX_FAILURES: Final = 4096  # peers whose failed dials are remembered
 _MAX_DIALS: Final = 1024  # waiting or under way; a further one fails at once
 
 
@@ -60,6 +64,12 @@ class Links:
         self._count = 0
         self._dials: dict[PeerId, _Dial] = {}
         self._known: OrderedDict[PeerId, tuple[Address, ...]] = OrderedDict()
+        self._failures: OrderedDict[PeerId, tuple[int, float]] = (
+            OrderedDict()
+        )  # dials in a row, when to try again
+        self._protected: dict[PeerId, None] = {}
+        self._sources = Sources(config)
+        self._control = (config.control_per_s, float(config.control_burst))
         self._handshakes_out = trio.CapacityLimiter(config.handshakes)
 
     # Who is where ---------------------------------------------------------------------------------------------
@@ -69,6 +79,23 @@ class Links:
         connections = self._connections.get(peer)
         return connections[0] if connections else None
 
+    @property
+    def count(self) -> int:
+        """How many connections there are."""
+        return self._count
+
+    def protect(self, peer: PeerId, protected: bool) -> None:
+        """Do not close connections to a peer because there are too many; or do, again."""
+        self._protected.pop(peer, None)
+        if protected:
+            self._protected[peer] = None
+            if len(self._protected) > self._config.low_connections:
+                del self._protected[next(iter(self._protected))]
+
+    def is_protected(self, peer: PeerId) -> bool:
+        """Whether it is."""
+        return peer in self._protected
+
     def all(self) -> list[MuxedConnection]:
         """Every connection."""
         return [one for connections in self._connections.values() for one in connections]
@@ -76,7 +103,10 @@ class Links:
     def learn(self, peer: PeerId, addresses: Sequence[Address]) -> None:
         """Remember where a peer can be dialled: what was said last comes first."""
         if addresses and peer != self._me:
-            merged = dict.fromkeys((*addresses, *self._known.get(peer, ())))
+            known = self._known.get(peer, ())
+            merged = dict.fromkeys((*addresses, *known))
+            if len(merged) > len(known):
+                self._failures.pop(peer, None)
             self._known[peer] = tuple(merged)[: self._config.known_addresses]
             self._known.move_to_end(peer)
             if len(self._known) > self._config.known_peers:
@@ -119,20 +149,40 @@ class Links:
             raise DialError(str(peer), "that is this peer itself", "dial another one")
         if len(self._dials) >= _MAX_DIALS:
             raise DialError(str(peer), f"{_MAX_DIALS} dials are under way already", "try again later")
+        if not addresses and trio.current_time() < self._failures.get(peer, (0, -math.inf))[1]:
+            raise DialError(
+                str(peer), "it did not answer several times", "try again later, or at another address"
+            )
         dial = self._dials[peer] = _Dial(self._known.get(peer, ()))
         try:
             async with self._handshakes_out:
-                return await self._race(peer, dial.addresses)
+                connection = await self._race(peer, dial.addresses)
+            self._failures.pop(peer, None)
+            return connection
         except DialError as failure:
             dial.failure = failure
             self._stats.failed_dials += 1
+            self._failed(peer)
             raise
         finally:
             del self._dials[peer]
             dial.done.set()
 
+    def _failed(self, peer: PeerId) -> None:
+        """A dial failed: the third in a row has the next one wait."""
+        config = self._config
+        failures = self._failures.pop(peer, (0, 0.0))[0] + 1
+        extra = failures - config.dials_before_backoff
+        wait = min(config.dial_backoff_s * 2.0 ** min(extra, 16), config.max_backoff_s) if extra >= 0 else 0.0
+        self._failures[peer] = (failures, trio.current_time() + wait)
+        if len(self._failures) > _MAX_FAILURES:
+            self._failures.popitem(last=False)
+
     async def _race(self, peer: PeerId, addresses: Sequence[Address]) -> MuxedConnection:
         targets = [(raw, target) for raw in addresses if (target := parse_transport(raw)) is not None]
+        # Loopback helps on this machine only; the order of the others stays.
+        targets.sort(key=lambda one: scope_of(host_and_port(one[1])[0]) is Scope.MACHINE)
+        del targets[self._config.dial_addresses :]
         if not targets:
             raise DialError(
                 str(peer), "no address is known for it", "name its address, or ask somebody who knows it"
@@ -198,7 +248,7 @@ class Links:
             with trio.fail_after(self._config.dial_timeout_s):
                 pipe = await dial_tcp(*host_and_port(target))
                 channel = await secure(pipe, self._libp2p.noise, peer)
-                connection = await mux(channel, True, self._config.max_streams, self.on_stream, self._nursery)
+                connection = await self._mux(channel, is_client=True)
             connection.dialled = raw
             done = True
             return connection
@@ -226,6 +276,10 @@ class Links:
             if pipe is not None and not done:
                 pipe.shut()
 
+    async def _mux(self, channel: SecureChannel, is_client: bool) -> MuxedConnection:
+        most = self._config.max_streams
+        return await mux(channel, is_client, most, self.on_stream, self._nursery, self._control)
+
     # Accepting ------------------------------------------------------------------------------------------------
 
     async def serve(self, listener: TcpListener, nursery: trio.Nursery) -> None:
@@ -234,17 +288,21 @@ class Links:
 
     async def _accept(self, pipe: TcpPipe) -> None:
         kept = False
+        host = pipe.get_remote_address()[0]
+        if not self._sources.admit(host, trio.current_time()):
+            self._stats.refused += 1
+            pipe.shut()
+            return
         try:
             with trio.move_on_after(self._config.dial_timeout_s):
                 channel = await secure(pipe, self._libp2p.noise, None)
-                connection = await mux(
-                    channel, False, self._config.max_streams, self.on_stream, self._nursery
-                )
+                connection = await self._mux(channel, is_client=False)
                 kept = self._keep(connection, is_initiator=False)
         except SwarmError:
             pass  # whoever it was spoke another protocol, or left
         finally:
             if not kept:
+                self._sources.release(host)
                 pipe.shut()
 
     def _keep(self, connection: MuxedConnection, is_initiator: bool) -> bool:
@@ -260,6 +318,7 @@ class Links:
         ):
             return False
         self._count += 1
+        self._failures.pop(peer, None)
         smaller_dialled = (self._me < peer) == is_initiator
         connections.insert(0 if smaller_dialled else len(connections), connection)
         self._connections[peer] = connections
@@ -271,6 +330,8 @@ class Links:
         return True
 
     def _closed(self, connection: MuxedConnection) -> None:
+        if connection.dialled is None and connection.remote is not None:
+            self._sources.release(connection.remote[0])
         connections = self._connections[connection.peer]
         connections.remove(connection)
         self._count -= 1

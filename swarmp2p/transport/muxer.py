@@ -6,6 +6,7 @@ connection reads. Nothing is lost or cut in half when a task that writes is canc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -121,7 +122,9 @@ class MuxedConnection:
     """One connection to one peer and its streams.
 
     on_stream: called with each stream that the other side opens. nursery: of the tasks that send what the system does
-    not take at once; they end with the connection. closed: set when the connection is over.
+    not take at once; they end with the connection. control: frames without data that may come a second, and at once.
+
+    closed: set when the connection is over. in_use: streams of embedders.
     """
 
     def __init__(
@@ -131,6 +134,7 @@ class MuxedConnection:
         max_inbound: int,
         on_stream: Callable[[MuxedStream], None],
         nursery: trio.Nursery,
+        control: tuple[float, float] = (math.inf, math.inf),
     ) -> None:
         self.peer = channel.peer
         self.remote = channel.pipe.get_remote_address()
@@ -144,6 +148,9 @@ class MuxedConnection:
         self._on_stream = on_stream
         self._nursery = nursery
         self._draining = False
+        self._per_s, self._burst = control
+        self._budget, self._budget_at = self._burst, self.since
+        self.in_use = 0  # streams of embedders
         self._heard = True  # something came since the last `probe`
         self._probes = 0
 
@@ -172,6 +179,9 @@ class MuxedConnection:
             self._heard = True
             try:
                 session.receive(data)
+                if session.controls:
+                    self._spend(session.controls)
+                    session.controls = 0
             except YamuxError as problem:
                 self.fault = str(problem)
                 session.go_away(protocol_error=True)
@@ -181,6 +191,14 @@ class MuxedConnection:
             for core in accepted:
                 self._on_stream(MuxedStream(self, core))
             self.flush()
+
+    def _spend(self, controls: int) -> None:
+        """Frames without data came; raises YamuxError when they come too fast."""
+        now = trio.current_time()
+        self._budget = min(self._burst, self._budget + (now - self._budget_at) * self._per_s) - controls
+        self._budget_at = now
+        if self._budget < 0.0:
+            raise YamuxError("yamux: the other side opens and resets streams, or pings, too fast")
 
     def flush(self) -> None:
         """Send what may be sent now, and wake whom it concerns."""
@@ -237,10 +255,11 @@ async def mux(
     max_inbound: int,
     on_stream: Callable[[MuxedStream], None],
     nursery: trio.Nursery,
+    control: tuple[float, float] = (math.inf, math.inf),
 ) -> MuxedConnection:
     """Agree on Yamux. Raises BadMessage, ProtocolUnsupported; the channel is left to the caller to close."""
     if is_client:
         await propose(channel, [PROTOCOL_ID])
     else:
         await choose(channel, PROTOCOL_ID.__eq__)
-    return MuxedConnection(channel, is_client, max_inbound, on_stream, nursery)
+    return MuxedConnection(channel, is_client, max_inbound, on_stream, nursery, control)

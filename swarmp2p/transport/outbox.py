@@ -91,6 +91,7 @@ class Outbox:
             size += len(frames[-1])
         self._queued_bytes -= size
         self._session.stats.sent += len(frames)
+        self._session.useful_at = trio.current_time()
         return b"".join(frames)
 
     async def _open(self) -> None:

@@ -23,6 +23,7 @@ from .links import Links
 from .muxer import MuxedConnection, MuxedStream
 from .network import Deliver
 from .session import PeerSession
+from .trim import Held, least_useful
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +70,24 @@ class Peers:
         """Close what is idle, give up what is late."""
         for session in list(self._sessions.values()):
             session.sweep(now)
+        self._trim(now)
+
+    def _trim(self, now: float) -> None:
+        """Close the least useful connections when there are too many."""
+        links, config = self._links, self._config
+        if links.count <= config.high_connections:
+            return
+        held: list[Held] = []
+        for peer, session in self._sessions.items():
+            connection = links.get(peer)
+            if connection is not None:
+                kept = session.asking or bool(connection.in_use) or links.is_protected(peer)
+                inbound = connection.dialled is None
+                held.append(Held(peer, connection.since, session.useful_at, inbound, kept))
+        low, high, before = config.low_connections, config.high_connections, now - config.grace_s
+        for peer in least_useful(held, links.count, high, low, before):
+            self._stats.trimmed += 1
+            links.disconnect(peer)
 
     def stop_serving(self, protocol: str) -> None:
         """End the streams on which others ask in a protocol."""

@@ -146,6 +146,7 @@ class RequestPool:
                         self._fail("bad reply", request.number)
                         raise
                     session.stats.received += 1
+                    session.useful_at = trio.current_time()
                     await session.deliver(Received(session.peer, message))
             if buffer.partial:
                 raise BadMessage("the stream ended within a message")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeGuard
 
@@ -46,6 +47,7 @@ class PeerSession:
         self.up = trio.Event()
         self.gone = trio.Event()
         self.over = trio.Event()
+        self.useful_at = -math.inf  # when it last answered, or something was sent to it, as trio's time
         self.used = False  # the engine sent something: it wants to know when this fails
         self._punish = punish
         self._outboxes: dict[str, Outbox] = {}
@@ -114,6 +116,11 @@ class PeerSession:
         await receive_messages(self, protocol, stream)
         if self._reading.get(protocol.name) is stream:
             del self._reading[protocol.name]
+
+    @property
+    def asking(self) -> bool:
+        """Whether requests to the peer are under way."""
+        return any(pool.waiting for pool in self._pools.values())
 
     def sweep(self, now: float) -> None:
         """Called at intervals: close what is idle, give up what is late."""

@@ -20,6 +20,7 @@ class Libp2pStream(PeerStream):
 
     def __init__(self, stream: MuxedStream) -> None:
         self._stream = stream
+        stream.connection.in_use += 1
         self._rest = b""  # read, and more than was asked for
         self._finished = self._closed = False
         self._sending, self._receiving = Alone("sending on"), Alone("receiving from")
@@ -75,7 +76,7 @@ class Libp2pStream(PeerStream):
         if self._closed:
             await trio.lowlevel.checkpoint()
             return
-        self._closed = True
+        self._end()
         self._stream.abandon()
         try:
             await trio.lowlevel.checkpoint()
@@ -89,8 +90,12 @@ class Libp2pStream(PeerStream):
 
     def reset(self) -> None:
         if not self._closed:
-            self._closed = True
+            self._end()
             self._stream.reset()
+
+    def _end(self) -> None:
+        self._closed = True
+        self._stream.connection.in_use -= 1
 
     def _check_open(self) -> None:
         if self._closed:

@@ -120,7 +120,7 @@ class TcpPipe(IRawConnection):
         """As `shut`."""
         self.shut()
 
-    def get_remote_address(self) -> tuple[str, int] | None:
+    def get_remote_address(self) -> tuple[str, int]:
         """(ip, port) of the other side."""
         return self._remote
 

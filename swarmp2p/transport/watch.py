@@ -26,8 +26,6 @@ class Watch:
 
     def on_up(self, connection: MuxedConnection) -> None:
         """A new connection."""
-        if connection.remote is None:
-            return
         before = (self.reach.reachable, self.reach.ask_at)
         if connection.dialled is None:
             self.reach.dialled_by(connection.remote[0])

@@ -9,7 +9,8 @@ A `Session` takes the bytes that arrive (`receive`) and gives those to be sent (
 What one connection can hold is bounded: `max_inbound` streams that the other side opened, each with one
 receive window of unread data; and 64 KiB of answers to pings and the like, which cannot be sent because the
 other side does not read. More than that is a `YamuxError`, as is anything that breaks the protocol: the
-connection is over then.
+connection is over then. `controls` counts frames that carry nothing: streams that are opened and reset again and
+again, or pings, cost the other side less than us, and the caller may lose patience.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class Session:
         self.touched: dict[Stream, None] = {}
         self.gone_away = False  # the other side wants to end the connection
         self.pongs = 0  # answers to our pings
+        self.controls = 0  # frames without data that came
         self._streams: dict[int, Stream] = {}
         self._next_id = 1 if is_client else 2
         self._inbound_parity = 0 if is_client else 1
@@ -232,6 +234,8 @@ class Session:
     def _frame(self, version: int, kind: int, flags: int, number: int, length: int) -> None:
         if version != 0:
             raise YamuxError(f"yamux version {version}")
+        if kind != _DATA or not length:
+            self.controls += 1
         if kind in (_DATA, _WINDOW):
             stream = self._stream(flags, number)
             if kind == _DATA:

@@ -18,7 +18,7 @@ from tests.transport.network_conformance import answering
 from tests.transport.rawpeer import raw_peer, raw_stream, read_until, rest_of
 from tests.transport.station import PATIENCE_S, eventually, named
 from tests.transport.test_host_network import HostWorld
-from tests.transport.toy import ASK, TOYS
+from tests.transport.toy import ASK, TOYS, Answer, Ask
 
 LISTEN = ["/ip4/127.0.0.1/tcp/0"]
 ASK_ID = ASK.ids[0]
@@ -91,3 +91,46 @@ async def test_connections_that_say_nothing_make_room_for_others() -> None:
             nursery.cancel_scope.cancel()
     for pipe in (*silent, *served):
         pipe.shut()
+
+
+async def test_streams_opened_and_reset_at_once_are_a_few_and_no_more(world: HostWorld) -> None:
+    host = Host(named("victim"), LISTEN, TOYS, HostConfig(control_per_s=100.0, control_burst=500))
+    answering(await world.station("victim", host))
+    async with raw_peer(host) as flood, raw_peer(host, "other") as other:
+        for _ in range(200):  # a SYN and an RST each
+            stream = flood.open()
+            stream.push(b"x")
+            stream.reset()
+        stream = await raw_stream(flood, ASK_ID)
+        stream.push(encode_frame(b"?fine", Framing.UVARINT))
+        assert await read_until(stream, 6) == encode_frame(b"!fine", Framing.UVARINT)
+        for _ in range(2000):
+            flood.session.ping()
+            flood.flush()
+        with trio.fail_after(PATIENCE_S):
+            await flood.closed.wait()
+        stream = await raw_stream(other, ASK_ID)
+        stream.push(encode_frame(b"?fine", Framing.UVARINT))
+        assert await read_until(stream, 6) == encode_frame(b"!fine", Framing.UVARINT)
+
+
+async def test_with_too_many_connections_those_go_that_were_no_use(world: HostWorld) -> None:
+    config = HostConfig(high_connections=5, low_connections=4, grace_s=0.0, sweep_s=0.02)
+    host = Host(named("victim"), LISTEN, TOYS, config)
+    victim = await world.station("victim", host)
+    friend, idle = await world.station("friend"), await world.station("idle")
+    answering(friend)
+    victim.knows(friend, idle)
+    host.send(friend.peer, Ask(1, b"useful"))
+    assert await victim.message() == Answer(1, b"useful")
+    await host.dial_peer(idle.peer)
+    host.protect(idle.peer, protected=True)
+    async with AsyncExitStack() as stack:
+        for number in range(8):  # they ask, which is no use to us
+            connection = await stack.enter_async_context(raw_peer(host, f"stranger {number}"))
+            stream = connection.open()
+            stream.push(b"?")
+        await eventually(lambda: host.stats.trimmed > 0 and host.connections <= 5)
+        assert {friend.peer, idle.peer} <= set(host.connected)
+    host.send(friend.peer, Ask(2, b"again"))
+    assert await victim.message() == Answer(2, b"again")

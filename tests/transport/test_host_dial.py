@@ -243,6 +243,33 @@ def dialled_preferred(station: Station, other: Station) -> bool:
     return connection.dialled is not None
 
 
+async def test_a_peer_that_does_not_answer_is_left_alone_for_a_while(world: HostWorld) -> None:
+    alice, bob = await world.pair()
+    addresses = bob.network.addresses
+    await bob.stop()
+    alice.network.introduce(bob.peer, addresses)
+    for _ in range(5):
+        alice.network.send(bob.peer, Shout(b"?"))
+        await alice.next(PeerDown)
+    assert host_of(alice).stats.dials == 3
+    with pytest.raises(DialError, match="several times"):
+        await alice.network.dial_peer(bob.peer)
+    with pytest.raises(DialError, match="refused"):  # whoever names an address means it
+        await alice.network.dial_peer(bob.peer, addresses)
+    again = await world.station("bob")
+    alice.knows(again)  # at another address
+    alice.network.send(again.peer, Shout(b"found"))
+    assert await again.message() == Shout(b"found")
+
+
+async def test_of_many_addresses_three_are_tried(world: HostWorld) -> None:
+    alice = await world.station("alice")
+    addresses = [to_multiaddr("127.0.0.1", free_port()) for _ in range(6)]
+    with pytest.raises(DialError):
+        await alice.network.dial_peer(STRANGER.peer_id, addresses)
+    assert host_of(alice).stats.dials == 3
+
+
 def _is_answer(event: object) -> bool:
     return isinstance(event, Received) and isinstance(event.message, Answer)
 
