@@ -66,7 +66,7 @@ class Server:
             response.status, response.statusText = Message.E_BAD_REQUEST, "not a request of yours to dial you"
             return
         found = (parse_transport(bytes(raw)) for raw in list(request.dial.peer.addrs)[:_MAX_ADDRESSES])
-        own = [one for one in found if one is not None and remote and host_and_port(one)[0] == remote[0]]
+        own = [one for one in found if one is not None and host_and_port(one)[0] == remote[0]]
         if not own:
             response.status, response.statusText = Message.E_DIAL_REFUSED, "no address is where you are"
             return
@@ -125,10 +125,10 @@ async def ask_around(
 ) -> None:
     """Ask as many of those worth asking as are needed for a verdict, one after the other."""
     answers = 0
-    worth = [one for one in connections if one.remote and scope_of(one.remote[0]) is reach.farthest]
+    worth = [one for one in connections if scope_of(one.remote[0]) is reach.farthest]
     for connection in worth[:_TRIED]:
         reached = await ask(connection, me, addresses)
-        if reached is not None and connection.remote is not None:
+        if reached is not None:
             reach.verdict(connection.peer, connection.remote[0], reached)
             answers += 1
             if answers >= _ASKED:

@@ -64,8 +64,7 @@ class Introduction:
 
     def answer(self, stream: MuxedStream) -> None:
         """Send it, with the address that we see the other side at."""
-        remote = stream.connection.remote
-        observed = b"" if remote is None else to_multiaddr(*remote)
+        observed = to_multiaddr(*stream.connection.remote)
         # Serialised protobuf messages are joined by putting one behind the other.
         body = self._message + Identify(observed_addr=observed).SerializeToString()
         stream.push(encode_frame(body, Framing.UVARINT))

@@ -330,7 +330,7 @@ class Links:
         return True
 
     def _closed(self, connection: MuxedConnection) -> None:
-        if connection.dialled is None and connection.remote is not None:
+        if connection.dialled is None:
             self._sources.release(connection.remote[0])
         connections = self._connections[connection.peer]
         connections.remove(connection)

@@ -138,8 +138,7 @@ class SwarmConnection(IMuxedConn):
 
     def get_transport_addresses(self) -> list[Multiaddr]:
         """The other side's end of the connection."""
-        remote = self._connection.remote
-        return [] if remote is None else [Multiaddr(to_multiaddr(*remote))]
+        return [Multiaddr(to_multiaddr(*self._connection.remote))]
 
     def get_connection_type(self) -> ConnectionType:
         """Nothing between the two sides."""
