@@ -64,6 +64,7 @@ def ray_cluster(
     listen: Iterable[Multiaddr | str] | Multiaddr | str | None = DEFAULT_LISTEN,
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
     state: str | os.PathLike[str] | None = None,
+    mdns: bool = False,
 ) -> Generator[BlockingCluster, None, None]:
     """Join the swarm, start a Ray head and lease workers for it; everything is released on exit.
 
@@ -76,7 +77,12 @@ def ray_cluster(
     async def run() -> AsyncGenerator[Cluster, None]:
         async with (
             open_peer(
-                identity=identity, listen=listen, bootstrap=bootstrap, dht_protocol=dht_protocol, state=state
+                identity=identity,
+                listen=listen,
+                bootstrap=bootstrap,
+                dht_protocol=dht_protocol,
+                state=state,
+                mdns=mdns,
             ) as peer,
             peer.borrow(
                 need, workers=workers, min_workers=min_workers, timeout_s=timeout_s, lenders=lenders

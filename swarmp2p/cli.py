@@ -105,6 +105,7 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
             listen=options.listen or DEFAULT_LISTEN,
             bootstrap=options.bootstrap,
             state=state_file(options),
+            mdns=options.mdns,
         ) as peer,
         peer.lend(offer, allow=first, logs=options.logs) as lending,
         trio.open_nursery() as nursery,

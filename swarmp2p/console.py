@@ -34,6 +34,9 @@ def add_peer_options(parser: argparse.ArgumentParser) -> None:
         help="file for what the peer keeps over restarts, made when missing (default: KEYFILE.state with --identity, "
         "where its folder can be written to)",
     )
+    parser.add_argument(
+        "--mdns", action="store_true", help="find peers in the local network, and be found there"
+    )
     parser.add_argument("--logs", type=Path, help="folder for the logs of Ray's processes")
     parser.add_argument("--json", action="store_true", help="print events as JSON lines")
     parser.add_argument(

@@ -104,6 +104,17 @@ class ListenError(SwarmError):
         self.address = address
 
 
+class MdnsError(SwarmError):
+    """The local network cannot be searched; the peer was not started."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"cannot use multicast DNS: {problem}; listen on an address of an interface that has multicast, or open "
+            "the peer without mdns"
+        )
+        self.problem = problem
+
+
 class PeerClosed(SwarmError):
     """The peer was closed while the call was under way, or before it; open a new one with open_peer()."""
 

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
@@ -304,7 +305,7 @@ class Peer:
     # ----------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def running(self, targets: Targets) -> AsyncGenerator[None, None]:
+    async def running(self, targets: Targets, mdns: bool = False) -> AsyncGenerator[None, None]:
         """Run the peer while the context is open: what `open_peer` does once everything is put together.
 
         Cancelling the body does not stop the peer before the body has come to its end: leases are ended and
@@ -326,6 +327,8 @@ class Peer:
                 try:
                     async with background_nursery() as dials:
                         await self._join(targets, dials)
+                        if mdns:
+                            await start(dials, self._join_local_peers)
                         yield
                 finally:
                     with cancel_scope(shield=True):
@@ -340,6 +343,21 @@ class Peer:
     async def _join(self, targets: Targets, nursery: trio.Nursery) -> None:
         self._driver.post(SetAddresses(tuple(self._network.addresses)))
         await Joining(targets, self._network.dial_peer, self._queries.run, nursery).join()
+
+    async def _join_local_peers(self, *, task_status: TaskStatus[None]) -> None:
+        """Join through whomever multicast DNS finds, one after the other."""
+        from .transport.mdns import local_peers  # zeroconf, only for those who want it
+
+        async with local_peers(self.id, self._network.addresses) as found:
+            task_status.started()
+            async for info in found:
+                if info.peer in self._engine.dht.table:
+                    continue
+                try:
+                    await self._network.dial_peer(info.peer, info.addresses)
+                except DialError:
+                    continue  # said by whoever is in the local network
+                await self._queries.run(partial(_join_through, info))
 
     def _output(self, output: NodeOutput) -> None:
         if isinstance(output, ProviderFound | ServiceFound | ProvideProgress | QueryDone):
@@ -358,6 +376,10 @@ class Peer:
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:
                 subscription.close()
+
+
+def _join_through(info: PeerInfo, query: int) -> Join:
+    return Join(query, (info,))
 
 
 class Announcement:
@@ -396,6 +418,7 @@ async def open_peer(
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
     config: NodeConfig | None = None,
     state: str | os.PathLike[str] | None = None,
+    mdns: bool = False,
 ) -> AsyncGenerator[Peer, None]:
     """Run a peer while the context is open.
 
@@ -405,10 +428,11 @@ async def open_peer(
         /p2p/<id>; empty starts a new swarm. network: another transport than
         libp2p (embedders, tests). dht_protocol: "/ipfs/kad/1.0.0" would join that network. state: a file, made when
         missing, in which the peer keeps over restarts what others gave it to hold, and peers to come back through
-        when no bootstrap peer answers; one for each identity. How it does is `peer.dht.storage`.
+        when no bootstrap peer answers; one for each identity. How it does is `peer.dht.storage`. mdns: whether to
+        announce the peer by multicast DNS on the networks it listens on, and to join through peers found there.
 
     Raises IdentityFileError, StateFileError, AddressError, ListenError, BootstrapError (or the one address's
-    DialError): nothing is left running then.
+    DialError), MdnsError: nothing is left running then.
     """
     if not isinstance(identity, Identity):
         identity = Identity.generate() if identity is None else Identity.load_or_create(identity)
@@ -430,7 +454,7 @@ async def open_peer(
     async with open_storage(state, identity.peer_id, save_all) as storage:
         remembered = () if storage is None else storage.remembered
         peer = Peer(identity, engine, network, driver, storage)
-        async with peer.running(Targets.of(identity.peer_id, targets, remembered, str(state))):
+        async with peer.running(Targets.of(identity.peer_id, targets, remembered, str(state)), mdns):
             yield peer
 
 
