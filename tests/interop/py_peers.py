@@ -59,7 +59,7 @@ async def py_peer() -> AsyncGenerator[PyPeer, None]:
         yield PyPeer(host, KadDHT(host, DHTMode.SERVER))
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+async def until(condition: Callable[[], bool | Awaitable[object]]) -> None:
     """Wait for something that another implementation does in the background and tells nobody of."""
     with trio.fail_after(PATIENCE_S):
         while True:

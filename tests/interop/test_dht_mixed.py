@@ -14,7 +14,7 @@ from swarmp2p.dht.keys import service_key
 from swarmp2p.identity import PeerId
 from swarmp2p.node import NodeConfig
 from swarmp2p.peer import Peer, open_peer
-from tests.interop.js_peers import JsPeer, js_peers
+from tests.interop.js_peers import JsPeer, JsPeers, js_peers
 from tests.interop.py_peers import IPFS, PyPeer, py_peer, until
 
 pytestmark = pytest.mark.slow
@@ -34,6 +34,7 @@ class Mixed:
     ours: list[Peer]
     js: list[JsPeer]
     py: list[PyPeer]
+    process: JsPeers
 
     @property
     def ids(self) -> list[PeerId]:
@@ -44,7 +45,7 @@ class Mixed:
 @pytest.fixture
 async def mixed() -> AsyncGenerator[Mixed, None]:
     async with js_peers() as process, AsyncExitStack() as stack:
-        network = Mixed([], [], [])
+        network = Mixed([], [], [], process)
         last: str | None = None
         for _ in range(EACH):
             bootstrap = [] if last is None else [last]
@@ -60,25 +61,26 @@ async def mixed() -> AsyncGenerator[Mixed, None]:
         yield network
 
 
-async def test_everybody_s_records_are_found(mixed: Mixed) -> None:
-    """A newcomer of ours finds what each of the twelve provides; so do a js node and a py node, and the other js and
-    py nodes find what ours provide."""
+async def test_newcomers_of_each_kind_find_what_everybody_provides(mixed: Mixed) -> None:
+    """They hold nothing themselves, and each knows one of the twelve, of another kind."""
     for ours in mixed.ours:
         await ours.dht.provide(key_of(ours.id))
     for js in mixed.js:
         await js.provide(key_of(js.id))
     for py in mixed.py:
         await py.dht.provide(key_of(py.id).hex())
-    async with open_peer(dht_protocol=IPFS, bootstrap=[mixed.ours[0].addresses[0]]) as finder:
+    async with open_peer(dht_protocol=IPFS, bootstrap=[mixed.py[-1].address]) as finder:
         for id in mixed.ids:
             assert [found.id async for found in finder.dht.find_providers(key_of(id))] == [id]
-    of_ours = [ours.id for ours in mixed.ours]
-    for number, js in enumerate(mixed.js):
-        for id in of_ours if number else mixed.ids:
-            assert (await js.providers(key_of(id))).keys() == {id}
-    for number, py in enumerate(mixed.py):
-        for id in of_ours if number else mixed.ids:
-            assert await py.find(key_of(id)) == {id}
+    js_finder = await mixed.process.start(IPFS)
+    await js_finder.dial(mixed.ours[1].addresses[0])
+    await until(js_finder.table)
+    for id in mixed.ids:
+        assert (await js_finder.providers(key_of(id))).keys() == {id}
+    async with py_peer() as py_finder:
+        await py_finder.join(mixed.ours[2].addresses[0])
+        for id in mixed.ids:
+            assert await py_finder.find(key_of(id)) == {id}
 
 
 async def test_a_service_is_found_with_its_attributes_by_ours_and_without_by_others(mixed: Mixed) -> None:
