@@ -126,12 +126,15 @@ class Announce:
     """Sign a service record and store it as Provide does; replaced by the next Announce of the same service.
 
     attributes: str to str, int, float or bool; the signed record stays under 512 bytes, else the engine's
-    caller gets UsageError from `records.check_attributes` before posting this.
+    caller gets UsageError from `records.check_attributes` before posting this. index: names of the attributes that
+    finders can look up by themselves once the service has very many providers; those with short texts by default, at
+    most eight.
     """
 
     query: int
     service: str
     attributes: tuple[tuple[str, str | int | float | bool], ...] = ()
+    index: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,8 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class FindService:
-    """Each provider's newest verified record as a ServiceFound; ends early after `limit` (0: no limit).
+    """Each provider's newest verified record as a ServiceFound; ends early after `limit` (0: no limit). Of a service
+    that is spread over shards up to 128 are a fair sample: each provider is equally likely to be among them.
 
     where: attributes that a record must equal.
     """

@@ -126,6 +126,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             own, self._validators, ttl_s=config.value_ttl_s, max_values=config.max_values
         )
         self._publisher = Publisher(peer, sign, config.record_ttl_s)
+        self._splits = Splits(self._providers, rng)
+        self._traffic.on_splits = self._splits.told
         self.publishing = Publishing(
             self._publisher,
             self._traffic,
@@ -133,11 +135,10 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             self._timers,
             rng,
             config,
+            self._splits,
             crowding.is_crowded if config.around_crowds else lambda target, closest, now: False,
         )
         self._reader = RecordReader(verify)
-        self._splits = Splits(self._providers, rng)
-        self._traffic.on_splits = self._splits.told
         self._server = Server(
             peer,
             self.table,
@@ -230,8 +231,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 local = None if held is None else held.value
                 lookup = traffic.lookup(key_id(key), paths=paths)
                 traffic.run(ValueQuery(query, lookup, key, self._validators, local), now)
-            case events.Announce(query, service, attributes):
-                self.publishing.announce(query, service, dict(attributes), now)
+            case events.Announce(query, service, attributes, index):
+                self.publishing.announce(query, service, dict(attributes), now, index)
             case events.Withdraw(query, service):
                 self.publishing.withdraw(query, service, now)
             case events.FindService():

@@ -16,13 +16,15 @@ from ..identity import PeerId
 from ..signed import Sign
 from .keys import peer_key, service_key
 from .messages import Provider
-from .records import Attribute, ServiceRecord, make_record
+from .records import MAX_ENVELOPE_BYTES, Attribute, ServiceRecord, make_record
 from .state import Journal, OwnSequence
 
 _MAX_HOLDERS = (
     128  # so that those of earlier renewals get a withdrawal too; 4 k around a crowded key (crowding.py)
 )
+_MAX_SHARDS = 64  # eight attributes and the service, with a leaf and those above now and an hour ago
 _NOTHING: Mapping[str, Attribute] = {}
+_NO_DEPTHS: Mapping[str, int] = {}
 
 
 class Publication:
@@ -30,9 +32,24 @@ class Publication:
 
     service: its name, or None for a plain key. due: when it is renewed next. stored: how many peers the record was
     sent to last, stored_at: when. holders: of a service, the last 128 peers that the record was sent to.
+    For a service that is split: index names the attributes with a key of their own, depths say where it publishes
+    (records.py), shards are the keys other than its own at which its record was stored, and with whom: the last 64,
+    and of each the last 128.
     """
 
-    __slots__ = ("attributes", "due", "holders", "key", "record", "service", "stored", "stored_at")
+    __slots__ = (
+        "attributes",
+        "depths",
+        "due",
+        "holders",
+        "index",
+        "key",
+        "record",
+        "service",
+        "shards",
+        "stored",
+        "stored_at",
+    )
 
     def __init__(self, key: bytes, service: str | None, attributes: Mapping[str, Attribute]) -> None:
         self.key, self.service, self.attributes = key, service, attributes
@@ -40,17 +57,34 @@ class Publication:
         self.holders: dict[PeerId, PeerInfo] = {}
         self.due = self.stored_at = -math.inf
         self.stored = 0
+        self.index: tuple[str, ...] | None = None
+        self.depths: dict[str, int] = {}
+        self.shards: dict[bytes, dict[PeerId, PeerInfo]] = {}
 
     def sent_to(self, holders: Sequence[PeerInfo], now: float) -> None:
         """The record went out to these peers."""
         self.stored, self.stored_at = len(holders), now
-        if self.service is None:
+        if self.service is not None and not self.depths.get(""):
+            _remember(self.holders, holders)
+
+    def keep(self, key: bytes, holders: Sequence[PeerInfo]) -> None:
+        """The record went out to these peers for a shard's key."""
+        if key == self.key:
+            _remember(self.holders, holders)
             return
-        for info in holders:
-            self.holders.pop(info.peer, None)
-            self.holders[info.peer] = info
-        while len(self.holders) > _MAX_HOLDERS:
-            del self.holders[next(iter(self.holders))]
+        known = self.shards.pop(key, {})
+        _remember(known, holders)
+        self.shards[key] = known
+        while len(self.shards) > _MAX_SHARDS:
+            del self.shards[next(iter(self.shards))]
+
+
+def _remember(known: dict[PeerId, PeerInfo], holders: Sequence[PeerInfo]) -> None:
+    for info in holders:
+        known.pop(info.peer, None)
+        known[info.peer] = info
+    while len(known) > _MAX_HOLDERS:
+        del known[next(iter(known))]
 
 
 class Publisher:
@@ -83,13 +117,19 @@ class Publisher:
             publication = self._publications[key] = Publication(key, None, _NOTHING)
         return publication
 
-    def announce(self, service: str, attributes: Mapping[str, Attribute], now: float) -> Publication:
+    def announce(
+        self,
+        service: str,
+        attributes: Mapping[str, Attribute],
+        now: float,
+        index: tuple[str, ...] | None = None,
+    ) -> Publication:
         """Become a provider of a service, or change its attributes."""
         key = service_key(service)
         publication = self._publications.get(key)
         if publication is None:
             publication = self._publications[key] = Publication(key, service, attributes)
-        publication.service, publication.attributes = service, attributes
+        publication.service, publication.attributes, publication.index = service, attributes, index
         self.renew(publication, now)
         return publication
 
@@ -97,6 +137,24 @@ class Publisher:
         """Sign a service record anew, to expire later; a plain key needs nothing."""
         if publication.service is not None:
             publication.record = self._record(publication, now, now + self._record_ttl_s)
+
+    def has_room(self, publication: Publication, name: str) -> bool:
+        """Whether a depth fits into the record too; else the provider stays at the root."""
+        names = {*publication.depths, name, ""}
+        room = MAX_ENVELOPE_BYTES - (
+            len(publication.record.envelope) if publication.record is not None else 0
+        )
+        if any(publication.depths.values()):
+            return name in publication.depths or room >= len(name.encode()) + 4
+        return room >= len("depths") + 4 + sum(len(other.encode()) + 4 for other in names)
+
+    def place(self, publication: Publication, name: str, depth: int, now: float) -> None:
+        """This provider publishes at a depth: its record says so."""
+        if publication.depths.get(name, 0) == depth:
+            publication.depths[name] = depth
+            return
+        publication.depths[name] = depth
+        self.renew(publication, now)
 
     def forget(self, publication: Publication) -> None:
         """Stop providing."""
@@ -131,6 +189,13 @@ class Publisher:
         self.sequence = max(self.sequence + 1, int(now * 1000))
         if self.journal is not None:
             self.journal.keep(OwnSequence(self.sequence))
+        depths = publication.depths if expires else _NO_DEPTHS
         return make_record(
-            self._peer, publication.service, publication.attributes, self.sequence, expires, self._sign
+            self._peer,
+            publication.service,
+            publication.attributes,
+            self.sequence,
+            expires,
+            self._sign,
+            depths,
         )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from ..engine import PeerInfo
+from .announcing import Announcer
 from .config import DhtConfig
 from .events import ProvideProgress, QueryDone
 from .keys import ID_BITS, key_id, service_key
@@ -20,6 +21,7 @@ from .queries import ProvideQuery, add_provider
 from .records import Attribute
 from .renewals import SPREAD, Renewals, Slot, turn
 from .routing import RoutingTable
+from .splits import Splits
 from .sweeper import Region, Stored, Sweeper
 from .timers import Timers
 from .traffic import Traffic
@@ -49,6 +51,7 @@ class Publishing:
         timers: Timers[object],
         rng: Random,
         config: DhtConfig,
+        splits: Splits,
         is_crowded: Callable[[int, Sequence[PeerInfo], float], bool],
     ) -> None:
         self._publisher, self._traffic, self._table = publisher, traffic, table
@@ -57,6 +60,7 @@ class Publishing:
         self.sweeper = Sweeper(publisher, traffic, table, timers, config, self._alone, is_crowded)
         self._phase = publisher.id / (1 << ID_BITS)
         self._many: dict[int, _Many] = {}
+        self._announcer = Announcer(publisher, traffic, splits, config)
 
     # Commands -----------------------------------------------------------------------------------------------
 
@@ -90,9 +94,22 @@ class Publishing:
             self._renewals.cancel(publication)
         self.sweeper.start(publications, stored, now)
 
-    def announce(self, number: int, service: str, attributes: Mapping[str, Attribute], now: float) -> None:
+    def announce(
+        self,
+        number: int,
+        service: str,
+        attributes: Mapping[str, Attribute],
+        now: float,
+        index: tuple[str, ...] | None = None,
+    ) -> None:
         """Sign and store a service record."""
-        self._publish(self._publisher.announce(service, attributes, now), number, now)
+        publication = self._publisher.announce(service, attributes, now, index)
+        if publication.shards:  # some are perhaps those of attributes that it has no longer
+            provider = self._publisher.provider(publication)
+            assert provider is not None
+            self._announcer.tell_all(publication, provider, now)
+            publication.depths = {"": publication.depths.get("", 0)}
+        self._publish(publication, number, now)
 
     def stop_providing(self, key: bytes) -> None:
         """Renew a provider record no longer. A service that is announced under the key stays."""
@@ -111,10 +128,11 @@ class Publishing:
         self._renewals.cancel(publication)
         withdrawal = self._publisher.withdrawal(publication, now)
         self._publisher.forget(publication)
+        told = self._announcer.tell_all(publication, withdrawal, now)
         make = add_provider(publication.key, withdrawal)
         for info in publication.holders.values():
             traffic.tell(info, make(traffic.next_id()), now)
-        traffic.out.append(QueryDone(number, stored=len(publication.holders)))
+        traffic.out.append(QueryDone(number, stored=told + len(publication.holders)))
 
     def cancel(self, number: int) -> None:
         """Nobody wants to hear of a ProvideMany any more; the storing goes on."""
@@ -135,6 +153,11 @@ class Publishing:
         spread = self._spread()
         wanted: list[Publication] = []
         for publication in publications:
+            if publication.service is not None:
+                # It may have to go to another shard: those that hold it have to be asked.
+                self._publisher.renew(publication, now)
+                self._publish(publication, None, now)
+                continue
             if self._is_vain(publication, now):
                 self._renew_later(publication, publication.stored, now, spread)
             else:
@@ -165,6 +188,9 @@ class Publishing:
 
     def _alone(self, publication: Publication, stored: Stored, now: float, number: int | None = None) -> None:
         """Store it with a lookup of its own. number: of the query that it is for."""
+        if publication.service is not None:
+            self._announcer.start(publication, stored, now, number)
+            return
         publisher = self._publisher
         lookup = self._traffic.lookup(key_id(publication.key))
         query = ProvideQuery(number, lookup, publication.key, lambda: publisher.provider(publication))

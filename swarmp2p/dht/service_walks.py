@@ -37,7 +37,6 @@ _MAX_LOST: Final = 4  # draws without any result, after which the hint is taken 
 _MAX_DRAWS: Final = 64
 _MAX_SHARDS: Final = 1_024
 _MARGIN: Final = 1.5
-_ENOUGH: Final = 3  # holders that agree on how many there are
 _MAX_SIZE: Final = 512  # of a leaf that is believed: a holder's own bound
 
 
@@ -196,14 +195,17 @@ class Sample(Walk):
         def heard(
             query: ShardQuery, providers: Sequence[Provider], held: int, now: float
         ) -> Sequence[DhtOutput]:
-            if hit or not providers:
+            whole = self.share == _MAX_SIZE
+            if not providers or (hit and not whole):
                 return ()
             here, deeper = self._sort(query, providers, now)
             if not here and not deeper:
                 return ()
             further = [depth for depth, _ in deeper]
-            hit.append(sorted(further)[len(further) // 2] if 4 * len(deeper) > len(here) else level)
-            query.lookup.stop()
+            if not hit:
+                hit.append(sorted(further)[len(further) // 2] if 4 * len(deeper) > len(here) else level)
+            if not whole:  # else all holders are heard: a single one may not have what is rare
+                query.lookup.stop()
             return self._pick(level, here, len(here) + len(deeper), held, now)
 
         def ended(query: ShardQuery, now: float) -> None:
@@ -255,6 +257,7 @@ class All(Walk):
     def begin(self, now: float) -> None:
         """Start."""
         self._queue: dict[tuple[int, int], None] = {}
+        self._above: dict[bytes, Provider] = {}
         self._order = self._shards()
         self.go(now)
 
@@ -262,7 +265,10 @@ class All(Walk):
         return _PARALLEL
 
     def _end(self, now: float) -> None:
-        return
+        """Those who were met above their leaf, and not there: they may have moved meanwhile."""
+        for provider in self._above.values():
+            if self._results.wanted > 0 and self._results.claim(provider, now) is not None:
+                self._emit(self._results.take(provider, now))
 
     def _shards(self) -> Iterator[tuple[int, int]]:
         """All from the depth up to the root, each level in random order."""
@@ -287,27 +293,25 @@ class All(Walk):
 
     def _ask(self, level: int, place: int, now: float) -> bool:
         seen: dict[bytes, None] = {}
-        holders = most = 0
 
         def heard(
             query: ShardQuery, providers: Sequence[Provider], held: int, now: float
         ) -> Sequence[DhtOutput]:
-            nonlocal holders, most
             if not providers:
                 return ()
-            holders, most = holders + 1, max(most, held)
             here, deeper = self._sort(query, providers, now)
             seen.update((provider.peer, None) for provider in providers)
             outputs: list[DhtOutput] = []
             for provider in here:
                 if self._results.wanted > 0:
                     outputs += self._results.take(provider, now)
-            for depth, provider in deeper:
-                shard = depth, prefix(peer_key(provider.peer), depth)
-                if shard not in self._visited and level >= self.depth and len(self._queue) < _MAX_SHARDS:
-                    self._queue[shard] = None
-            if 0 < held <= len(seen) and most <= len(seen) and holders >= _ENOUGH and level:
-                query.lookup.stop()
+            for _, provider in deeper:
+                if len(self._above) < _MAX_SHARDS:
+                    self._above[provider.peer] = provider
+            if deeper and level >= self.depth and len(self._queue) < _MAX_SHARDS:
+                # Both halves: those whom the answer shows are a few of those below.
+                self._queue[level + 1, 2 * place] = None
+                self._queue[level + 1, 2 * place + 1] = None
             return outputs
 
         def ended(query: ShardQuery, now: float) -> None:
@@ -318,5 +322,8 @@ class All(Walk):
                 self._lose()
             if level > 1:
                 self._queue[level - 1, place >> 1] = None
+            if level == self.depth:  # perhaps all below are among those that do not publish above their leaf
+                self._queue[level + 1, 2 * place] = None
+                self._queue[level + 1, 2 * place + 1] = None
 
         return self._visit(level, place, heard, ended, now)

@@ -66,22 +66,27 @@ def shards_of(root: bytes, id: int, depth: int) -> list[tuple[int, bytes]]:
 
 
 def next_depth(
-    depth: int, counts: Sequence[int], told: Sequence[int], *, split_above: int, merge_below: int
+    depth: int,
+    counts: Sequence[int],
+    told: Sequence[int],
+    *,
+    split_above: int,
+    merge_below: int,
+    may_merge: bool = True,
 ) -> int:
     """Where a provider goes that asked the holders of its shard at `depth`.
 
     counts: providers that they hold there, itself included. told: depths at which they say that the providers whom
-    they hold there publish. Medians of both count, so that fewer than half of the holders cannot mislead it. One step
-    at a time, but for a shard whose providers say that their leaves are deeper.
+    they hold there publish; where there are too few, they are on their way up. Medians of both count, so that fewer
+    than half of the holders cannot mislead it. One step at a time, but for a shard whose providers say that their
+    leaves are deeper.
     """
-    if told and (deeper := _median(told)) > depth:
+    count = _median(counts) if counts else split_above
+    if told and count >= merge_below and (deeper := _median(told)) > depth:
         return min(deeper, MAX_DEPTH)
-    if not counts:
-        return depth
-    count = _median(counts)
     if count > split_above and depth < MAX_DEPTH:
         return depth + 1
-    return depth - 1 if depth and count < merge_below else depth
+    return depth - 1 if may_merge and depth and count < merge_below else depth
 
 
 def _median(values: Sequence[int]) -> int:
