@@ -86,3 +86,10 @@ def test_what_cannot_be_measured_is_refused(
         {"dht": dht.main, "gossip": gossip.main}[name](options)
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def test_many_engines_store_and_get() -> None:
+    found = run("dht_1024", "--nodes=40", "--operations=3", "--json")
+    ours, peers = cast(dict[str, float], found["ours"]), cast(dict[str, dict[str, float]], found["peers"])
+    assert ours["success"] == 1.0
+    assert set(peers["hivemind"]) == {"store_mean_ms", "get_mean_ms"} <= set(ours)
