@@ -3,9 +3,9 @@
     python -m benchmarks.dht_1024 [--nodes 1024] [--operations 200] [--json]
 
 hivemind's own benchmark (1,024 peers, no latency, another machine) took 14.9 ms to store a value and 6.6 ms to get
-one. Ours are the engines alone over the simulator: lookups, tables, stores and validators of all nodes, but no sockets, no
-protobuf and no signatures, which benchmarks.dht measures. Each value is stored by one random node at the 20 nearest and
-read by another. The time is that of all nodes' work for one operation, wall and CPU.
+one. Ours are the engines alone over the simulator: lookups, tables, stores and validators of all nodes, but no
+sockets, no protobuf and no signatures, which benchmarks.dht measures. Each value is stored by one random node at the
+20 nearest and read by another. The time is that of all nodes' work for one operation, wall and CPU.
 """
 
 from __future__ import annotations
