@@ -21,6 +21,7 @@ from .engine import (
     Introduce,
     NetworkEvent,
     Output,
+    Protect,
     Send,
     Serve,
     Tick,
@@ -166,6 +167,8 @@ class Driver(Generic[Command, Output]):
                 self._network.disconnect(output.peer)
             elif isinstance(output, Serve):
                 self._network.serve(output.protocol, output.serving)
+            elif isinstance(output, Protect):
+                self._network.protect(output.peer, output.protected)
             else:
                 self.on_output(output)
         if isinstance(event, Tick):

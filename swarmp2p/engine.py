@@ -164,8 +164,17 @@ class Serve:
     serving: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Protect:
+    """Whether the connection to a peer, if there is one, is kept when the network has too many and closes the least
+    useful; none is from the start."""
+
+    peer: PeerId
+    protected: bool
+
+
 NetworkEvent = Received | PeerUp | PeerDown | Undeliverable | Speaks | Reachable | Tick
-NetworkOutput = Send | Introduce | Disconnect | Serve
+NetworkOutput = Send | Introduce | Disconnect | Serve | Protect
 
 Command = TypeVar("Command")
 Output = TypeVar("Output")

@@ -25,6 +25,7 @@ from swarmp2p.engine import (
     Message,
     PeerDown,
     PeerUp,
+    Protect,
     Reachable,
     Received,
     Reply,
@@ -100,7 +101,7 @@ class Watched:
             assert engine.deadline() > now, f"a due Tick at {now} left the deadline at {engine.deadline()}"
             assert list(engine.handle(Tick(), now)) == [], "a repeated Tick put something out"
             assert list(twin.handle(Tick(), now)) == []
-        allowed = (Send, Introduce, Disconnect, Serve, *self.case.outputs)
+        allowed = (Send, Introduce, Disconnect, Serve, Protect, *self.case.outputs)
         assert all(isinstance(output, allowed) for output in outputs), outputs
         for name, (size, bound) in self.case.sizes(engine).items():
             assert size <= bound, f"{name} holds {size} after {event}, at most {bound} are allowed"
@@ -357,7 +358,7 @@ class World:
             elif isinstance(output, Disconnect):
                 if node.up.pop(output.peer, 0) is None:
                     self._feed(node, PeerDown(output.peer))
-            elif not isinstance(output, Introduce | Serve):
+            elif not isinstance(output, Introduce | Serve | Protect):
                 node.recent.append(output)
 
 

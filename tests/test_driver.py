@@ -98,6 +98,9 @@ class Recorder:
     def disconnect(self, peer: PeerId) -> None:
         self.asked.append(("disconnect", peer))
 
+    def protect(self, peer: PeerId, protected: bool) -> None:
+        self.asked.append(("protect", peer, protected))
+
     def serve(self, protocol: str, serving: bool) -> None:
         self.asked.append(("serve", protocol, serving))
 

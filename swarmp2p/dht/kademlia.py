@@ -46,6 +46,7 @@ from .keeper import Keep, Keeper
 from .keys import key_id, multihash_key, peer_key, service_key
 from .lookup import Lookup, LookupConfig
 from .messages import FindNode, GetRecord
+from .neighbours import Neighbours
 from .provider_store import ProviderStore
 from .publisher import Publisher
 from .publishing import Publishing
@@ -151,6 +152,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             k=config.k,
             max_providers=config.reply_providers,
         )
+        self._neighbours = Neighbours()
         self._upkeep_timer = 0
         self._keeper: Keeper | None = None  # with a Restore
 
@@ -328,8 +330,9 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         """A refresh to be begun. report: the query that it is for."""
 
         def done(asked: int, failed: int) -> None:
+            closest = tuple(self.table.closest(peer_key(self.peer), self.config.k))
+            self._traffic.out += self._neighbours.update(closest)
             if report is not None:
-                closest = tuple(self.table.closest(peer_key(self.peer), self.config.k))
                 self._traffic.out.append(QueryDone(report, closest, asked=asked, failed=failed))
 
         return Refresh(self.peer, self.table, self._traffic, self._rng, self.config, done)

@@ -217,6 +217,9 @@ class MemoryNetwork:
             self._schedule(trio.current_time(), peer, PeerDown(peer), None)
             self._tell_down(peer, connection)
 
+    def protect(self, peer: PeerId, protected: bool) -> None:
+        """Connections cost nothing here: all of them are kept."""
+
     def serve(self, protocol: str, serving: bool) -> None:
         """Serve a protocol, or refuse it; those connected are told."""
         if serving:

@@ -67,6 +67,10 @@ class Network(Protocol):
         """Close every connection to a peer, in the background."""
         ...
 
+    def protect(self, peer: PeerId, protected: bool) -> None:
+        """Keep the connections to a peer when there are too many; or do not, any more."""
+        ...
+
     def serve(self, protocol: str, serving: bool) -> None:
         """Serve a protocol of the engine's, by its WireProtocol's name, or refuse it; tell those connected."""
         ...

@@ -36,6 +36,7 @@ from ..engine import (
     Introduce,
     NetworkEvent,
     Output,
+    Protect,
     Received,
     Send,
     Serve,
@@ -274,6 +275,8 @@ class Simulator(Generic[Command, Output]):
                         network.introduce(target, output)
                     elif kind is Disconnect:
                         network.disconnect(target, output.peer, now)
+                    elif kind is Protect:
+                        pass  # connections cost nothing here: all of them are kept
                     elif kind is Serve:
                         network.serve(target, output, now)
                     else:

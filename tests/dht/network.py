@@ -27,6 +27,7 @@ from swarmp2p.engine import (
     PeerDown,
     PeerInfo,
     PeerUp,
+    Protect,
     Received,
     Request,
     Send,
@@ -184,6 +185,8 @@ class TestNetwork:
                 node.addresses[output.peer] = output.addresses
             elif isinstance(output, Disconnect):
                 raise AssertionError("the DHT closes no connections")
+            elif isinstance(output, Protect):
+                pass
             elif isinstance(output, Serve):
                 node.serving = output.serving
                 for peer in list(node.connected):
