@@ -99,9 +99,13 @@ def false_answers(nodes: int, share: float, seed: int, lookups: int) -> dict[int
     link = UniformLink(RTT_S / 2, JITTER)
     swarm = AttackedSwarm(nodes, seed, link, configs, adversaries=round(share * nodes))
     swarm.fill_honest_tables()
+    for place, peer in enumerate(peer for group in swarm.honest for peer in group[:lookups]):
+        for delay_s in (1.0, _PATIENCE_S):  # so that they know the size of the network
+            swarm.ask(peer, Refresh, _ignore, delay_s + place * _INTERVAL_S)
+    swarm.sim.run(swarm.sim.now + 4 * _PATIENCE_S)
     everybody = [peer for group in swarm.honest for peer in group]
     return {
-        paths: _among_liars(swarm, everybody, group, lookups)
+        paths: _among_liars(swarm, everybody, group[:lookups], lookups)
         for paths, group in zip(PATHS, swarm.honest, strict=True)
     }
 

@@ -163,7 +163,7 @@ class DisjointLookup(Lookup):
                 pending = True
             elif state is _LATE:
                 pending = True
-            if rank == self._k:
+            if rank == self._rank:
                 break
         return None, pending
 

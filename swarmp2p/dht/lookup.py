@@ -26,6 +26,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from ..engine import PeerInfo
 from ..identity import PeerId
@@ -46,6 +47,10 @@ class PeerState(Enum):
 _HEARD, _WAITING, _LATE, _STALLED = PeerState.HEARD, PeerState.WAITING, PeerState.LATE, PeerState.STALLED
 _ANSWERED, _FAILED = PeerState.ANSWERED, PeerState.FAILED
 _AWAITED = (_WAITING, _LATE)
+
+
+_MAX_WIDER: Final = 3
+"""Times k that must answer at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class Lookup:
         self.asked = 0
         self.done = self.stopped = False
         self._k, self._alpha, self._near = config.k, config.alpha, config.near
+        self._rank = config.k  # so many of the nearest must answer
         self._window = min(config.window, config.alpha)
         self._max_asked, self._max_heard = config.max_asked, 8 * config.k
         self._in_flight = self._late = self._stalled = self._answered = 0
@@ -127,7 +133,7 @@ class Lookup:
                 pending = True
             elif state is _LATE:
                 pending = True
-            if rank == self._k:
+            if rank == self._rank:
                 break
         self._in_flight = in_flight
         self.asked += len(asking)
@@ -174,6 +180,15 @@ class Lookup:
             self._landed(peer)
         candidate.state = _STALLED
         self._stalled += 1
+
+    def widen(self) -> bool:
+        """Its result is not to be believed, since it should be nearer: have k more answer, farther from the target.
+        Those who lied name the same peers again; others know nearer ones. Returns whether it goes on."""
+        if self.stopped or self._rank >= _MAX_WIDER * self._k:
+            return False
+        self._rank += self._k
+        self.done = False
+        return True
 
     def stop(self) -> None:
         """End early: what was looked for is found, or nobody wants it any more."""

@@ -25,6 +25,7 @@ _MAX_SAMPLES: Final = 64
 _MIN_SAMPLES: Final = 5
 _MAX_AGE_S: Final = 7200.0  # twelve refreshes
 _HALF_LIFE_S: Final = 1800.0
+_SPARSER: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,11 @@ class NetworkSize:
         if len(self._samples) > _MAX_SAMPLES:
             del self._samples[next(iter(self._samples))]
 
-    def estimate(self, now: float) -> float | None:
-        """Servers in the network, without this peer; None until lookups for five regions have ended."""
+    def estimate(self, now: float, share: float = 0.5) -> float | None:
+        """Servers in the network, without this peer; None until lookups for five regions have ended.
+
+        share: of the samples, those that it exceeds; above a half, it is rather too large.
+        """
         while self._samples and now - next(iter(self._samples.values())).learnt > _MAX_AGE_S:
             del self._samples[next(iter(self._samples))]
         if len(self._samples) < _MIN_SAMPLES:
@@ -68,13 +72,27 @@ class NetworkSize:
         weighted = sorted(
             (sample.size, 0.5 ** ((now - sample.learnt) / _HALF_LIFE_S)) for sample in self._samples.values()
         )
-        half = sum(weight for _, weight in weighted) / 2
+        wanted = share * sum(weight for _, weight in weighted)
         before, smaller = 0.0, weighted[0][0]
         for size, weight in weighted:
-            if before + weight > half:
-                return size if before < half else (smaller + size) / 2
+            if before + weight > wanted:
+                return size if before < wanted else (smaller + size) / 2
             before, smaller = before + weight, size
         return smaller
+
+    def is_sparse(self, target: int, closest: Sequence[PeerInfo], now: float) -> bool:
+        """Whether the peers that a lookup found are farther apart than those around its target can be: then it was
+        misled.
+
+        Peers that collude name only one another: of a share m of all nodes, the k nearest to a target are 1 / m times
+        as far away as of all. Here they may be 2 times: one of 100 to 300 honest lookups exceeds that, and colluding
+        ones do but for one of 60, when m = 30 %. The estimate compared with is one that three of four samples are
+        below, so that it holds while most lookups are misled. Fewer than k say nothing: everybody was asked.
+        """
+        size = self.estimate(now, 0.75)
+        if size is None or len(closest) < self._k:
+            return False
+        return peer_key(closest[self._k - 1].peer) ^ target > radius_of(size, _SPARSER * self._k)
 
     def radius(self, now: float, count: int | None = None) -> int | None:
         """The distance from any key within which its `count` (by default k) nearest peers are expected; None while

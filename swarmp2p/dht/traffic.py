@@ -160,10 +160,16 @@ class Traffic:
 
     def _advance(self, query: Query, now: float) -> None:
         """Let go what the lookup wants asked now."""
-        requests = self._requests
-        for info in query.lookup.next():
+        requests, lookup = self._requests, query.lookup
+        over = lookup.done
+        for info in lookup.next():
             self._ask(info, query.question(requests.next_id()), query, now)
-        if query.lookup.done:
+        if not lookup.done:
+            return
+        misled = not over and self.network_size.is_sparse(lookup.target, lookup.closest(), now)
+        if misled and lookup.widen():
+            self._advance(query, now)
+        else:
             self._conclude(query, now)
 
     def _conclude(self, query: Query, now: float) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swarmp2p.dht.disjoint import DisjointLookup
 from swarmp2p.dht.keys import key_id, peer_key
 from swarmp2p.dht.lookup import Lookup, LookupConfig, PeerState
 from swarmp2p.engine import PeerInfo
@@ -334,3 +336,34 @@ def test_the_true_nearest_are_found_when_tables_are_right_and_nobody_fails(
     # A seed next to nobody else may know fewer than k; with k of each bucket, the nearest is always found.
     assert found[0] == expected[0]
     assert found == expected
+
+
+@pytest.mark.parametrize("paths", [1, 2])
+def test_a_result_that_is_not_believed_is_widened_twice(paths: int) -> None:
+    """k more must answer each time, of each path."""
+    config = LookupConfig(k=2, alpha=8, window=8, max_asked=16)
+    seeds = infos(*NEAR[:11])
+    lookup = (
+        Lookup(OWN, TARGET, seeds, config)
+        if paths == 1
+        else DisjointLookup(OWN, TARGET, seeds, config, paths)
+    )
+    counts: list[int] = []
+    for goes_on in (True, True, False):
+        while now := lookup.next():
+            for info in now:
+                lookup.answered(info.peer, ())
+        assert is_done(lookup)
+        counts.append(lookup.asked)
+        assert lookup.widen() == goes_on
+        assert is_done(lookup) != goes_on
+    assert counts == [2 * paths, 4 * paths, min(6 * paths, 11)]
+    assert [info.peer for info in lookup.closest()] == peers(*NEAR[:2])
+
+
+def test_one_that_was_stopped_is_not_widened() -> None:
+    lookup = make(1)
+    asked(lookup)
+    lookup.stop()
+    assert not lookup.widen()
+    assert is_done(lookup)

@@ -136,3 +136,35 @@ def test_peers_may_repeat_the_own_target() -> None:
     for number in range(6):
         size.learn(peer_key(peer_id(number)), [peer_info(number)], 0.0)
     assert size.estimate(0.0) is not None
+
+
+def test_a_result_of_colluding_peers_only_is_too_sparse() -> None:
+    servers, size, rng = Servers(2_000), NetworkSize(K), Random(3)
+    for _ in range(40):
+        target = rng.getrandbits(ID_BITS)
+        size.learn(target, servers.nearest(target), 0.0)
+    honest = misled = 0
+    for _ in range(300):
+        target = rng.getrandbits(ID_BITS)
+        honest += size.is_sparse(target, servers.nearest(target), 0.0)
+        colluding = [info for info in servers.nearest(target, 120) if peer_key(info.peer) % 10 < 3][:K]
+        misled += size.is_sparse(target, colluding, 0.0)
+    assert honest <= 9
+    assert misled >= 285
+
+
+def test_fewer_than_k_say_nothing_and_neither_does_anything_before_an_estimate() -> None:
+    servers, size = Servers(2_000), NetworkSize(K)
+    far = servers.nearest(0, 200)[-K:]
+    assert not size.is_sparse(0, far, 0.0)
+    for number in range(20):
+        size.learn(key_id(b"%d" % number), servers.nearest(key_id(b"%d" % number)), 0.0)
+    assert size.is_sparse(0, far, 0.0)
+    assert not size.is_sparse(0, far[1:], 0.0)
+
+
+def test_the_larger_estimate_exceeds_three_of_four_samples() -> None:
+    size = NetworkSize(K)
+    for region in range(8):
+        size.learn(region << (ID_BITS - 8), [peer_info(number) for number in range(region + 1)], 0.0)
+    assert (size.estimate(0.0), size.estimate(0.0, 0.75)) == (4.5, 6.5)

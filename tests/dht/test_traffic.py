@@ -433,3 +433,27 @@ def test_a_peer_that_could_not_be_reached_is_not_asked_on_hearsay_for_a_while() 
     single.down(9)
     single.wait(61.0)
     assert named() == ids(9)
+
+
+def test_a_lookup_that_finds_its_peers_too_far_apart_asks_others_too() -> None:
+    single = Single(DhtConfig(k=2))
+    single.meet(NEAREST[0])
+    size = single.engine.network_size
+    for region in range(8):  # a network of very many
+        target = peer_key(peer_id(region)) ^ 1
+        size.learn(target, [peer_info(region)] * 2, single.now)
+    assert (size.estimate(single.now) or 0.0) > 1e6
+    outputs, asked = single.post(FindClosest(1, KEY)), list[PeerId]()
+    while not (done := ended(outputs)):
+        sent = requests(outputs, FindNode)
+        asked += [to for to, _ in sent]
+        outputs = [
+            output
+            for to, request in sent
+            for output in single.hear(
+                next(number for number in NEAREST if peer_id(number) == to),
+                FoundNodes(request.id, infos(*NEAREST[1:10])),
+            )
+        ]
+    assert done[0].closest == infos(*NEAREST[:2])
+    assert asked == ids(*NEAREST[:6]), "three times k, instead of k"
