@@ -13,6 +13,7 @@ fits. A file that is not ours is never touched: its name is probably a mistake.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -345,6 +346,8 @@ def _checked_path(path: object) -> str:
             f"it belongs to user {status.st_uid}, and this process runs as {os.geteuid()}",
             "run as that user, or name another file",
         )
+    if os.statvfs(name).f_flag & os.ST_RDONLY:
+        raise os_error(name, OSError(errno.EROFS, os.strerror(errno.EROFS)))
     if not os.access(name, os.R_OK | os.W_OK):
         raise StateFileError(
             name, "it cannot be read and written", f"chmod u+rw {name}, or name another file"
