@@ -12,7 +12,7 @@ import pytest
 
 from swarmp2p.dht.events import StateChanged
 from swarmp2p.dht.state import HeldValue
-from swarmp2p.storage.state_file import StateFile
+from swarmp2p.storage.state_file import Changes, StateFile
 from swarmp2p.storage.status import StorageStatus
 from swarmp2p.storage.storage import Storage
 
@@ -155,6 +155,28 @@ def test_a_change_during_a_failed_write_is_newer_than_what_failed(tmp_path: Path
     storage.close()
     kept = {entry.key: len(entry.value) for entry in contents(path) if isinstance(entry, HeldValue)}
     assert kept == {b"%d" % n: 7 if n == 4 else 1000 for n in range(20) if n != 3}
+
+
+def test_a_change_while_a_write_fails_is_newer_than_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state"
+    file = StateFile.open(path, OWNER)
+    write, failures = file.write, iter([True, False])
+
+    def failing(changes: Changes, whole: bool) -> None:
+        if next(failures, False):
+            storage.put(value(1, 7))
+            raise OSError(28, "No space left on device")
+        write(changes, whole)
+
+    monkeypatch.setattr(file, "write", failing)
+    storage = Watched(file)
+    storage.put(StateChanged((*value(1, 1).changes, *value(2, 2).changes)))
+    storage.wait_for(True)
+    storage.close()
+    kept = {entry.key: len(entry.value) for entry in contents(path) if isinstance(entry, HeldValue)}
+    assert kept == {b"1": 7, b"2": 2}
 
 
 def test_a_file_that_is_removed_is_written_anew(tmp_path: Path) -> None:
