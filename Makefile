@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test lint bench protos clean
+.PHONY: demo test lint bench fuzz protos clean
 
 $(VENV)/demo.stamp: setup.cfg pyproject.toml tools/build-tools
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("swarmp2p needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; run: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11")'
@@ -40,6 +40,11 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.dht --nodes 32 --json
 	$(BIN)/python -m benchmarks.gossip --nodes 20 --rate 10 --json
 	$(BIN)/python -m benchmarks.first_task --json
+
+# For nightly runs: each decoder of bytes from outside, a minute each. ARGS='--seconds 600 --corpus FOLDER' for more.
+fuzz: $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	$(BIN)/python tools/fuzz/fuzz.py $(ARGS)
 
 # Needs grpcio-tools 1.62: its protobuf 4.25 output is read by every runtime that setup.cfg allows.
 protos:

@@ -17,6 +17,8 @@ from ..identity import PeerId
 _P2P: Final = 0x01A5
 _HOSTS: Final = ("ip4", "ip6", "dns", "dns4", "dns6")
 _MAX_ADDRESS_BYTES: Final = 256
+_PARSING: Final = (ValueError, LookupError, TypeError, OverflowError)
+"""What multiaddr raises for what it cannot take. The last for a part that says it has 2^63 bytes."""
 
 
 def split_address(address: Multiaddr | str) -> tuple[PeerId, Address]:
@@ -64,7 +66,7 @@ def parse_transport(raw: Address) -> Multiaddr | None:
     try:
         address = dialable(Multiaddr(raw).decapsulate_code(_P2P))
         host_and_port(address)
-    except (ValueError, LookupError, TypeError):  # multiaddr's errors are these; bytes from a peer
+    except _PARSING:  # bytes from a peer
         return None
     return address
 
@@ -107,6 +109,6 @@ def _parse(text: str) -> Multiaddr:
     try:
         parsed = Multiaddr(text)
         parsed.to_bytes()
-    except (ValueError, LookupError, TypeError) as problem:
+    except _PARSING as problem:
         raise AddressError(text, str(problem) or "it is no multiaddr") from None
     return parsed
