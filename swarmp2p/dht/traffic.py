@@ -319,8 +319,9 @@ class Traffic:
             self._blame(failed[0], now)
             for pending in failed:
                 self._failed(pending, now)
-        elif self._table.is_near(peer):
-            # Of a neighbour it matters whether it is gone: records are stored there.
+        elif self._table.is_near(peer) and not self._table.is_fresh(peer, now - self._config.recheck_s):
+            # Of a neighbour it matters whether it is gone: records are stored there. Not twice in a row, though: it
+            # may have too many connections.
             info = self._table.get(peer)
             if info is not None:
                 self._probe_if_idle(info, now)

@@ -276,11 +276,13 @@ def test_a_closed_connection_without_requests_is_no_fault() -> None:
 def test_a_neighbour_whose_connection_closes_is_asked_at_once_whether_it_is_there() -> None:
     single = Single()
     single.meet(1)
+    single.wait(20.0)
     probe = only(single.down(1), FindNode)
     assert peer_id(1) in single.engine.table
     single.up(1)
     single.hear(1, FoundNodes(probe.id, ()))
     assert single.engine.table.snapshot()[0].failures == 0
+    assert single.down(1) == []  # it does not want the connection, but it is there
 
 
 def test_others_whose_connection_closes_are_asked_at_the_next_refresh() -> None:
@@ -316,6 +318,7 @@ def test_neighbours_named_in_the_answer_to_a_probe_are_asked_too() -> None:
 def test_when_a_neighbour_fails_others_are_asked_who_is_near_now() -> None:
     single = Single(DhtConfig(k=4))
     single.meet(1, 2, 3, 4, 5, 6)
+    single.wait(20.0)
     nearest = [info.peer for info in single.engine.table.closest(peer_key(peer_id(0)), 4)]
     (gone,) = [n for n in range(1, 7) if peer_id(n) == nearest[0]]
     single.down(gone)  # asked at once whether it is there
