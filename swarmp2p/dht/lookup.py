@@ -52,6 +52,9 @@ _AWAITED = (_WAITING, _LATE)
 _MAX_WIDER: Final = 3
 """Times k that must answer at most."""
 
+Plan = tuple[str, int]
+"""Lookups for one target and with one plan would ask the same peers: its name, and the number of paths."""
+
 
 @dataclass(frozen=True, slots=True)
 class LookupConfig:
@@ -85,11 +88,13 @@ class Lookup:
     own: never asked. target: an id (keys.py). seeds: where to begin, in any order. At most 8 k peers that
     were not asked are remembered: the nearest.
 
-    asked: requests let go. done: nothing is left to be asked or waited for. stopped: it was ended early.
+    plan: None when it is not to be shared (errands.py). asked: requests let go. done: nothing is left to be asked or
+    waited for. stopped: it was ended early.
     """
 
     def __init__(self, own: PeerId, target: int, seeds: Iterable[PeerInfo], config: LookupConfig) -> None:
         self.target = target
+        self.plan: Plan | None = None
         self.asked = 0
         self.done = self.stopped = False
         self._k, self._alpha, self._near = config.k, config.alpha, config.near

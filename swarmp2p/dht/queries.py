@@ -22,6 +22,7 @@ from typing import ClassVar
 
 from ..engine import PeerInfo, Reply
 from ..identity import PeerId
+from .errands import Errand, Ride
 from .events import DhtOutput, ProviderFound, QueryDone
 from .lookup import Lookup, PeerState
 from .messages import (
@@ -63,13 +64,15 @@ class Query(ABC):
     waiting: follow-ups and children that are not settled. stored, asked, failed: as in QueryDone, beyond those of the
     lookup; children's included, but for stored. concluded: the follow-ups were sent. closed: it is over. timer: that
     of its time-out, overdue: that has passed. parent, children: see the module's docstring.
+    lookup: its part in one, which it may share with others; errand: with whom, once it runs (errands.py).
     trusting: peers that are named, and known to be there, count as answered without being asked.
     """
 
     purpose: ClassVar[Purpose] = Purpose.LOOK
 
     def __init__(self, number: int | None, lookup: Lookup) -> None:
-        self.number, self.lookup = number, lookup
+        self.number, self.lookup = number, Ride(lookup)
+        self.errand: Errand | None = None
         self.then: Callable[[Query, float], None] | None = None
         self.waiting = self.stored = self.asked = self.failed = 0
         self.concluded = self.closed = self.overdue = self.trusting = False

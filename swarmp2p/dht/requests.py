@@ -15,6 +15,7 @@ from enum import Enum
 
 from ..engine import PeerInfo, Reply
 from ..identity import PeerId
+from .errands import Errand
 from .queries import Query
 from .round_trips import RoundTrips
 from .timers import Timers
@@ -32,15 +33,15 @@ class Silence(Enum):
 class Pending:
     """One request under way.
 
-    query: whose it is; None for a probe. follow_up: not one of the query's lookup. dialled: the peer was not
-    connected when it was sent. sent: when, in seconds. patience: how many times the usual it may be silent. timer: of
-    what comes next.
+    errand: the lookup that it is for. query: whose follow-up it is. Neither: a probe. dialled: the peer was not
+    connected when it was sent. sent: when, in seconds. patience: how many times the usual it may be silent. timer:
+    of what comes next.
     """
 
     __slots__ = (
         "answer",
         "dialled",
-        "follow_up",
+        "errand",
         "id",
         "info",
         "patience",
@@ -54,13 +55,13 @@ class Pending:
         self,
         id: int,
         info: PeerInfo,
-        query: Query | None,
         answer: type[Reply],
         dialled: bool,
-        follow_up: bool,
+        errand: Errand | None,
+        query: Query | None,
     ) -> None:
-        self.id, self.info, self.query, self.answer = id, info, query, answer
-        self.dialled, self.follow_up = dialled, follow_up
+        self.id, self.info, self.answer, self.dialled = id, info, answer, dialled
+        self.errand, self.query = errand, query
         self.silence = Silence.USUAL
         self.patience = 1.0
         self.sent = 0.0
@@ -151,7 +152,7 @@ class Requests:
     def _wait(self, pending: Pending) -> None:
         """Set the first timer of a request. One that nobody else is asked in place of is never late."""
         late_s, given_up_s = self._silence_s(pending)
-        hedged = pending.query is not None and not pending.follow_up
+        hedged = pending.errand is not None
         pending.timer = self._timers.add(pending.sent + (late_s if hedged else given_up_s), pending)
 
     def _silence_s(self, pending: Pending) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from ..identity import PeerId
 from .config import DhtConfig
 from .contacts import Contacts
 from .disjoint import MAX_PATHS, DisjointLookup
+from .errands import Errand, Errands
 from .events import DhtOutput, QueryDone
 from .keys import ID_BITS, key_id, peer_key
 from .lookup import Lookup, LookupConfig
@@ -77,6 +78,7 @@ class Traffic:
         )
         self._requests = Requests(timers, round_trips, config.request_timeout_s)
         self._queries: dict[int, Query] = {}
+        self._errands = Errands()
         self._probes = Probes(table, config)
         self._rechecks: dict[PeerId, None] = {}  # suspects with a timer
         self._all_at_once = LookupConfig(config.k, config.alpha, config.alpha, 0, config.max_asked)
@@ -88,11 +90,15 @@ class Traffic:
     def lookup(self, target: int, seeds: Iterable[PeerInfo] = (), paths: int = 0) -> Lookup:
         """A lookup for the peers nearest to a target, from the table and further seeds. paths: disjoint ones; 0
         for as many as the settings say."""
-        seeds = [*self._known(target), *seeds]
-        paths = paths or self._config.disjoint_paths
+        known, further = self._known(target), list(seeds)
+        paths = min(paths or self._config.disjoint_paths, MAX_PATHS)
         if paths > 1:
-            return DisjointLookup(self._peer, target, seeds, self._all_at_once, min(paths, MAX_PATHS))
-        return Lookup(self._peer, target, seeds, self._all_at_once)
+            lookup: Lookup = DisjointLookup(self._peer, target, [*known, *further], self._all_at_once, paths)
+        else:
+            lookup = Lookup(self._peer, target, [*known, *further], self._all_at_once)
+        if not further:
+            lookup.plan = "all at once", paths
+        return lookup
 
     def upkeep(self, target: int, seeds: Iterable[PeerInfo], *, alone: bool = False) -> Lookup:
         """A lookup that nobody waits for: on one path and with few requests at a time, so that it asks hardly more
@@ -110,7 +116,9 @@ class Traffic:
             config.k, config.alpha, config.find_window, self._table.radius(), config.max_asked
         )
         target = key_id(key)
-        return Lookup(self._peer, target, self._known(target), tuning)
+        lookup = Lookup(self._peer, target, self._known(target), tuning)
+        lookup.plan = "few when near", 1
+        return lookup
 
     def run(self, query: Query, now: float, parent: Query | None = None) -> None:
         """Start a query. parent: the one that it is run for, which ends only after it; nothing is started for one
@@ -129,7 +137,11 @@ class Traffic:
             self._queries[number] = query
         query.timer = self._timers.add(now + self._config.query_timeout_s, query)
         self.out += query.begin(now)
-        self._advance(query, now)
+        errand = self._errands.join(query)
+        for sender, reply in tuple(errand.told):
+            if not query.lookup.done:
+                self.out += query.answered(sender, reply, now)
+        self._advance(errand, now)
 
     def cancel(self, number: int) -> None:
         """Forget a query: it sends and says nothing more. What comes back still teaches the table."""
@@ -148,6 +160,7 @@ class Traffic:
         """It is over, and with it those that were run for it."""
         query.closed = True
         query.lookup.stop()
+        self._leave(query)
         self._timers.cancel(query.timer)
         for child in query.children:
             self._abandon(child)
@@ -158,24 +171,39 @@ class Traffic:
         # Twice k, so that there are others to ask when many of the nearest do not answer.
         return self._table.closest(target, 2 * k, suspects=True) or [*self._contacts.some(k), *self.bootstrap]
 
-    def _advance(self, query: Query, now: float) -> None:
-        """Let go what the lookup wants asked now."""
-        requests, lookup = self._requests, query.lookup
-        over = lookup.done
+    def _leave(self, query: Query) -> None:
+        """A query needs its lookup no more: the last one ends it."""
+        errand = query.errand
+        if errand is not None and query in errand.riders:
+            errand.riders.remove(query)
+            if not errand.riders:
+                errand.lookup.stop()
+                self._errands.close(errand)
+
+    def _advance(self, errand: Errand, now: float) -> None:
+        """Let go what the lookup wants asked now; conclude the queries that are done with it."""
+        for query in tuple(errand.riders):
+            if query.lookup.done:
+                self._conclude(query, now)
+        if not errand.riders:
+            return
+        requests, query, lookup = self._requests, errand.riders[0], errand.lookup
         for info in lookup.next():
-            self._ask(info, query.question(requests.next_id()), query, now)
+            self._ask(info, query.question(requests.next_id()), now, errand=errand)
         if not lookup.done:
             return
-        misled = not over and self.network_size.is_sparse(lookup.target, lookup.closest(), now)
-        if misled and lookup.widen():
-            self._advance(query, now)
+        if self.network_size.is_sparse(lookup.target, lookup.closest(), now) and lookup.widen():
+            self._advance(errand, now)
         else:
-            self._conclude(query, now)
+            self._errands.close(errand)
+            for query in tuple(errand.riders):
+                self._conclude(query, now)
 
     def _conclude(self, query: Query, now: float) -> None:
         """The lookup is done: see to the follow-ups, and end the query when they are settled."""
         if query.closed:
             return
+        self._leave(query)
         if not query.concluded:
             if not query.lookup.stopped:
                 self.guard(query, now)
@@ -184,7 +212,7 @@ class Traffic:
             for info, make in query.follow_ups(now):
                 query.waiting += 1
                 query.asked += 1
-                self._ask(info, make(self._requests.next_id()), query, now, follow_up=True)
+                self._ask(info, make(self._requests.next_id()), now, query=query)
         if query.waiting and not query.satisfied:
             return
         self._abandon(query)
@@ -225,7 +253,7 @@ class Traffic:
     def tell(self, info: PeerInfo, request: AnsweredRequest | AddProvider, now: float) -> None:
         """Send a request whose answer nobody waits for."""
         if not isinstance(request, AddProvider):
-            self._ask(info, request, None, now)
+            self._ask(info, request, now)
             return
         introduction = self._contacts.introduce(info)
         if introduction is not None:
@@ -236,19 +264,20 @@ class Traffic:
         self,
         info: PeerInfo,
         request: AnsweredRequest,
-        query: Query | None,
         now: float,
         *,
-        follow_up: bool = False,
+        errand: Errand | None = None,
+        query: Query | None = None,
     ) -> None:
+        """Send a request for an errand; or for a query of its own, as a follow-up; or as a probe."""
         peer = info.peer
         dialled = peer not in self._contacts
         if dialled:
             introduction = self._contacts.introduce(info)
             if introduction is not None:
                 self.out.append(introduction)
-        pending = Pending(request.id, info, query, request.answer, dialled, follow_up)
-        self._requests.open(pending, now, _FOLLOW_UP_PATIENCE if follow_up else 1.0)
+        pending = Pending(request.id, info, request.answer, dialled, errand, query)
+        self._requests.open(pending, now, 1.0 if query is None else _FOLLOW_UP_PATIENCE)
         self.out.append(Send(peer, request))
 
     # What comes back ----------------------------------------------------------------------------------------
@@ -264,31 +293,41 @@ class Traffic:
             return
         if not isinstance(reply, FoundRecord):  # another protocol: says nothing about the DHT
             self._serves(pending.info, now)
-        query = pending.query
-        if query is None:
+        errand, query = pending.errand, pending.query
+        if errand is not None:
+            assert isinstance(reply, _WITH_CLOSER)
+            self._answered(errand, sender, reply, now)
+        elif query is None:
             self._probes.ended(sender)
             if isinstance(reply, FoundNodes):
                 self._meet(reply.closer, now)
-        elif query.closed:
-            pass
-        elif pending.follow_up:
+        elif not query.closed:
             self.out += query.confirmed(sender, reply, now)
             if pending.stalled:
                 query.failed -= 1
             self._settle(pending, query, now)
-        else:
-            assert isinstance(reply, _WITH_CLOSER)
-            if not isinstance(reply, FoundValue) and reply.splits:
-                self.on_splits(sender, reply.splits, now)
+
+    def _answered(
+        self, errand: Errand, sender: PeerId, reply: FoundNodes | FoundProviders | FoundValue, now: float
+    ) -> None:
+        """The answer to what a lookup asked."""
+        if not errand.riders:
+            return
+        if not isinstance(reply, FoundValue) and reply.splits:
+            self.on_splits(sender, reply.splits, now)
+        self._errands.tell(errand, sender, reply)
+        trusting = False
+        for query in tuple(errand.riders):
+            trusting = trusting or query.trusting
             self.out += query.answered(sender, reply, now)
-            query.lookup.answered(sender, self._worth_asking(reply.closer, now))
-            if query.trusting:
-                for info in reply.closer:
-                    if info.peer in self._contacts and self._table.is_fresh(
-                        info.peer, now - self._config.stale_s
-                    ):
-                        query.lookup.take(info.peer)
-            self._advance(query, now)
+        errand.lookup.answered(sender, self._worth_asking(reply.closer, now))
+        if trusting:
+            for info in reply.closer:
+                if info.peer in self._contacts and self._table.is_fresh(
+                    info.peer, now - self._config.stale_s
+                ):
+                    errand.lookup.take(info.peer)
+        self._advance(errand, now)
 
     def up(self, peer: PeerId, addresses: tuple[Address, ...], now: float) -> None:
         """A connection stands: see whether the peer serves the DHT, unless it is known or being asked
@@ -389,7 +428,7 @@ class Traffic:
 
     def _probe(self, info: PeerInfo, now: float) -> None:
         self._probes.begin(info.peer)
-        self._ask(info, FindNode(self._requests.next_id(), bytes(self._peer)), None, now)
+        self._ask(info, FindNode(self._requests.next_id(), bytes(self._peer)), now)
 
     def _probe_if_idle(self, info: PeerInfo, now: float) -> None:
         """Probe a peer, unless it is being asked anyway, or too many probes are under way."""
@@ -427,37 +466,33 @@ class Traffic:
 
     def _late(self, pending: Pending, now: float) -> None:
         """An answer takes longer than usual: ask the next candidate as well."""
-        query = pending.query
-        if query is not None and not query.closed:
-            query.lookup.late(pending.info.peer)
-            self._advance(query, now)
+        errand = pending.errand
+        if errand is not None:
+            errand.lookup.late(pending.info.peer)
+            self._advance(errand, now)
 
     def _stalled(self, pending: Pending, now: float) -> None:
-        query = pending.query
-        if query is None or query.closed:
-            return
-        if pending.follow_up:
+        errand, query = pending.errand, pending.query
+        if errand is not None:
+            errand.lookup.stalled(pending.info.peer)
+            self._advance(errand, now)
+        elif query is not None and not query.closed:
             query.failed += 1
             query.waiting -= 1
             self._conclude(query, now)
-        else:
-            query.lookup.stalled(pending.info.peer)
-            self._advance(query, now)
 
     def _failed(self, pending: Pending, now: float) -> None:
         """A request has failed: its query goes on without it."""
-        query = pending.query
-        if query is None:
+        errand, query = pending.errand, pending.query
+        if errand is not None:
+            errand.lookup.failed(pending.info.peer)
+            self._advance(errand, now)
+        elif query is None:
             self._probe_failed(pending.info.peer, now)
-        elif query.closed:
-            pass
-        elif pending.follow_up:
+        elif not query.closed:
             if not pending.stalled:
                 query.failed += 1
             self._settle(pending, query, now)
-        else:
-            query.lookup.failed(pending.info.peer)
-            self._advance(query, now)
 
     def _settle(self, pending: Pending, query: Query, now: float) -> None:
         """A follow-up is over; a stalled one is not waited for since."""

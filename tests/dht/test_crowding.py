@@ -12,6 +12,7 @@ from simulations.adversary import AttackedSwarm, SybilPool
 from simulations.checks import true_closest
 from swarmp2p.dht.config import DhtConfig
 from swarmp2p.dht.crowding import Crowding
+from swarmp2p.dht.errands import Ride
 from swarmp2p.dht.events import (
     Announce,
     DhtCommand,
@@ -79,10 +80,10 @@ class Bench:
 
     def check(self, query: Query, closest: list[PeerInfo]) -> list[int]:
         """How many bits the children's targets share with the key."""
-        query.lookup = Lookup(peer_id(0), key_id(KEY), closest, LookupConfig())
-        while asked := query.lookup.next():
+        query.lookup = Ride(Lookup(peer_id(0), key_id(KEY), closest, LookupConfig()))
+        while asked := query.lookup.lookup.next():
             for info in asked:
-                query.lookup.answered(info.peer, ())
+                query.lookup.lookup.answered(info.peer, ())
         self.run.clear()
         self.crowding.check(query, 0.0)
         return [bucket_index(key_id(KEY), child.lookup.target) for child in self.run]

@@ -121,7 +121,7 @@ def test_the_settings_and_the_command_say_over_how_many_paths() -> None:
         single = Single(DhtConfig(disjoint_paths=setting, alpha=4))
         single.meet(*nearest)
         single.post(FindClosest(7, b"key", command))
-        lookup = single.engine._traffic._queries[7].lookup  # pyright: ignore[reportPrivateUsage]
+        lookup = single.engine._traffic._queries[7].lookup.lookup  # pyright: ignore[reportPrivateUsage]
         paths = len(lookup._paths) if isinstance(lookup, DisjointLookup) else 1  # pyright: ignore[reportPrivateUsage]
         assert paths == expected
         assert lookup.in_flight == 4
