@@ -14,7 +14,7 @@ Not ours, as the text allows:
     nearest instead of Q, so the local one never ends a search; a bucket is looked up once an hour (Kademlia §2.3), not
     each time. "QueryTimeout (default: 10 seconds)" is 60 s, since a lookup that is late still teaches the table.
     "may choose to not store the addresses of the providing peer": they are stored, and die with the record.
-    clusterLevelRaw, ConnectionType: "NOT USED" the first, not relied upon the second. "/pk" is in the first revision only;
+    clusterLevelRaw, ConnectionType: "NOT USED" the first, not relied upon the second. "/pk": first revision only;
     a validator for it can be given. "which factors classify clients and servers" is left to networks.
 """
 
