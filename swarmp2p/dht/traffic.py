@@ -17,6 +17,7 @@ from .contacts import Contacts
 from .disjoint import MAX_PATHS, DisjointLookup
 from .errands import Errand, Errands
 from .events import DhtOutput, QueryDone
+from .hearsay import MAX_ADDRESSES, believable
 from .keys import ID_BITS, key_id, peer_key
 from .lookup import Lookup, LookupConfig
 from .messages import (
@@ -273,6 +274,8 @@ class Traffic:
         peer = info.peer
         dialled = peer not in self._contacts
         if dialled:
+            if query is not None:  # others told of it: a provider without a record
+                info = PeerInfo(peer, info.addresses[:MAX_ADDRESSES])
             introduction = self._contacts.introduce(info)
             if introduction is not None:
                 self.out.append(introduction)
@@ -296,11 +299,11 @@ class Traffic:
         errand, query = pending.errand, pending.query
         if errand is not None:
             assert isinstance(reply, _WITH_CLOSER)
-            self._answered(errand, sender, reply, now)
+            self._answered(errand, pending.info, reply, now)
         elif query is None:
             self._probes.ended(sender)
             if isinstance(reply, FoundNodes):
-                self._meet(reply.closer, now)
+                self._meet(believable(reply.closer, pending.info.addresses), now)
         elif not query.closed:
             self.out += query.confirmed(sender, reply, now)
             if pending.stalled:
@@ -308,9 +311,10 @@ class Traffic:
             self._settle(pending, query, now)
 
     def _answered(
-        self, errand: Errand, sender: PeerId, reply: FoundNodes | FoundProviders | FoundValue, now: float
+        self, errand: Errand, info: PeerInfo, reply: FoundNodes | FoundProviders | FoundValue, now: float
     ) -> None:
         """The answer to what a lookup asked."""
+        sender = info.peer
         if not errand.riders:
             return
         if not isinstance(reply, FoundValue) and reply.splits:
@@ -320,7 +324,7 @@ class Traffic:
         for query in tuple(errand.riders):
             trusting = trusting or query.trusting
             self.out += query.answered(sender, reply, now)
-        errand.lookup.answered(sender, self._worth_asking(reply.closer, now))
+        errand.lookup.answered(sender, self._worth_asking(believable(reply.closer, info.addresses), now))
         if trusting:
             for info in reply.closer:
                 if info.peer in self._contacts and self._table.is_fresh(
