@@ -73,8 +73,10 @@ class Dht:
     async def provide(self, key: bytes) -> int:
         """Say that this peer provides `key`, now and again until it closes or `stop_providing` is called.
 
-        Returns the number of other peers that hold the record now; 0 when this peer knows no others yet (it
-        then answers for the key itself). Raises LookupFailed when others are known but none could be reached.
+        Returns the number of other peers that the record was sent to and that are connected: once these are three
+        quarters of those that are to hold it (15 of 20), the rest follows in the background. 0 when this peer knows no
+        others yet (it then answers for the key itself). Raises LookupFailed when others are known but none could be
+        reached.
         """
         multihash = multihash_key(_checked_key(key))
         done = await self._queries.run(lambda query: Provide(query, multihash))

@@ -68,7 +68,8 @@ class FindPeer:
 @dataclass(frozen=True, slots=True)
 class Provide:
     """Store a provider record for a multihash key at the k nearest peers, and again each republish interval
-    until StopProviding. QueryDone.stored counts the peers that it was sent to."""
+    until StopProviding. QueryDone.stored counts the peers that it was sent to and that are connected; there may be more
+    in the background (optimistic.py)."""
 
     query: int
     key: bytes

@@ -156,6 +156,11 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         self._upkeep_timer = 0
         self._keeper: Keeper | None = None  # with a Restore
 
+    @property
+    def records(self) -> int:
+        """Provider records that are held for others."""
+        return len(self._providers)
+
     def deadline(self) -> float:
         return self._timers.deadline()
 
@@ -178,8 +183,10 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                         out.append(Send(sender, reply))
             case PeerUp(peer, addresses):
                 traffic.up(peer, addresses, now)
+                self.publishing.heard(peer, True, now)
             case PeerDown(peer):
                 traffic.down(peer, now)
+                self.publishing.heard(peer, False, now)
             case Undeliverable():
                 traffic.undeliverable(event, now)
             case Speaks():

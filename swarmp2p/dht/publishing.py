@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from ..engine import PeerInfo
+from ..identity import PeerId
 from .announcing import Announcer
 from .config import DhtConfig
 from .events import ProvideProgress, QueryDone
 from .keys import ID_BITS, key_id, service_key
+from .optimistic import Expectation, OptimisticProvide
 from .publisher import Publication, Publisher
-from .queries import ProvideQuery, add_provider
+from .queries import LastWord, ProvideQuery, add_provider
 from .records import Attribute
 from .renewals import SPREAD, Renewals, Slot, turn
 from .routing import RoutingTable
@@ -25,6 +27,10 @@ from .splits import Splits
 from .sweeper import Region, Stored, Sweeper
 from .timers import Timers
 from .traffic import Traffic
+
+_MAX_DIALLED = 4_096
+"""Peers being connected to whose records are waited for. Of those forgotten beyond, a provide learns nothing more: it
+returns with its time-out at the latest."""
 
 
 class _Many:
@@ -59,8 +65,10 @@ class Publishing:
         self._renewals = Renewals(timers)
         self.sweeper = Sweeper(publisher, traffic, table, timers, config, self._alone, is_crowded)
         self._phase = publisher.id / (1 << ID_BITS)
+        self._is_crowded = is_crowded
         self._many: dict[int, _Many] = {}
         self._announcer = Announcer(publisher, traffic, splits, config)
+        self._dialled: dict[PeerId, list[OptimisticProvide]] = {}  # who waits for a connection
 
     # Commands -----------------------------------------------------------------------------------------------
 
@@ -88,7 +96,7 @@ class Publishing:
             else:
                 many.failed += 1
             if self._many.get(number) is many and not many.left % self._config.sweep_batch:
-                self._tell(number, many)
+                self._progress(number, many)
 
         for publication in publications:
             self._renewals.cancel(publication)
@@ -191,11 +199,56 @@ class Publishing:
         if publication.service is not None:
             self._announcer.start(publication, stored, now, number)
             return
-        publisher = self._publisher
-        lookup = self._traffic.lookup(key_id(publication.key))
-        query = ProvideQuery(number, lookup, publication.key, lambda: publisher.provider(publication))
+        query = self._provide_query(publication, number, now)
         query.then = lambda _, now: stored(publication, query.holders, now)
         self._traffic.run(query, now)
+
+    def _provide_query(self, publication: Publication, number: int | None, now: float) -> ProvideQuery:
+        """Optimistic when the size of the network is known."""
+        traffic, config = self._traffic, self._config
+        key, target = publication.key, key_id(publication.key)
+        size = self._size(now) if config.optimistic else None
+        if size is not None:
+            expected = Expectation(size, config.k)
+            narrow = traffic.narrow(target, expected, lambda closest: self._is_crowded(target, closest, now))
+            if narrow is not None:
+                return OptimisticProvide(
+                    number,
+                    narrow,
+                    key,
+                    lambda: self._publisher.provider(publication),
+                    config.k,
+                    expected.soon,
+                    traffic.is_connected,
+                    self._tell_soon,
+                )
+        return ProvideQuery(
+            number, traffic.lookup(target), key, lambda: self._publisher.provider(publication)
+        )
+
+    def _size(self, now: float) -> float | None:
+        """Servers in the network. Until it was learnt from lookups, the table must do: how close the own nearest peers
+        are, or all of them where no more are known."""
+        size = self._traffic.network_size.estimate(now)
+        if size is None and len(self._table) >= self._config.k:
+            size = max(float(len(self._table)), self._config.k * float(1 << ID_BITS) / self._table.radius())
+        return size
+
+    def _tell_soon(self, query: OptimisticProvide, words: Sequence[LastWord], now: float) -> None:
+        """Send records, and remember who is being connected to for them."""
+        traffic = self._traffic
+        for info, make in words:
+            traffic.tell(info, make(traffic.next_id()), now)
+            if not traffic.is_connected(info.peer):
+                if len(self._dialled) >= _MAX_DIALLED and info.peer not in self._dialled:
+                    del self._dialled[next(iter(self._dialled))]
+                self._dialled.setdefault(info.peer, []).append(query)
+
+    def heard(self, peer: PeerId, reached: bool, now: float) -> None:
+        """A connection to a peer stands, or no longer does, or cannot be made."""
+        for query in self._dialled.pop(peer, ()):
+            query.settle(peer, reached, now)
+            self._traffic.look_again(query, now)
 
     def _stored(
         self, publication: Publication, holders: Sequence[PeerInfo], now: float, spread: float
@@ -206,7 +259,7 @@ class Publishing:
         if self._publisher.get(publication.key) is publication:
             self._renew_later(publication, len(holders), now, spread)
 
-    def _tell(self, number: int, many: _Many) -> None:
+    def _progress(self, number: int, many: _Many) -> None:
         if many.left:
             progress = ProvideProgress(number, many.stored, many.failed, many.left)
             self._traffic.out.append(progress)

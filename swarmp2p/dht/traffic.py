@@ -31,6 +31,7 @@ from .messages import (
     Split,
 )
 from .network_size import NetworkSize
+from .optimistic import Expectation, NarrowLookup
 from .probes import Probes
 from .queries import Query
 from .requests import Pending, Requests, Silence
@@ -106,6 +107,15 @@ class Traffic:
         than it must. alone: from these seeds, not from the table."""
         known = () if alone else self._known(target)
         return Lookup(self._peer, target, [*known, *seeds], self._few_at_once)
+
+    def narrow(
+        self, target: int, expected: Expectation, is_crowded: Callable[[Sequence[PeerInfo]], bool]
+    ) -> NarrowLookup | None:
+        """A lookup that may end early (optimistic.py); None where lookups go over disjoint paths, as those trust
+        nobody so far."""
+        if self._config.disjoint_paths > 1:
+            return None
+        return NarrowLookup(self._peer, target, self._known(target), self._all_at_once, expected, is_crowded)
 
     def find(self, key: bytes, paths: int = 0) -> Lookup:
         """A lookup for what is stored under a key: at the nearest peers it begins with few requests. paths: as for
@@ -236,6 +246,11 @@ class Traffic:
             if parent.concluded:
                 self._conclude(parent, now)
 
+    def look_again(self, query: Query, now: float) -> None:
+        """What a query waits for besides its requests has changed: perhaps it is `satisfied`."""
+        if query.lookup.done:
+            self._conclude(query, now)
+
     def check_table(self, stale_s: float, now: float) -> None:
         """Ask the peers of the table that were not heard of for `stale_s` whether they are still there. Those that
         are connected are only asked after four times as long: networks notice when the other side of a connection
@@ -246,6 +261,10 @@ class Traffic:
                 self._probe_if_idle(info, now)
 
     # Requests -----------------------------------------------------------------------------------------------
+
+    def is_connected(self, peer: PeerId) -> bool:
+        """Whether a connection to a peer stands."""
+        return peer in self._contacts
 
     def next_id(self) -> int:
         """A number for a request."""

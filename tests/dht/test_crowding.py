@@ -159,7 +159,8 @@ class Attack:
     """A swarm in which a provider and a finder know its size, and 20 Sybils can be put around a key."""
 
     def __init__(self, key: bytes, *, defended: bool = True) -> None:
-        self.swarm = AttackedSwarm(NODES, 1, UniformLink(), [DhtConfig(around_crowds=defended)])
+        config = DhtConfig(around_crowds=defended, optimistic=defended)
+        self.swarm = AttackedSwarm(NODES, 1, UniformLink(), [config])
         self.swarm.fill_tables()
         self.key = key
         self.provider, self.finder = self.swarm.rng.sample(self.swarm.honest[0], 2)
@@ -194,7 +195,7 @@ def test_a_provider_is_found_though_sybils_own_its_key(before: bool) -> None:
     if before:
         attack.sybils_come()
     done, _ = attack.ask(attack.provider, lambda query: Provide(query, KEY))
-    assert done.stored > K if before else done.stored == K
+    assert done.stored > K if before else 0.75 * K <= done.stored <= K
     if not before:
         attack.sybils_come()
     _, outputs = attack.ask(attack.finder, lambda query: FindProviders(query, KEY, 1))

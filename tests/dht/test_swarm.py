@@ -72,7 +72,7 @@ def test_after_joining_everybody_knows_their_nearest_and_finds_everything(size: 
         assert all(peer in node.engine.table for peer in nearest(others, peer_key(node.id)))
     for number, node in enumerate(nodes[:5]):
         key = multihash_key(b"thing %d" % number)
-        assert network.ask(node, providing(key)).stored == min(20, size - 1)
+        assert network.ask(node, providing(key)).stored >= 0.75 * min(20, size - 1)
         for finder in (nodes[-1], nodes[size // 2], node):
             assert providers(network, finder, key) == [node.id]
 
