@@ -74,16 +74,16 @@ class NarrowLookup(Lookup):
         is_crowded: Callable[[Sequence[PeerInfo]], bool],
     ) -> None:
         super().__init__(own, target, seeds, config)
-        self._full, self._k = config.k, min(_CONFIRM, config.k)
+        self._rank = min(_CONFIRM, config.k)
         self._expected, self._is_crowded = expected, is_crowded
 
     def next(self) -> list[PeerInfo]:
         asking = super().next()
-        if self.done and not self.stopped and self._k < self._full:
-            if self._is_expected(self.nearest(self._full)):
+        if self.done and not self.stopped and self._rank < self._k:
+            if self._is_expected(self.nearest(self._k)):
                 self.stopped = True
             else:
-                self._k, self.done = self._full, False
+                self._rank, self.done = self._k, False
                 asking += super().next()
         return asking
 
@@ -94,7 +94,7 @@ class NarrowLookup(Lookup):
     def _is_expected(self, nearest: Sequence[PeerInfo]) -> bool:
         if len(nearest) < self._expected.count or not nearest or not self._answered:
             return False
-        if len(nearest) < self._full:
+        if len(nearest) < self._k:
             return True
         distance = peer_key(nearest[-1].peer) ^ self.target
         return distance <= self._expected.farthest and not self._is_crowded(nearest)
