@@ -30,24 +30,26 @@ need more is not shared with later queries."""
 
 
 class Ride:
-    """One query's part in a lookup that others may share. `stop` ends this part alone; the rest is as the lookup says.
+    """One query's part in a lookup that others may share. `stop` ends this part alone; the rest is the lookup's."""
 
-    stopped: it was ended early.
-    """
-
-    __slots__ = ("lookup", "stopped")
+    __slots__ = ("_stopped", "lookup")
 
     def __init__(self, lookup: Lookup) -> None:
-        self.lookup, self.stopped = lookup, lookup.stopped
+        self.lookup, self._stopped = lookup, False
 
     def stop(self) -> None:
         """What this query looked for is found, or nobody wants it any more."""
-        self.stopped = self.stopped or not self.lookup.done
+        self._stopped = self._stopped or not self.lookup.done
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was ended early: this part, or the lookup (optimistic.py has one that ends itself)."""
+        return self._stopped or self.lookup.stopped
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to be waited for."""
-        return self.stopped or self.lookup.done
+        return self._stopped or self.lookup.done
 
     @property
     def target(self) -> int:
