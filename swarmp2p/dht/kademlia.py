@@ -58,7 +58,7 @@ from .queries import (
     Query,
     ValueQuery,
 )
-from .records import RecordReader
+from .records import RecordReader, ServiceRecord
 from .refresh import Refresh
 from .renewals import SPREAD, Slot
 from .requests import Pending
@@ -160,6 +160,15 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
     def records(self) -> int:
         """Provider records that are held for others."""
         return len(self._providers)
+
+    def providers_held(self, key: bytes) -> list[PeerId]:
+        """Whose records are kept for a key, for looking at."""
+        return self._providers.peers(key)
+
+    def announced(self, service: str) -> ServiceRecord | None:
+        """The newest record that this peer has signed of a service, if it announces it."""
+        publication = self._publisher.get(service_key(service))
+        return None if publication is None else publication.record
 
     def deadline(self) -> float:
         return self._timers.deadline()
@@ -287,6 +296,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             traffic.run,
             traffic.finish,
             self._server.providers_of,
+            self.table.radius,
             lambda outputs: traffic.out.extend(outputs),
             self._splits,
             self._rng,

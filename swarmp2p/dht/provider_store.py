@@ -97,6 +97,10 @@ class ProviderStore:
         """Providers held for a key, those that expired since the last sweep included."""
         return len(self._providers.get(key, ()))
 
+    def peers(self, key: bytes) -> list[PeerId]:
+        """Whose records are held for a key, hidden and expired ones included."""
+        return list(self._providers.get(key, ()))
+
     def depths(self, key: bytes, name: str) -> list[int]:
         """At which depths the last 16 providers of a shard publish (shards.py), by what their records say,
         unverified. Costs 5 µs for each."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from ..engine import Reply
 from ..identity import PeerId
 from .events import DhtOutput
+from .keys import peer_key
 from .lookup import Lookup
 from .messages import FoundProviders, FoundRecord, GetProviders, GetRecord, Provider
 from .queries import FollowUp, Purpose, Query
@@ -24,7 +25,8 @@ Heard = Callable[["ShardQuery", Sequence[Provider], int, float], Sequence[DhtOut
 class ShardQuery(Query):
     """The providers at one key.
 
-    level, place: of its shard (shards.py); 0 and 0 for a root. local: providers that this peer knows of itself.
+    level, place: of its shard (shards.py); 0 and 0 for a root. local: providers that this peer knows of itself. near: a
+    distance; who is nearer to the key should hold what is stored there. vain: how many of those held nothing.
     """
 
     purpose = Purpose.FIND
@@ -38,8 +40,11 @@ class ShardQuery(Query):
         results: ServiceResults,
         local: Sequence[Provider],
         heard: Heard,
+        near: int,
     ) -> None:
         super().__init__(results.number, lookup)
+        self.vain = 0
+        self._near = near
         self.level, self.place = level, place
         self._key, self._results, self._local, self._heard = key, results, local, heard
 
@@ -55,6 +60,8 @@ class ShardQuery(Query):
 
     def answered(self, peer: PeerId, reply: Reply, now: float) -> Sequence[DhtOutput]:
         assert isinstance(reply, FoundProviders)
+        if not reply.providers and peer_key(peer) ^ self.lookup.target <= self._near:
+            self.vain += 1
         return self._take(reply.providers, reply.held, now)
 
     def follow_ups(self, now: float) -> Sequence[FollowUp]:

@@ -43,13 +43,15 @@ class SearchTools:
     """What a search needs of its engine.
 
     find: a lookup for what is stored under a key. run: starts a query for the search. finish: ends one with what it
-    has. local: providers of a key that this peer knows of itself. emit: hands out results.
+    has. local: providers of a key that this peer knows of itself. near: how far the holders of a key are from
+    it at most, about. emit: hands out results.
     """
 
     find: Callable[[bytes], Lookup]
     run: Callable[[Query, float, Query], None]
     finish: Callable[[Query, float], None]
     local: Callable[[bytes, float], Sequence[Provider]]
+    near: Callable[[], int]
     emit: Callable[[Sequence[DhtOutput]], None]
     splits: Splits
     rng: Random
@@ -224,15 +226,12 @@ class ServiceSearch(Query):
             if self.closed or self.overdue or results.wanted <= 0:
                 return False
 
-            def heard_here(
-                query: ShardQuery, providers: Sequence[Provider], held: int, now: float
-            ) -> Sequence[DhtOutput]:
-                outputs = heard(query, providers, held, now)
+            def ended_here(query: ShardQuery, now: float) -> None:
+                ended(query, now)
                 if self.satisfied:  # the walk is not heard of any more
                     tools.splits.found(root, walk.depth, walk.size, now)
-                return outputs
 
-            self._ask(shard_key(root, level, place), level, place, heard_here, ended, now)
+            self._ask(shard_key(root, level, place), level, place, heard, ended_here, now)
             return True
 
         make = Sample if self._sampled else All
@@ -312,7 +311,9 @@ class ServiceSearch(Query):
         now: float,
     ) -> ShardQuery:
         tools = self._tools
-        query = ShardQuery(tools.find(key), key, level, place, self._results, tools.local(key, now), heard)
+        query = ShardQuery(
+            tools.find(key), key, level, place, self._results, tools.local(key, now), heard, tools.near()
+        )
 
         def then(query: Query, now: float) -> None:
             assert isinstance(query, ShardQuery)

@@ -5,7 +5,8 @@ random bits lead to, so that a provider's leaf is drawn with probability 2^-dept
 in proportion to s * 2^depth is taken at random: the depth cancels out, and so does s, which stands once here and once
 in the chance of each to be among those taken. What s * 2^depth is compared with, 1.5 times the number of providers,
 comes from elsewhere, because a leaf compared with itself would look alike at any size: from the hint, or from leaves
-drawn before. A leaf half as large again as others is cut there: 1 in 100.
+drawn before. A leaf half as large again as others is cut there: 1 in 100. The first result is as fair as all of them:
+it comes from a leaf that has won a toss in that proportion, and what other leaves gave before waits for it.
 
 *All.* The leaves in random order, whole ones, then the shards above them, where somebody may publish who has not moved
 yet. Whoever stops early has seen a fair sample of whole leaves.
@@ -17,6 +18,7 @@ most four steps a draw. When the first draws find nothing at all the walk gives 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Final
@@ -36,6 +38,7 @@ _MAX_STEPS: Final = 4
 _MAX_LOST: Final = 4  # draws without any result, after which the hint is taken for wrong
 _MAX_DRAWS: Final = 64
 _MAX_SHARDS: Final = 1_024
+_VAIN: Final = 4  # of those who should hold a shard and hold nothing: then it is empty
 _MARGIN: Final = 1.5
 _MAX_SIZE: Final = 512  # of a leaf that is believed: a holder's own bound
 
@@ -87,7 +90,7 @@ class Walk(ABC):
         if self._going:
             return  # a query ended at once: whoever started it goes on
         self._going = True
-        while not self._over and self._results.wanted > 0 and self._running < self._parallel():
+        while not self._over and self._running < self._parallel():
             if not self._next(now):
                 break
         self._going = False
@@ -160,6 +163,18 @@ class Walk(ABC):
         return _MARGIN * min(max(self._size, self._smallest << level), self._largest << level)
 
 
+class _Draw:
+    """One draw. point: its random bits. steps: that are left. picked: who was taken. leads: whether results may begin
+    with it. done: nothing more comes."""
+
+    __slots__ = ("done", "leads", "picked", "point", "steps")
+
+    def __init__(self, point: int) -> None:
+        self.point, self.steps = point, _MAX_STEPS
+        self.picked: list[Provider] = []
+        self.leads = self.done = False
+
+
 class Sample(Walk):
     """Draws until as many are found as are wanted. share: of a leaf of the largest size, how many are taken."""
 
@@ -172,11 +187,15 @@ class Sample(Walk):
         rest = sum(name != self.name for name in self._results.where)
         self.share = _MAX_SIZE if rest else max(1, min(16, -(-self._results.wanted // 3)))
         self._left: list[Provider] = []
+        self._later: list[Provider] = []
+        self._order: deque[_Draw] = deque()
+        self._led = False
         self.go(now)
 
     def _parallel(self) -> int:
         """So many that they suffice, if two of three leaves give their share."""
-        return min(_PARALLEL, max(1, -(-self._results.wanted * 3 // (2 * self.share))))
+        wanted = self._results.wanted - sum(len(draw.picked) for draw in self._order) - len(self._later)
+        return min(_PARALLEL, -(-max(0, wanted) * 3 // (2 * self.share)))
 
     def _next(self, now: float) -> bool:
         if self._draws >= _MAX_DRAWS:
@@ -184,18 +203,22 @@ class Sample(Walk):
         for _ in range(8):
             point = self._rng.getrandbits(MAX_DEPTH)
             if (self.depth, point >> (MAX_DEPTH - self.depth)) not in self._visited:
+                draw = _Draw(point)
+                self._order.append(draw)
                 self._draws += 1
-                return self._step(self.depth, point, _MAX_STEPS, now)
+                return self._step(draw, self.depth, now)
         return False
 
-    def _step(self, level: int, point: int, steps: int, now: float) -> bool:
+    def _step(self, draw: _Draw, level: int, now: float) -> bool:
         """Ask for the shard at a level that a draw leads to."""
-        hit: list[int] = []  # the levels to go on at, once something was found
+        hit: list[int] = []  # the level to go on at, once something was found
+        whole = self.share == _MAX_SIZE
 
         def heard(
             query: ShardQuery, providers: Sequence[Provider], held: int, now: float
         ) -> Sequence[DhtOutput]:
-            whole = self.share == _MAX_SIZE
+            if not providers and not hit and query.vain >= _VAIN:
+                query.lookup.stop()
             if not providers or (hit and not whole):
                 return ()
             here, deeper = self._sort(query, providers, now)
@@ -204,9 +227,11 @@ class Sample(Walk):
             further = [depth for depth, _ in deeper]
             if not hit:
                 hit.append(sorted(further)[len(further) // 2] if 4 * len(deeper) > len(here) else level)
-            if not whole:  # else all holders are heard: a single one may not have what is rare
-                query.lookup.stop()
-            return self._pick(level, here, len(here) + len(deeper), held, now)
+            if whole:  # all holders are heard: a single one may not have what is rare
+                return self._take(here, now)
+            query.lookup.stop()
+            self._pick(draw, level, here, len(here) + len(deeper), held)
+            return ()
 
         def ended(query: ShardQuery, now: float) -> None:
             if not hit:
@@ -214,41 +239,55 @@ class Sample(Walk):
             elif hit[0] == level:
                 # Better begin too high, where an answer leads on, than too deep, where nobody answers.
                 self.depth = min(level, self.depth) if level < self.depth + 2 else level
-                return
-            if self._over:
-                return
             there = hit[0] if hit else level - 1
-            place = point >> (MAX_DEPTH - there) if there > 0 else 0
-            if steps and there > 0 and (there, place) not in self._visited and self._results.wanted > 0:
-                self._step(there, point, steps - 1, now)
+            place = draw.point >> (MAX_DEPTH - there) if there > 0 else 0
+            further = there != level and there > 0 and (there, place) not in self._visited
+            if further and draw.steps and not self._over and self._results.wanted > 0:
+                draw.steps -= 1
+                self._step(draw, there, now)
+            else:
+                draw.done = True
+                self._commit(now)
 
-        return self._visit(level, point >> (MAX_DEPTH - level), heard, ended, now)
+        return self._visit(level, draw.point >> (MAX_DEPTH - level), heard, ended, now)
 
-    def _pick(
-        self, level: int, here: list[Provider], told: int, held: int, now: float
-    ) -> Sequence[DhtOutput]:
+    def _pick(self, draw: _Draw, level: int, here: list[Provider], told: int, held: int) -> None:
         """Take the share of a leaf that its size gives it."""
         if not here:
-            return ()
+            return
         size = min(max(len(here), held * len(here) // told), _MAX_SIZE)
         weight = min(1.0, (size << level) / self._reference(level))
         self._sizes.append(size << level)
-        quota = self.share if self.share == _MAX_SIZE else int(self.share * weight + self._rng.random())
-        outputs: list[DhtOutput] = []
+        draw.leads = draw.leads or self._rng.random() < weight
+        quota = draw.leads + int((self.share - 1) * weight + self._rng.random())
         self._rng.shuffle(here)
-        for provider in here:
-            if len(outputs) < quota and self._results.wanted > 0:
+        draw.picked += here[:quota]
+        self._left += here[quota:][: _MAX_SHARDS - len(self._left)]
+
+    def _commit(self, now: float) -> None:
+        """Hand out what draws brought, in the order in which they began: leaves that take longer to be found would
+        come too late else, when enough is found."""
+        while self._order and self._order[0].done:
+            draw = self._order.popleft()
+            if draw.leads or self._led:
+                self._led = True
+                self._emit(self._take([*draw.picked, *self._later], now))
+                self._later.clear()
+            else:
+                self._later += draw.picked
+
+    def _take(self, providers: Sequence[Provider], now: float) -> list[DhtOutput]:
+        outputs: list[DhtOutput] = []
+        for provider in providers:
+            if self._results.wanted > 0 and self._results.claim(provider, now) is not None:
                 outputs += self._results.take(provider, now)
-            elif len(self._left) < _MAX_SHARDS:
-                self._left.append(provider)
         return outputs
 
     def _end(self, now: float) -> None:
         """All leaves, or very many, were drawn: those who were passed over come now."""
         self._rng.shuffle(self._left)
-        for provider in self._left:
-            if self._results.wanted > 0 and self._results.claim(provider, now) is not None:
-                self._emit(self._results.take(provider, now))
+        picked = [provider for draw in self._order for provider in draw.picked]
+        self._emit(self._take([*picked, *self._later, *self._left], now))
 
 
 class All(Walk):
@@ -262,7 +301,7 @@ class All(Walk):
         self.go(now)
 
     def _parallel(self) -> int:
-        return _PARALLEL
+        return _PARALLEL if self._results.wanted > 0 else 0
 
     def _end(self, now: float) -> None:
         """Those who were met above their leaf, and not there: they may have moved meanwhile."""
