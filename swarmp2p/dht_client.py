@@ -19,6 +19,7 @@ from .dht.events import (
     PutValue,
     Refresh,
     StopProviding,
+    StopPutting,
 )
 from .dht.keys import multihash_key
 from .dht.validators import check_value
@@ -145,21 +146,29 @@ class Dht:
         done = await self._queries.run(lambda query: FindClosest(query, wanted, over))
         return tuple(remote_peer(info) for info in done.closest)
 
-    async def put(self, key: bytes, value: bytes) -> int:
+    async def put(self, key: bytes, value: bytes, *, republish: bool = True) -> int:
         """Store a value at the peers nearest to `key`; returns how many confirmed it.
+
+        They keep it for 48 hours. republish: store it again every 22 hours while this peer runs, until `stop_putting`
+        or another `put` of the key, or until the key's validator prefers what others hold by then (without one: until
+        most of them hold another value).
 
         Raises UsageError for a value of more than 8 KiB or a key of more than 256 bytes, and LookupFailed when
         others are known but none of them took it.
         """
         wanted, data = bytes_argument(key, "a DHT key"), bytes_argument(value, "a DHT value")
         check_value(wanted, data)
-        done = await self._queries.run(lambda query: PutValue(query, wanted, data))
+        done = await self._queries.run(lambda query: PutValue(query, wanted, data, republish))
         if done.stored == 0 and done.asked > 0:
             raise LookupFailed(
                 f"no peer took the value under {wanted.hex()}: {done.asked} were asked, {done.failed} did not answer; "
                 "check the value against the key's validator, and the network. Nothing was stored elsewhere"
             )
         return done.stored
+
+    def stop_putting(self, key: bytes) -> None:
+        """Store the value of `key` again no more; what others hold expires."""
+        self._queries.tell(StopPutting(_checked_key(key)))
 
     async def get(self, key: bytes, *, paths: int | None = None) -> bytes:
         """The best value under `key`; raises ValueNotFound."""

@@ -25,6 +25,7 @@ from swarmp2p.dht.events import (
     SaveState,
     SetAddresses,
     StopProviding,
+    StopPutting,
     Withdraw,
 )
 from swarmp2p.dht.kademlia import Kademlia
@@ -143,7 +144,8 @@ def dht_command(maker: Maker) -> object:
             ProvideMany(query, tuple(rng.choices(KEYS, k=5))),
             StopProviding(key),
             FindProviders(query, key, rng.randrange(3)),
-            PutValue(query, key, maker.data()),
+            PutValue(query, key, maker.data(), rng.random() < 0.5),
+            StopPutting(key),
             GetValue(query, key),
             Announce(query, service, (("cpus", 4),)),
             Withdraw(query, service),

@@ -37,7 +37,7 @@ class DhtConfig:
         (kad-dht spec: 48 h, 22 h).
     record_ttl_s, announce_interval_s: the same for signed service records, which say that a service runs now:
         a crashed provider's record is gone after an hour, and two lost renewals do no harm.
-    value_ttl_s: how long values live (go: 48 h).
+    value_ttl_s, value_interval_s: how long values live (go: 48 h), how often our own are stored again.
     optimistic: whether a record is sent before all of its holders have answered, once the size of the network is known
         (optimistic.py).
     sweep_keys: publications of one kind from which on they are renewed region by region of the keyspace (renewals.py);
@@ -97,6 +97,7 @@ class DhtConfig:
     record_ttl_s: float = 3600.0
     announce_interval_s: float = 1200.0
     value_ttl_s: float = 48 * 3600.0
+    value_interval_s: float = 22 * 3600.0
     optimistic: bool = True
     sweep_keys: int = 16
     sweep_regions: int = 4

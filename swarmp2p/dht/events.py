@@ -106,11 +106,23 @@ class FindProviders:
 
 @dataclass(frozen=True, slots=True)
 class PutValue:
-    """Store a value at the k nearest peers. QueryDone.stored counts those that confirmed it."""
+    """Store a value at the k nearest peers. QueryDone.stored counts those that confirmed it.
+
+    republish: store it again each interval, until StopPutting or a PutValue of the same key, or until others hold a
+    better one (own_values.py).
+    """
 
     query: int
     key: bytes
     value: bytes
+    republish: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StopPutting:
+    """Store a value again no more; what is stored elsewhere expires."""
+
+    key: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +208,7 @@ DhtCommand = (
     | StopProviding
     | FindProviders
     | PutValue
+    | StopPutting
     | GetValue
     | Announce
     | Withdraw

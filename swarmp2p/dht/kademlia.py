@@ -47,6 +47,7 @@ from .keys import key_id, multihash_key, peer_key, service_key
 from .lookup import Lookup, LookupConfig
 from .messages import FindNode, GetRecord
 from .neighbours import Neighbours
+from .own_values import OwnValue, OwnValues
 from .provider_store import ProviderStore
 from .publisher import Publisher
 from .publishing import Publishing
@@ -54,7 +55,6 @@ from .queries import (
     ClosestQuery,
     PeerQuery,
     ProvidersQuery,
-    PutQuery,
     Query,
     ValueQuery,
 )
@@ -126,6 +126,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         self._values = ValueStore(
             own, self._validators, ttl_s=config.value_ttl_s, max_values=config.max_values
         )
+        self._own_values = OwnValues(self._traffic, self._values, self._validators, self._timers, rng, config)
         self._publisher = Publisher(peer, sign, config.record_ttl_s)
         self._splits = Splits(self._providers, rng)
         self._traffic.on_splits = self._splits.told
@@ -242,8 +243,10 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 self.publishing.stop_providing(multihash_key(key))
             case events.FindProviders():
                 self._find_providers(command, now)
-            case events.PutValue(query, key, value):
-                self._put(query, key, value, now)
+            case events.PutValue(query, key, value, republish):
+                self._own_values.put(query, key, value, now, republish=republish)
+            case events.StopPutting(key):
+                self._own_values.stop(key)
             case events.GetValue(query, key, paths):
                 held = self._values.get(key, now)
                 local = None if held is None else held.value
@@ -304,13 +307,6 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         )
         traffic.run(ServiceSearch(nobody, root, results, tools, command.limit), now)
 
-    def _put(self, number: int, key: bytes, value: bytes, now: float) -> None:
-        """Store a value here too: this peer is one that holds it."""
-        if not self._values.put(key, value, now):
-            self._traffic.out.append(QueryDone(number))
-            return
-        self._traffic.run(PutQuery(number, self._traffic.lookup(key_id(key)), key, value), now)
-
     def _merged(self, *groups: Sequence[PeerInfo]) -> tuple[PeerInfo, ...]:
         """Peers to ask with each refresh, each once; the first ones when there are too many."""
         found: dict[PeerId, PeerInfo] = {}
@@ -332,6 +328,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 self._traffic.due(item, now)
             case Slot() | Region():
                 self.publishing.due(item, now)
+            case OwnValue():
+                self._own_values.due(item, now)
             case _Job.UPKEEP:
                 self._providers.sweep(now)
                 self._values.sweep(now)

@@ -246,7 +246,7 @@ class PutQuery(ClosestQuery):
 
     purpose = Purpose.STORE
 
-    def __init__(self, number: int, lookup: Lookup, key: bytes, value: bytes) -> None:
+    def __init__(self, number: int | None, lookup: Lookup, key: bytes, value: bytes) -> None:
         super().__init__(number, lookup, key)
         self._value = value
 
