@@ -153,13 +153,19 @@ class Peer:
 
     @asynccontextmanager
     async def announce(
-        self, service: str, attributes: Mapping[str, Attribute] | None = None
+        self,
+        service: str,
+        attributes: Mapping[str, Attribute] | None = None,
+        index: Iterable[str] | None = None,
     ) -> AsyncGenerator[Announcement, None]:
         """Announce a service while the context is open; withdrawn on exit.
 
         attributes: str to str, int, float or bool, at most 512 bytes with signature; raises UsageError otherwise.
+        index: names of those that finders may look up by themselves once the service has very many providers: texts
+        of at most 32 bytes, eight at most; by default all that are.
         """
-        announcement = Announcement(self._queries, text_argument(service, "a service's name"))
+        names = None if index is None else tuple(text_argument(name, "an attribute's name") for name in index)
+        announcement = Announcement(self._queries, text_argument(service, "a service's name"), names)
         await announcement.update({} if attributes is None else attributes)
         try:
             yield announcement
@@ -176,7 +182,8 @@ class Peer:
         paths: int | None = None,
     ) -> Results[ServiceRecord]:
         """Iterate over the verified records of a service, each as soon as it is known; a newer record of the
-        same provider may follow. where: attributes that must be equal. limit: 0 or None for all that are found.
+        same provider may follow. where: attributes that must be equal. limit: 0 or None for all that are found. Of a
+        service with more providers than one key holds (32), up to 128 are a fair sample: each is equally likely.
         paths: as for `peer.dht`.
 
         Raises UsageError for what no record can say."""
@@ -385,15 +392,15 @@ def _join_through(info: PeerInfo, query: int) -> Join:
 class Announcement:
     """A service that is being announced; `update` replaces its attributes."""
 
-    def __init__(self, queries: Queries, service: str) -> None:
-        self._queries, self.service = queries, service
+    def __init__(self, queries: Queries, service: str, index: tuple[str, ...] | None = None) -> None:
+        self._queries, self.service, self._index = queries, service, index
 
     async def update(self, attributes: Mapping[str, Attribute]) -> None:
         """Announce new attributes; raises UsageError when they do not fit into a record (nothing is changed)."""
         mapping_argument(attributes, "a service's attributes")
         check_attributes(self.service, attributes)
         items = tuple(sorted(attributes.items()))
-        await self._queries.run(lambda query: Announce(query, self.service, items))
+        await self._queries.run(lambda query: Announce(query, self.service, items, self._index))
 
     async def withdraw(self) -> None:
         """Tell those who hold the record that it is over."""

@@ -18,13 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Final
 
-from ..engine import PeerInfo, Reply
+from ..engine import PeerInfo
 from ..identity import PeerId
 from .config import DhtConfig
 from .events import DhtOutput, QueryDone
 from .keys import key_id, service_key
 from .lookup import Lookup, LookupConfig
-from .messages import FindNode, FoundNodes, Provider
+from .messages import FindNode, Provider
 from .publisher import Publication, Publisher
 from .queries import ProvideQuery, Query, add_provider
 from .records import Attribute
@@ -37,6 +37,10 @@ _MAX_MOVES: Final = 6  # of a leaf in one renewal
 
 Stored = Callable[[Publication, Sequence[PeerInfo], float], None]
 """Called once with the peers that hold the record at the service's leaf."""
+
+MakeProvide = Callable[[int | None, bytes, Callable[[], Provider | None], float, bool], ProvideQuery]
+"""A query that stores what it is given, at most when it is sent, for a query's number and under a key; the last
+argument: whether it may be sent before the holders have answered (optimistic.py)."""
 
 
 def indexed(attributes: Mapping[str, Attribute], index: Sequence[str] | None) -> list[str]:
@@ -52,10 +56,13 @@ def indexed(attributes: Mapping[str, Attribute], index: Sequence[str] | None) ->
 
 
 class Announcer:
-    """Runs what is needed to store service records."""
+    """Runs what is needed to store service records. make: see MakeProvide."""
 
-    def __init__(self, publisher: Publisher, traffic: Traffic, splits: Splits, config: DhtConfig) -> None:
+    def __init__(
+        self, publisher: Publisher, traffic: Traffic, splits: Splits, config: DhtConfig, make: MakeProvide
+    ) -> None:
         self.publisher, self.traffic, self.splits, self.config = publisher, traffic, splits, config
+        self.make = make
 
     def start(self, publication: Publication, stored: Stored, now: float, number: int | None) -> None:
         """Store a service's record, which was signed just now."""
@@ -119,8 +126,10 @@ class _Announcement(Query):
 
     def result(self) -> QueryDone:
         done = super().result()
-        closest = () if self._leaf is None else self._leaf.lookup.closest()
-        return QueryDone(done.query, closest, stored=len(self.holders), asked=done.asked, failed=done.failed)
+        if self._leaf is None:
+            return done
+        leaf = self._leaf.result()
+        return QueryDone(done.query, leaf.closest, stored=leaf.stored, asked=done.asked, failed=done.failed)
 
     def _tree(self, name: str, root: bytes, now: float) -> None:
         publication = self._publication
@@ -142,7 +151,7 @@ class _Announcement(Query):
 
         def decide() -> None:
             nonlocal there, why
-            counts, told = query.told()
+            counts, told = _told(query, tree.root)
             if not counts and depth and move is not _Move.SPLIT:
                 # Nobody is here, not even its own record of last time: the others are one up, or a hint was wrong.
                 there = depth - 1 if tree.at_root or move is not _Move.LOST else 0
@@ -162,8 +171,11 @@ class _Announcement(Query):
             elif there > depth:
                 why = _Move.SPLIT if max(told, default=0) <= depth else _Move.TOLD
 
+        # Where it was last time, or at the root, it very probably stays: it need not wait for what the holders say.
+        early = move is _Move.START and (not depth or publication.depths.get(tree.name) == depth)
+
         def provider() -> Provider | None:
-            if tree.moves:
+            if tree.moves and not early:
                 decide()
             if there != depth or publisher.get(publication.key) is not publication:
                 return None
@@ -171,6 +183,9 @@ class _Announcement(Query):
             return publisher.provider(publication)
 
         def over(_: Query, now: float) -> None:
+            if tree.moves and early:
+                decide()
+            publication.keep(key, query.holders)  # even when it goes on: those were told early
             if there == depth:
                 self._settled(tree, key, query, move, now)
                 return
@@ -178,22 +193,20 @@ class _Announcement(Query):
             tree.moves = 0 if move is _Move.MERGE and why is not _Move.MERGE else tree.moves - 1
             self._settle(tree, there, now, why)
 
-        lookup = announcer.traffic.lookup(key_id(key))
-        query = _Leaf(self.number, lookup, key, tree_of(tree.root), provider)
+        query = announcer.make(self.number, key, provider, now, early)
         query.then = over
         announcer.traffic.run(query, now, self)
 
-    def _settled(self, tree: _Tree, key: bytes, query: _Leaf, move: _Move, now: float) -> None:
+    def _settled(self, tree: _Tree, key: bytes, query: ProvideQuery, move: _Move, now: float) -> None:
         name, root = tree.name, tree.root
         publication, publisher = self._publication, self._announcer.publisher
         if publisher.get(publication.key) is not publication:
             return
         depth = publication.depths.get(name, 0)
-        publication.keep(key, query.holders)
         if not name:
             self._leaf, self.holders = query, query.holders
             if depth:
-                counts, _ = query.told()
+                counts, _ = _told(query, root)
                 self._announcer.splits.found(root, depth, max(counts, default=0) << depth, now)
                 self._attributes(now)
         shards = shards_of(root, publisher.id, depth)[1:]
@@ -201,8 +214,9 @@ class _Announcement(Query):
             # The first one that goes on to a new leaf leaves word where the others still are.
             shards = [(depth - 1, shard_key(root, depth - 1, prefix(publisher.id, depth - 1)))]
         for _, above in shards:
-            lookup = self._announcer.traffic.lookup(key_id(above))
-            upper = ProvideQuery(self.number, lookup, above, lambda: publisher.provider(publication))
+            upper = self._announcer.make(
+                self.number, above, lambda: publisher.provider(publication), now, True
+            )
             upper.then = lambda _, now, above=above, upper=upper: publication.keep(above, upper.holders)
             self._announcer.traffic.run(upper, now, self)
 
@@ -215,30 +229,9 @@ class _Announcement(Query):
             self._tree(name, attribute_key(publication.service, name, value), now)
 
 
-class _Leaf(ProvideQuery):
-    """Stores at a leaf, if that is the right one, which is for `provider` to say. tree: the leaf's."""
-
-    def __init__(
-        self,
-        number: int | None,
-        lookup: Lookup,
-        key: bytes,
-        tree: bytes,
-        provider: Callable[[], Provider | None],
-    ) -> None:
-        super().__init__(number, lookup, key, provider)
-        self._tree = tree
-        self._answers: dict[PeerId, tuple[int, int | None]] = {}
-
-    def answered(self, peer: PeerId, reply: Reply, now: float) -> Sequence[DhtOutput]:
-        assert isinstance(reply, FoundNodes)
-        if reply.held:
-            first = reply.splits[0] if reply.splits else None
-            depth = first.depth if first is not None and first.tree == self._tree else None
-            self._answers[peer] = reply.held, depth
-        return ()
-
-    def told(self) -> tuple[list[int], list[int]]:
-        """What the nearest peers, which hold this shard, say: how many providers there are, and how deep those are."""
-        answers = [self._answers[info.peer] for info in self.lookup.closest() if info.peer in self._answers]
-        return [held for held, _ in answers], [depth for _, depth in answers if depth is not None]
+def _told(query: ProvideQuery, root: bytes) -> tuple[list[int], list[int]]:
+    """What the nearest peers, which hold this shard, say: how many providers there are, and how deep those are."""
+    answers = [query.held[info.peer] for info in query.lookup.closest() if info.peer in query.held]
+    tree = tree_of(root)
+    told = [split.depth for _, split in answers if split is not None and split.tree == tree]
+    return [held for held, _ in answers], told

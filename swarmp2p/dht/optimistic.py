@@ -136,7 +136,7 @@ class OptimisticProvide(ProvideQuery):
     def answered(self, peer: PeerId, reply: Reply, now: float) -> Sequence[DhtOutput]:
         assert isinstance(reply, FoundNodes)
         self._tell_near(reply.closer, now)
-        return ()
+        return super().answered(peer, reply, now)
 
     def follow_ups(self, now: float) -> Sequence[FollowUp]:
         """The lookup is over."""

@@ -17,6 +17,7 @@ from .announcing import Announcer
 from .config import DhtConfig
 from .events import ProvideProgress, QueryDone
 from .keys import ID_BITS, key_id, service_key
+from .messages import Provider
 from .optimistic import Expectation, OptimisticProvide
 from .publisher import Publication, Publisher
 from .queries import LastWord, ProvideQuery, add_provider
@@ -67,7 +68,7 @@ class Publishing:
         self._phase = publisher.id / (1 << ID_BITS)
         self._is_crowded = is_crowded
         self._many: dict[int, _Many] = {}
-        self._announcer = Announcer(publisher, traffic, splits, config)
+        self._announcer = Announcer(publisher, traffic, splits, config, self._provide_query)
         self._dialled: dict[PeerId, list[OptimisticProvide]] = {}  # who waits for a connection
 
     # Commands -----------------------------------------------------------------------------------------------
@@ -199,15 +200,24 @@ class Publishing:
         if publication.service is not None:
             self._announcer.start(publication, stored, now, number)
             return
-        query = self._provide_query(publication, number, now)
+        query = self._provide_query(
+            number, publication.key, lambda: self._publisher.provider(publication), now, True
+        )
         query.then = lambda _, now: stored(publication, query.holders, now)
         self._traffic.run(query, now)
 
-    def _provide_query(self, publication: Publication, number: int | None, now: float) -> ProvideQuery:
-        """Optimistic when the size of the network is known."""
+    def _provide_query(
+        self,
+        number: int | None,
+        key: bytes,
+        provider: Callable[[], Provider | None],
+        now: float,
+        optimistic: bool,
+    ) -> ProvideQuery:
+        """Optimistic when that is wanted and the size of the network is known."""
         traffic, config = self._traffic, self._config
-        key, target = publication.key, key_id(publication.key)
-        size = self._size(now) if config.optimistic else None
+        target = key_id(key)
+        size = self._size(now) if config.optimistic and optimistic else None
         if size is not None:
             expected = Expectation(size, config.k)
             narrow = traffic.narrow(target, expected, lambda closest: self._is_crowded(target, closest, now))
@@ -216,15 +226,13 @@ class Publishing:
                     number,
                     narrow,
                     key,
-                    lambda: self._publisher.provider(publication),
+                    provider,
                     config.k,
                     expected.soon,
                     traffic.is_connected,
                     self._tell_soon,
                 )
-        return ProvideQuery(
-            number, traffic.lookup(target), key, lambda: self._publisher.provider(publication)
-        )
+        return ProvideQuery(number, traffic.lookup(target), key, provider)
 
     def _size(self, now: float) -> float | None:
         """Servers in the network. Until it was learnt from lookups, the table must do: how close the own nearest peers

@@ -36,6 +36,7 @@ from .messages import (
     GetValue,
     Provider,
     PutValue,
+    Split,
     ValueStored,
 )
 from .validators import Validators
@@ -217,7 +218,8 @@ class ProvideQuery(ClosestQuery):
 
     provider: the record, asked for when it is sent; None when it is not wanted any more.
 
-    holders: the peers that it was sent to.
+    holders: the peers that it was sent to. held: those that hold records of the key already: how many, and the first
+    of the splits that they tell of (splits.py).
     """
 
     purpose = Purpose.STORE
@@ -228,6 +230,13 @@ class ProvideQuery(ClosestQuery):
         super().__init__(number, lookup, key)
         self._provider = provider
         self.holders: list[PeerInfo] = []
+        self.held: dict[PeerId, tuple[int, Split | None]] = {}
+
+    def answered(self, peer: PeerId, reply: Reply, now: float) -> Sequence[DhtOutput]:
+        assert isinstance(reply, FoundNodes)
+        if reply.held:
+            self.held[peer] = reply.held, reply.splits[0] if reply.splits else None
+        return ()
 
     def last_words(self, now: float) -> Sequence[LastWord]:
         return self.beyond_told(self.lookup.closest(), now)

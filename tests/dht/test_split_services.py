@@ -8,13 +8,15 @@ import pytest
 
 from swarmp2p.dht.config import DhtConfig
 from swarmp2p.dht.events import Announce, FindService, ServiceFound, Withdraw
-from swarmp2p.dht.keys import service_key
-from swarmp2p.dht.messages import AddProvider, GetProviders
-from swarmp2p.dht.records import Attribute
+from swarmp2p.dht.keys import key_id, peer_key, service_key
+from swarmp2p.dht.messages import AddProvider, GetProviders, Provider, Split
+from swarmp2p.dht.records import Attribute, make_record
 from swarmp2p.dht.shards import attribute_key
+from swarmp2p.dht.splits import tree_of
+from swarmp2p.engine import Received
 from swarmp2p.identity import PeerId
 
-from .network import Node, TestNetwork, grown
+from .network import Node, TestNetwork, address, fake_sign, grown, peer_id
 
 CONFIG = DhtConfig(k=4, split_above=8, merge_below=3, record_ttl_s=360.0, announce_interval_s=120.0)
 KEY = service_key("svc")
@@ -133,3 +135,40 @@ def test_a_small_service_costs_one_lookup_and_one_record_at_each_holder() -> Non
     assert found(network, nodes[5], (("gpu", "h100"),)) == [nodes[3].id]
     asked = [m.key for _, _, _, m in network.sent[before:] if isinstance(m, GetProviders)]
     assert set(asked) == {KEY}
+
+
+def test_lies_about_depths_cost_a_detour_and_nothing_else(
+    large: tuple[TestNetwork, list[Node], list[Node]],
+) -> None:
+    network, nodes, providers = large
+    finder = nodes[53]
+    lie = (Split(tree_of(KEY), 20, 1 << 30),)
+    splits = finder.engine._splits  # pyright: ignore[reportPrivateUsage]
+    for limit in (5, 0):
+        splits.wrong(KEY)
+        for liar in range(4):
+            splits.told(peer_id(900 + liar), lie, network.now)
+        before = len(network.sent)
+        got = set(found(network, finder, limit=limit))
+        assert got <= {node.id for node in providers}
+        assert len(got) == (limit or len(providers))
+        assert len(network.sent) - before < 4000
+    quiet = service_key("nobody offers this")
+    for liar in range(4):
+        splits.told(peer_id(900 + liar), (Split(tree_of(quiet), 20, 9),), network.now)
+    assert network.ask(finder, lambda query: FindService(query, "nobody offers this")).asked < 200
+
+
+def test_a_provider_of_an_earlier_version_is_found_by_who_looks_for_all(
+    large: tuple[TestNetwork, list[Node], list[Node]],
+) -> None:
+    """Its record says nothing of depths, and is at the root only; so is one that a foreign peer stores for another."""
+    network, nodes, providers = large
+    old = peer_id(800)
+    record = make_record(old, "svc", {"gpu": "old"}, 1, network.now + 300.0, fake_sign(old))
+    add = AddProvider(1, KEY, Provider(old, (address(800),), record.envelope))
+    for node in sorted(nodes, key=lambda node: peer_key(node.id) ^ key_id(KEY))[:4]:
+        network.post(node, Received(old, add))
+    assert set(found(network, nodes[52])) == {old, *(node.id for node in providers)}
+    assert found(network, nodes[54], (("gpu", "old"),)) == [old]
+    assert found(network, nodes[59], (("gpu", "old"),), limit=1) == [old]
