@@ -100,7 +100,7 @@ def false_answers(nodes: int, share: float, seed: int, lookups: int) -> dict[int
     swarm = AttackedSwarm(nodes, seed, link, configs, adversaries=round(share * nodes))
     swarm.fill_honest_tables()
     for place, peer in enumerate(peer for group in swarm.honest for peer in group[:lookups]):
-        for delay_s in (1.0, _PATIENCE_S):  # so that they know the size of the network
+        for delay_s in _refreshes(nodes):
             swarm.ask(peer, Refresh, _ignore, delay_s + place * _INTERVAL_S)
     swarm.sim.run(swarm.sim.now + 4 * _PATIENCE_S)
     everybody = [peer for group in swarm.honest for peer in group]
@@ -167,6 +167,11 @@ def _settle(swarm: AttackedSwarm, acts: int) -> None:
     swarm.sim.run(swarm.sim.now + acts * _INTERVAL_S + _PATIENCE_S)
 
 
+def _refreshes(nodes: int) -> Sequence[float]:
+    """When nodes look around, so that they know the size of the network: twice where that is few lookups."""
+    return (1.0,) if nodes >= 1_000 else (1.0, _PATIENCE_S)
+
+
 def _ignore(now: float, peer: PeerId, output: DhtOutput) -> None:
     pass
 
@@ -224,7 +229,7 @@ def _surround(nodes: int, sybils_a_key: int, seed: int, pool: SybilPool, keys: i
             finds.append((key, provider, finders, counted))
     for _, provider, finders, _ in finds:  # so that they know the size of the network
         for peer in (provider, *finders):
-            for delay_s in (1.0, _PATIENCE_S):
+            for delay_s in _refreshes(nodes):
                 swarm.ask(peer, Refresh, _ignore, delay_s)
     sim.run(sim.now + 2 * _PATIENCE_S)
     for key, provider in before:
