@@ -155,6 +155,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         )
         self._neighbours = Neighbours()
         self._upkeep_timer = 0
+        self._reports: dict[int, Refresh] = {}  # those that the application waits for
         self._keeper: Keeper | None = None  # with a Restore
 
     @property
@@ -229,7 +230,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 traffic.bootstrap = self._merged(traffic.bootstrap, later, earlier)
             case events.Refresh(query):
                 self._schedule_upkeep(now)
-                self._refresh(query).all(now)
+                refresh = self._reports[query] = self._refresh(query)
+                refresh.all(now)
             case events.FindClosest(query, key, paths):
                 lookup = traffic.lookup(key_id(key), paths=paths)
                 traffic.run(ClosestQuery(query, lookup, key), now)
@@ -260,6 +262,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 self._find_service(command, now)
             case events.Cancel(query):
                 traffic.cancel(query)
+                if query in self._reports:
+                    self._reports.pop(query).cancel()
                 self.publishing.cancel(query)
             case events.Restore(entries):
                 if self._keeper is None:
@@ -347,7 +351,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         def done(asked: int, failed: int) -> None:
             closest = tuple(self.table.closest(peer_key(self.peer), self.config.k))
             self._traffic.out += self._neighbours.update(closest)
-            if report is not None:
+            if report is not None and self._reports.pop(report, None) is not None:
                 self._traffic.out.append(QueryDone(report, closest, asked=asked, failed=failed))
 
         return Refresh(self.peer, self.table, self._traffic, self._rng, self.config, done)

@@ -58,7 +58,7 @@ class Refresh:
     ) -> None:
         self._peer, self._own, self._table, self._traffic = peer, peer_key(peer), table, traffic
         self._rng, self._config, self._done = rng, config, done
-        self._whole = False
+        self._whole = self._cancelled = False
         self._buckets: list[int] = []
         self._asked = self._failed = 0
 
@@ -73,6 +73,10 @@ class Refresh:
         """All of it, now; every neighbour is asked."""
         self._whole = True
         self._begin(now)
+
+    def cancel(self) -> None:
+        """Begin no further lookup; the one that is under way ends by itself."""
+        self._cancelled = True
 
     def some(self, now: float) -> None:
         """What is due."""
@@ -143,7 +147,7 @@ class Refresh:
         self._next(now)
 
     def _next(self, now: float) -> None:
-        while self._buckets:
+        while self._buckets and not self._cancelled:
             key = key_in_bucket(self._own, self._buckets.pop(), self._rng)
             if key is not None:
                 query = self._query(key_id(key), key, ())

@@ -107,7 +107,7 @@ class Requests:
         else:
             known[pending.id] = pending
         pending.sent, pending.patience = now, patience
-        self._wait(pending)
+        self._wait(pending, now)
 
     def answer(self, id: int, sender: PeerId, now: float) -> Pending | None:
         """A reply came. None when no such request to that peer is under way: it was late, or made up."""
@@ -117,7 +117,7 @@ class Requests:
         self._remove(pending)
         self._timers.cancel(pending.timer)
         if self._round_trips.learn(sender, now - pending.sent, dialled=pending.dialled):
-            self._reconsider(pending.dialled)
+            self._reconsider(pending.dialled, now)
         return pending
 
     def overdue(self, pending: Pending, now: float) -> Silence:
@@ -149,23 +149,25 @@ class Requests:
             self._timers.cancel(pending.timer)
         return failed
 
-    def _wait(self, pending: Pending) -> None:
-        """Set the first timer of a request. One that nobody else is asked in place of is never late."""
+    def _wait(self, pending: Pending, now: float) -> None:
+        """Set the first timer of a request, at `now` at the earliest. One that nobody else is asked in place of is
+        never late."""
         late_s, given_up_s = self._silence_s(pending)
         hedged = pending.errand is not None
-        pending.timer = self._timers.add(pending.sent + (late_s if hedged else given_up_s), pending)
+        due = pending.sent + (late_s if hedged else given_up_s)
+        pending.timer = self._timers.add(max(due, now), pending)
 
     def _silence_s(self, pending: Pending) -> tuple[float, float]:
         late_s, given_up_s = self._round_trips.silence_s(pending.info.peer, dialled=pending.dialled)
         patience, longest = pending.patience, self._expiry_s
         return min(patience * late_s, longest), min(patience * given_up_s, longest)
 
-    def _reconsider(self, dialled: bool) -> None:
+    def _reconsider(self, dialled: bool, now: float) -> None:
         """The first answers tell how long others may take that were asked before anything was known."""
         for pending in self._pending.values():
             if pending.dialled is dialled and pending.silence is Silence.USUAL:
                 self._timers.cancel(pending.timer)
-                self._wait(pending)
+                self._wait(pending, now)
 
     def _remove(self, pending: Pending) -> None:
         del self._pending[pending.id]

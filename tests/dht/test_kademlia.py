@@ -9,6 +9,7 @@ import pytest
 
 from swarmp2p.dht.config import DhtConfig
 from swarmp2p.dht.events import (
+    Cancel,
     FindClosest,
     FindPeer,
     FindProviders,
@@ -262,3 +263,17 @@ def test_found_providers_come_as_they_are_known_each_once() -> None:
     last = single.hear(NEAREST[2], FoundProviders(started[2][1].id, KEY, (other, third), infos(40)))
     assert [type(output).__name__ for output in last] == ["ProviderFound", "QueryDone"]
     assert receivers(last) == []  # the limit is reached: nobody else is asked
+
+
+def test_a_cancelled_refresh_looks_up_nothing_more_and_says_nothing() -> None:
+    single = Single(DhtConfig(k=2))
+    nearest = sorted(range(1, 40), key=lambda n: peer_key(peer_id(n)) ^ peer_key(peer_id(0)))
+    single.meet(*nearest[:2])
+    waiting = requests(single.post(Refresh(7)), FindNode)
+    assert waiting
+    single.post(Cancel(7))
+    for to, request in waiting:
+        number = next(n for n in nearest if peer_id(n) == to)
+        outputs = single.hear(number, FoundNodes(request.id, infos(*nearest[:2])))
+        assert requests(outputs, FindNode) == []
+        assert ended(outputs) == []
