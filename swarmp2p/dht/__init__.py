@@ -10,6 +10,7 @@ queries     what becomes of the application's commands; service_query has one mo
 traffic     runs queries: sends requests (requests.py), waits for as long as round_trips.py says
 refresh     keeps the table full
 publisher   what this peer provides and announces; publishing stores it at others, now and again (renewals)
+handover    records for peers that come to be among the nearest; provider_record is what they need for it
 own_values  the values that this peer puts, and stores again
 optimistic  records that are sent before all of their holders have answered
 sweep       many keys with few lookups, from what those prove (coverage); sweeper runs them

@@ -46,6 +46,9 @@ class DhtConfig:
         each and as many peers in a region, no peer gets more than that. sweep_pause_s: between two batches.
     clock_error_s: how far the clocks of peers may be apart.
 
+    handover_interval_s: how often to look for newcomers that records are handed over to (handover.py); half as much
+        more or less each time. A guess: records have k holders, so that a few minutes do no harm.
+
     refresh_interval_s: how often the own id and a random key of a bucket are looked up (kad-dht spec: 10 min).
     stale_s: how long a bucket goes without a lookup, and a peer of the table without a word, until one is made
         for it (Kademlia §2.3: an hour). Neighbours are asked with each refresh.
@@ -104,6 +107,7 @@ class DhtConfig:
     sweep_batch: int = 64
     sweep_pause_s: float = 0.5
     clock_error_s: float = 30.0
+    handover_interval_s: float = 240.0
 
     refresh_interval_s: float = 600.0
     stale_s: float = 3600.0

@@ -42,10 +42,11 @@ from .config import DhtConfig as DhtConfig
 from .contacts import Contacts
 from .crowding import Crowding
 from .events import DhtCommand, DhtOutput, QueryDone
+from .handover import Handed, HandOver, Handover
 from .keeper import Keep, Keeper
 from .keys import key_id, multihash_key, peer_key, service_key
 from .lookup import Lookup, LookupConfig
-from .messages import FindNode, GetRecord
+from .messages import AddProvider, FindNode, GetRecord, PutValue
 from .neighbours import Neighbours
 from .own_values import OwnValue, OwnValues
 from .provider_store import ProviderStore
@@ -127,7 +128,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             own, self._validators, ttl_s=config.value_ttl_s, max_values=config.max_values
         )
         self._own_values = OwnValues(self._traffic, self._values, self._validators, self._timers, rng, config)
-        self._publisher = Publisher(peer, sign, config.record_ttl_s)
+        self._publisher = Publisher(peer, sign, config.record_ttl_s, config.provider_ttl_s)
         self._splits = Splits(self._providers, rng)
         self._traffic.on_splits = self._splits.told
         self.publishing = Publishing(
@@ -152,6 +153,18 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             rng,
             k=config.k,
             max_providers=config.reply_providers,
+            handed=Handed(self._providers, verify, config.clock_error_s),
+        )
+        self._handover = Handover(
+            own,
+            self.table,
+            self._providers,
+            self._values,
+            self._traffic,
+            self._timers,
+            rng,
+            config,
+            verify,
         )
         self._neighbours = Neighbours()
         self._upkeep_timer = 0
@@ -190,6 +203,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 elif isinstance(message, Request) and (self.serving or isinstance(message, GetRecord)):
                     traffic.asked_by(sender, now)
                     reply = self._server.answer(sender, message, now)
+                    if isinstance(message, AddProvider | PutValue):
+                        self._handover.stored(now)
                     if reply is not None:
                         out.append(Send(sender, reply))
             case PeerUp(peer, addresses):
@@ -332,6 +347,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 self._traffic.due(item, now)
             case Slot() | Region():
                 self.publishing.due(item, now)
+            case HandOver():
+                self._handover.due(item, now)
             case OwnValue():
                 self._own_values.due(item, now)
             case _Job.UPKEEP:

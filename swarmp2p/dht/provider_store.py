@@ -2,8 +2,8 @@
 
 One record for each key and provider, the newest; it lives until its time is over (`ttl_s`, or the expiry of
 the service record that came with it, if that is sooner) or until it is withdrawn. The sender of a record is
-its provider, authenticated by the connection, so nothing is verified here: whoever uses a service record
-checks it.
+its provider, authenticated by the connection, or the record was verified (handover.py), so nothing is verified here:
+whoever uses a service record checks it.
 
 Bounds. Renewing a record that is held is never refused. When there are too many providers of one key, the one
 renewed longest ago makes room, so that a hot key shows those that came last. When there are too many keys, or
@@ -18,11 +18,11 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
-from ..errors import BadMessage
 from ..identity import PeerId
 from .messages import Provider
 from .nearest import NearestKeys
-from .records import RecordClaim, read_claim
+from .provider_record import Claim, read_any_claim
+from .records import RecordClaim
 from .state import HeldProvider, Journal
 
 _LAST: Final = 16
@@ -65,7 +65,7 @@ class ProviderStore:
         address."""
         if not provider.addresses:
             return False
-        claim = _claim(provider)
+        claim = read_any_claim(provider.record)
         held = self._providers.get(key, {}).get(provider.peer)
         if claim is not None and held is not None and claim.sequence < held.sequence:
             return False  # overtaken on its way
@@ -86,12 +86,24 @@ class ProviderStore:
 
     def get(self, key: bytes, now: float, limit: int, rng: Random) -> list[Provider]:
         """Providers of a key, oldest renewal first; a random sample when there are more than `limit`."""
-        found = [
+        found = self.all_of(key, now)
+        return found if len(found) <= limit else rng.sample(found, limit)
+
+    def has(self, key: bytes, peer: PeerId) -> bool:
+        """Whether a record of a provider is held, if only a withdrawn one."""
+        return peer in self._providers.get(key, ())
+
+    def all_keys(self) -> list[bytes]:
+        """The keys of all that is held."""
+        return list(self._providers)
+
+    def all_of(self, key: bytes, now: float) -> list[Provider]:
+        """All providers of a key."""
+        return [
             held.provider
             for held in self._providers.get(key, {}).values()
             if now <= held.expires and not held.hidden
         ]
-        return found if len(found) <= limit else rng.sample(found, limit)
 
     def count(self, key: bytes) -> int:
         """Providers held for a key, those that expired since the last sweep included."""
@@ -105,8 +117,8 @@ class ProviderStore:
         """At which depths the last 16 providers of a shard publish (shards.py), by what their records say,
         unverified. Costs 5 µs for each."""
         last = list(self._providers.get(key, {}).values())[-_LAST:]
-        claims = [_claim(held.provider) for held in last if not held.hidden]
-        return [0 if claim is None else claim.depths.get(name, 0) for claim in claims]
+        claims = [read_any_claim(held.provider.record) for held in last if not held.hidden]
+        return [claim.depths.get(name, 0) if isinstance(claim, RecordClaim) else 0 for claim in claims]
 
     def sweep(self, now: float) -> None:
         """Drop what has expired. O(n): for once in a while."""
@@ -133,7 +145,7 @@ class ProviderStore:
         return self._keep(replace(record, expires=expires))
 
     def _withdraw(
-        self, key: bytes, provider: Provider, claim: RecordClaim, held: HeldProvider | None, now: float
+        self, key: bytes, provider: Provider, claim: Claim, held: HeldProvider | None, now: float
     ) -> bool:
         """Hide a record; it is kept, unseen, until it would have expired, so that an older one arriving late
         does not bring it back."""
@@ -183,12 +195,3 @@ class ProviderStore:
     def _drop_key(self, key: bytes) -> None:
         for peer in list(self._providers[key]):
             self._drop(key, peer)
-
-
-def _claim(provider: Provider) -> RecordClaim | None:
-    if not provider.record:
-        return None
-    try:
-        return read_claim(provider.record)
-    except BadMessage:
-        return None

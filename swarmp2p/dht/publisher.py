@@ -16,6 +16,7 @@ from ..identity import PeerId
 from ..signed import Sign
 from .keys import peer_key, service_key
 from .messages import Provider
+from .provider_record import make_statement
 from .records import MAX_ENVELOPE_BYTES, Attribute, ServiceRecord, make_record
 from .state import Journal, OwnSequence
 
@@ -47,6 +48,7 @@ class Publication:
         "record",
         "service",
         "shards",
+        "statement",
         "stored",
         "stored_at",
     )
@@ -54,6 +56,7 @@ class Publication:
     def __init__(self, key: bytes, service: str | None, attributes: Mapping[str, Attribute]) -> None:
         self.key, self.service, self.attributes = key, service, attributes
         self.record: ServiceRecord | None = None
+        self.statement = b""
         self.holders: dict[PeerId, PeerInfo] = {}
         self.due = self.stored_at = -math.inf
         self.stored = 0
@@ -96,8 +99,9 @@ class Publisher:
 
     journal: Journal | None = None
 
-    def __init__(self, peer: PeerId, sign: Sign, record_ttl_s: float) -> None:
-        self._peer, self._sign, self._record_ttl_s = peer, sign, record_ttl_s
+    def __init__(self, peer: PeerId, sign: Sign, record_ttl_s: float, provider_ttl_s: float) -> None:
+        self._peer, self._sign = peer, sign
+        self._record_ttl_s, self._provider_ttl_s = record_ttl_s, provider_ttl_s
         self.id = peer_key(peer)
         self._publications: dict[bytes, Publication] = {}
         self.sequence = 0
@@ -110,11 +114,13 @@ class Publisher:
         """What is published under a key."""
         return self._publications.get(key)
 
-    def provide(self, key: bytes) -> Publication:
+    def provide(self, key: bytes, now: float) -> Publication:
         """Become a provider of a key. A service that is announced under it stays."""
         publication = self._publications.get(key)
         if publication is None:
             publication = self._publications[key] = Publication(key, None, _NOTHING)
+        if publication.service is None:
+            self.renew(publication, now)
         return publication
 
     def announce(
@@ -134,9 +140,14 @@ class Publisher:
         return publication
 
     def renew(self, publication: Publication, now: float) -> None:
-        """Sign a service record anew, to expire later; a plain key needs nothing."""
+        """Sign a publication's record anew, to expire later."""
         if publication.service is not None:
             publication.record = self._record(publication, now, now + self._record_ttl_s)
+        else:
+            expires = now + self._provider_ttl_s
+            publication.statement = make_statement(
+                publication.key, self._next_sequence(now), expires, self._sign
+            )
 
     def has_room(self, publication: Publication, name: str) -> bool:
         """Whether a depth fits into the record too; else the provider stays at the root."""
@@ -169,7 +180,9 @@ class Publisher:
         if self._publications.get(publication.key) is not publication:
             return None
         return Provider(
-            self._peer, self.addresses, publication.record.envelope if publication.record else b""
+            self._peer,
+            self.addresses,
+            publication.record.envelope if publication.record else publication.statement,
         )
 
     def provider_of(self, key: bytes) -> Provider | None:
@@ -186,16 +199,20 @@ class Publisher:
 
     def _record(self, publication: Publication, now: float, expires: float) -> ServiceRecord:
         assert publication.service is not None
-        self.sequence = max(self.sequence + 1, int(now * 1000))
-        if self.journal is not None:
-            self.journal.keep(OwnSequence(self.sequence))
+        sequence = self._next_sequence(now)
         depths = publication.depths if expires else _NO_DEPTHS
         return make_record(
             self._peer,
             publication.service,
             publication.attributes,
-            self.sequence,
+            sequence,
             expires,
             self._sign,
             depths,
         )
+
+    def _next_sequence(self, now: float) -> int:
+        self.sequence = max(self.sequence + 1, int(now * 1000))
+        if self.journal is not None:
+            self.journal.keep(OwnSequence(self.sequence))
+        return self.sequence

@@ -75,11 +75,11 @@ class Publishing:
 
     def provide(self, number: int, key: bytes, now: float) -> None:
         """Store a provider record for a multihash key."""
-        self._publish(self._publisher.provide(key), number, now)
+        self._publish(self._publisher.provide(key, now), number, now)
 
     def provide_many(self, number: int, keys: Sequence[bytes], now: float) -> None:
         """Store provider records for multihash keys."""
-        publications = [self._publisher.provide(key) for key in dict.fromkeys(keys)]
+        publications = [self._publisher.provide(key, now) for key in dict.fromkeys(keys)]
         if not publications or len(self._many) >= self._config.max_queries:
             spread = self._spread()  # those of one query too many are stored all the same, soon
             for publication in publications:

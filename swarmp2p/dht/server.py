@@ -11,6 +11,7 @@ from random import Random
 from ..engine import PeerInfo, Reply, Request
 from ..identity import PeerId
 from .contacts import Contacts
+from .handover import Handed
 from .keys import key_id
 from .messages import (
     AddProvider,
@@ -38,7 +39,8 @@ from .value_store import ValueStore
 class Server:
     """Serves one peer's part of the DHT.
 
-    k: peers in an answer. max_providers: providers in an answer; a random sample when there are more.
+    k: peers in an answer. max_providers: providers in an answer; a random sample when there are more. handed: decides
+    about records that others than their providers bring.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class Server:
         *,
         k: int,
         max_providers: int,
+        handed: Handed,
     ) -> None:
+        self._handed = handed
         self._peer, self._table, self._contacts = peer, table, contacts
         self._providers, self._values, self._publisher, self._rng = providers, values, publisher, rng
         self._splits = splits
@@ -80,10 +84,12 @@ class Server:
                 held = self._values.get(key, now)
                 value, received = (None, 0.0) if held is None else (held.value, held.received)
                 return FoundValue(id, key, value, received, self._closer(sender, key))
-            case PutValue(id, key, value):
-                return ValueStored(id, key, value if self._values.put(key, value, now) else None)
+            case PutValue(id, key, value, received):
+                return ValueStored(id, key, value if self._values.put(key, value, now, received) else None)
             case AddProvider(_, key, provider):
-                if provider is None or provider.peer != sender:
+                if provider is None:
+                    return None
+                if provider.peer != sender and not self._handed.takes(sender, request, now):
                     return None
                 if self._providers.add(key, provider, now):
                     self._splits.kept(key, provider)

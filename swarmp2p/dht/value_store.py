@@ -32,10 +32,19 @@ class ValueStore:
     def __len__(self) -> int:
         return len(self._values)
 
-    def put(self, key: bytes, value: bytes, now: float) -> bool:
+    def put(self, key: bytes, value: bytes, now: float, received: float = 0.0) -> bool:
         """Store a value. Returns whether it is held now: False when it is invalid, worse than the one held,
-        or when there is no room."""
-        return self._put(HeldValue(key, value, now), now)
+        or when there is no room.
+
+        received: when it was stored first, as its sender says: one that was handed on lives no longer for it. A time
+        to come, or one so long ago that the value would be gone, is that of a wrong clock, and means now.
+        """
+        if not (received and now - self._ttl_s < received < now):
+            received = now
+        held = self._values.get(key)
+        if held is not None and held.value == value:
+            received = max(received, held.received)
+        return self._put(HeldValue(key, value, received), now)
 
     def _put(self, entry: HeldValue, now: float) -> bool:
         key, value = entry.key, entry.value

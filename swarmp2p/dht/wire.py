@@ -209,7 +209,8 @@ def _encode_provider(provider: Provider) -> bytes:
 
 
 def decode(sender: PeerId, body: bytes, id: int) -> Request:
-    """A request. Of the providers in an ADD_PROVIDER only the sender is kept (kad-dht spec, "ADD_PROVIDER")."""
+    """A request. Of the providers in an ADD_PROVIDER only the sender is kept (kad-dht spec, "ADD_PROVIDER"); where it
+    is not among them, the first that comes with a record it may have signed (handover.py)."""
     message = _parse(body, MAX_REQUEST_BYTES)
     kind = message.type
     if kind == _Proto.PING:
@@ -224,14 +225,27 @@ def decode(sender: PeerId, body: bytes, id: int) -> Request:
     if kind == _Proto.ADD_PROVIDER:
         if len(key) > _MAX_PROVIDER_KEY_BYTES:
             raise BadMessage(f"a provider record with a key of {len(key)} bytes; 80 are allowed")
-        return AddProvider(id, key, next((p for p in _providers(message) if p.peer == sender), None))
+        return AddProvider(id, key, _provider_of(sender, _providers(message)))
     if kind == _Proto.GET_VALUE:
         return GetValue(id, key)
     if kind == _Proto.PUT_VALUE:
         if not message.HasField("record") or message.record.key != key:
             raise BadMessage("a PUT_VALUE without a record of its key")
-        return PutValue(id, key, message.record.value, 0.0)
+        return PutValue(id, key, message.record.value, _seconds(message.record.time_received))
     raise BadMessage(f"a DHT request of unknown type {kind}")
+
+
+def _provider_of(sender: PeerId, providers: Sequence[Provider]) -> Provider | None:
+    own = next((provider for provider in providers if provider.peer == sender), None)
+    return own or next((provider for provider in providers if provider.record), None)
+
+
+def _seconds(time: str) -> float:
+    """A time as others write it; 0 for none, and for what is none."""
+    try:
+        return max(datetime.fromisoformat(time).timestamp(), 0.0) if time else 0.0
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def decode_reply(sender: PeerId, body: bytes, id: int) -> Reply | ProviderEcho:

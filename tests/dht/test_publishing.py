@@ -6,11 +6,12 @@ from swarmp2p.dht.config import DhtConfig
 from swarmp2p.dht.events import Announce, Provide, SetAddresses, StopProviding, Withdraw
 from swarmp2p.dht.keys import key_id, multihash_key, peer_key, service_key
 from swarmp2p.dht.messages import AddProvider, FindNode, FoundNodes, FoundRecord, GetRecord, Provider
+from swarmp2p.dht.provider_record import make_statement
 from swarmp2p.dht.records import open_record, read_claim
 from swarmp2p.engine import Reply
 from swarmp2p.identity import PeerId
 
-from .network import address, fake_verify, peer_id
+from .network import address, fake_sign, fake_verify, peer_id
 from .single import Outputs, Single, ended, only, receivers, requests
 
 KEY = multihash_key(b"key")
@@ -50,7 +51,8 @@ def test_a_provider_record_goes_to_the_nearest_peers_with_the_own_addresses() ->
     outputs = served(single, single.post(Provide(7, KEY)))
     order = sorted(PEERS, key=lambda n: peer_key(peer_id(n)) ^ key_id(KEY))
     assert [to for to, _ in sent(outputs)] == [peer_id(n) for n in order]
-    provider = Provider(peer_id(0), (address(0),))
+    statement = make_statement(KEY, 1_000_000, 1000.0 + 48 * 3600.0, fake_sign(peer_id(0)))
+    provider = Provider(peer_id(0), (address(0),), statement)
     assert all((message.key, message.provider) == (KEY, provider) for _, message in sent(outputs))
     (done,) = [done for some in outputs for done in ended(some)]
     assert (done.query, done.stored, done.asked, done.failed) == (7, 5, 5, 0)

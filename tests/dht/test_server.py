@@ -116,7 +116,7 @@ def test_this_peer_s_own_provider_records_are_told_too() -> None:
         single.hear(number, AddProvider(5, KEY, plain(number)))
     providers = only(single.hear(3, GetProviders(6, KEY)), FoundProviders).providers
     assert len(providers) == 2
-    assert providers[0] == plain(0)
+    assert (providers[0].peer, providers[0].addresses) == (peer_id(0), plain(0).addresses)
     single.post(SetAddresses(()))
     assert plain(0) not in only(single.hear(3, GetProviders(6, KEY)), FoundProviders).providers
 
