@@ -107,7 +107,7 @@ class ServiceSearch(Query):
     ) -> Sequence[DhtOutput]:
         outputs: list[DhtOutput] = []
         results = self._results
-        for provider in providers:
+        for provider in self._shuffled(providers):
             claim = results.claim(provider, now)
             if claim is None or results.wanted <= 0:
                 continue
@@ -123,6 +123,10 @@ class ServiceSearch(Query):
                 query.lookup.stop()
             self._follow(split, now)
         return outputs
+
+    def _shuffled(self, providers: Sequence[Provider]) -> Sequence[Provider]:
+        """When some are wanted: in random order. Holders have their own order, and would always name the same first."""
+        return self._tools.rng.sample(providers, len(providers)) if self._sampled else providers
 
     def _discovered(self, others: int, now: float) -> Split | None:
         """Whether the root is that of a split service: by what most of the providers there say, or what two peers on
@@ -175,7 +179,7 @@ class ServiceSearch(Query):
             query: ShardQuery, providers: Sequence[Provider], held: int, now: float
         ) -> Sequence[DhtOutput]:
             outputs: list[DhtOutput] = []
-            for provider in providers:
+            for provider in self._shuffled(providers):
                 claim = self._results.claim(provider, now)
                 if claim is None:
                     continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from swarmp2p.dht.config import DhtConfig
 from swarmp2p.dht.events import Announce, DhtOutput, FindService, ServiceFound
 from swarmp2p.dht.keys import key_id, peer_key, service_key
@@ -36,9 +38,14 @@ class Find:
     """A FindService under way at a peer that knows the four holders."""
 
     def __init__(
-        self, where: tuple[tuple[str, Attribute], ...] = (), limit: int = 0, config: DhtConfig | None = None
+        self,
+        where: tuple[tuple[str, Attribute], ...] = (),
+        limit: int = 0,
+        config: DhtConfig | None = None,
+        seed: int = 1,
     ) -> None:
         self.single = Single(config or DhtConfig(find_window=10))
+        self.single.engine._rng.seed(seed)  # pyright: ignore[reportPrivateUsage]
         self.single.meet(*HOLDERS)
         self.waiting: dict[int, int] = {}
         self.outputs: list[NetworkOutput | DhtOutput] = []
@@ -184,9 +191,19 @@ def test_a_whole_number_equals_itself_as_a_float() -> None:
 def test_it_ends_early_after_limit_providers() -> None:
     find = Find(limit=2)
     outputs = find.answer(0, provider(50), bare(60), provider(51), provider(52))
-    assert [peer for peer, _ in found(outputs)] == [peer_id(50), peer_id(51)]
+    assert len({peer for peer, _ in found(outputs)} & {peer_id(50), peer_id(51), peer_id(52)}) == 2
     assert len(ended(outputs)) == 1
     assert receivers(outputs) == []
+
+
+def test_with_a_limit_all_are_equally_likely_whatever_the_order_of_the_holder() -> None:
+    firsts = Counter[PeerId]()
+    for seed in range(400):
+        find = Find(limit=1, seed=seed)
+        ((first, _),) = found(find.answer(0, *(provider(number) for number in range(50, 54))))
+        firsts[first] += 1
+    assert set(firsts) == {peer_id(number) for number in range(50, 54)}
+    assert min(firsts.values()) > 60
 
 
 def test_what_is_known_here_comes_first_the_own_announcement_too() -> None:
