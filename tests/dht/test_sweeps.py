@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from simulations import checks
 from simulations.swarm import DhtSwarm
@@ -11,6 +11,7 @@ from swarmp2p.dht.events import (
     Announce,
     Cancel,
     DhtOutput,
+    Provide,
     ProvideMany,
     ProvideProgress,
     QueryDone,
@@ -23,7 +24,7 @@ from swarmp2p.dht.renewals import turn
 from swarmp2p.identity import PeerId
 from swarmp2p.transport.link import UniformLink
 
-from .network import address, peer_id
+from .network import address, grown, peer_id
 from .single import Outputs, Single, ended, receivers, requests
 
 NUMBERS = {peer_id(number): number for number in range(100)}
@@ -82,6 +83,23 @@ def test_every_key_of_a_swarm_s_node_goes_to_its_nearest_peers_with_few_lookups(
     assert swarm.dht(owner).publishing.sweeper.lookups <= 60
     placed = checks.placement(swarm, [(key, owner) for key in keys(2_000)[::20]])
     assert placed.held == 1.0
+
+
+def test_a_burst_of_single_provides_is_stored_wholly() -> None:
+    network, nodes = grown(30)
+    numbers = [network.start(nodes[3], partial(providing, key)) for key in keys(100)]
+    network.run(10.0)
+    ends = [network.done(nodes[3], number) for number in numbers]
+    assert all(done is not None and done.stored >= 15 for done in ends)
+    placed = [
+        sum(key == message.key for _, _, _, message in network.sent if isinstance(message, AddProvider))
+        for key in keys(100)
+    ]
+    assert min(placed) >= 20
+
+
+def providing(key: bytes, query: int) -> Provide:
+    return Provide(query, key)
 
 
 def test_progress_is_told_and_each_key_counts_once() -> None:
