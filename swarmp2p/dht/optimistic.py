@@ -12,8 +12,10 @@ With n servers, ids within r = c / n of a key belong to about c peers. That is u
 - The call returns when three quarters of the k nearest are connected, having been sent the record. What cannot be
   reached is replaced by the next nearest in the background.
 
-A third of the requests and half of the messages are saved, and one of three or four round trips. go-libp2p's optimistic
-provide has the same idea, and the same share of holders after which it returns.
+With a new connection taking one round trip (simulations/dht_publish.py): half of the messages and one of two round
+trips are saved at 32 nodes, two of six round trips at 1,000; at 10,000 it is 40 % of the messages and hardly a round
+trip, since fewer requests are in flight on the way. go-libp2p's optimistic provide has the same idea, and the same
+share of holders after which it returns.
 """
 
 from __future__ import annotations
