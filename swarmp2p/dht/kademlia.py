@@ -45,6 +45,7 @@ from .events import DhtCommand, DhtOutput, QueryDone
 from .handover import Handed, HandOver, Handover
 from .keeper import Keep, Keeper
 from .keys import key_id, multihash_key, peer_key, service_key
+from .liveness import Recheck
 from .lookup import Lookup, LookupConfig
 from .messages import AddProvider, FindNode, GetRecord, PutValue
 from .neighbours import Neighbours
@@ -70,7 +71,7 @@ from .service_search import SearchTools, ServiceSearch
 from .splits import Splits
 from .sweeper import Region
 from .timers import Timers
-from .traffic import Recheck, Traffic
+from .traffic import Traffic
 from .validators import Validators
 from .value_store import ValueStore
 
@@ -111,8 +112,9 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         self._timers = Timers[object]()
         self._contacts = Contacts(config.max_connected)
         self._traffic = Traffic(peer, self.table, self._contacts, self._timers, config)
+        self._lookups, self._liveness = self._traffic.lookups, self._traffic.liveness
         self.network_size = self._traffic.network_size
-        crowding = Crowding(self.network_size, config.k, rng, self._traffic.lookup, self._traffic.run)
+        crowding = Crowding(self.network_size, config.k, rng, self._lookups.nearest, self._traffic.run)
         if config.around_crowds:
             self._traffic.guard = crowding.check
         self._validators = Validators(config.validators, config.max_value_bytes)
@@ -201,14 +203,14 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 if isinstance(message, Reply):
                     traffic.reply(sender, message, now)
                 elif isinstance(message, Request) and (self.serving or isinstance(message, GetRecord)):
-                    traffic.asked_by(sender, now)
+                    self._liveness.asked_by(sender, now)
                     reply = self._server.answer(sender, message, now)
                     if isinstance(message, AddProvider | PutValue):
                         self._handover.stored(now)
                     if reply is not None:
                         out.append(Send(sender, reply))
             case PeerUp(peer, addresses):
-                traffic.up(peer, addresses, now)
+                self._liveness.up(peer, addresses, now)
                 self.publishing.heard(peer, True, now)
             case PeerDown(peer):
                 traffic.down(peer, now)
@@ -216,7 +218,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             case Undeliverable():
                 traffic.undeliverable(event, now)
             case Speaks():
-                traffic.speaks(event, now)
+                self._liveness.speaks(event, now)
             case Reachable(reachable):
                 if self.config.server == "auto" and self.serving != reachable:
                     self.serving = reachable
@@ -238,20 +240,23 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             case events.SetAddresses(addresses):
                 self._publisher.addresses = addresses
             case events.Join(query, peers, later):
-                earlier = traffic.bootstrap
-                traffic.bootstrap = tuple(info for info in peers if info.peer != self.peer)[:_MAX_BOOTSTRAP]
+                lookups = self._lookups
+                earlier = lookups.bootstrap
+                lookups.bootstrap = tuple(info for info in peers if info.peer != self.peer)[:_MAX_BOOTSTRAP]
                 self._schedule_upkeep(now)
                 self._refresh().join(query, now)
-                traffic.bootstrap = self._merged(traffic.bootstrap, later, earlier)
+                lookups.bootstrap = self._merged(lookups.bootstrap, later, earlier)
             case events.Refresh(query):
                 self._schedule_upkeep(now)
                 refresh = self._reports[query] = self._refresh(query)
                 refresh.all(now)
             case events.FindClosest(query, key, paths):
-                lookup = traffic.lookup(key_id(key), paths=paths)
+                lookup = self._lookups.nearest(key_id(key), paths=paths)
                 traffic.run(ClosestQuery(query, lookup, key), now)
             case events.FindPeer(query, peer):
-                traffic.run(PeerQuery(query, traffic.lookup(peer_key(peer)), peer, self._known(peer)), now)
+                traffic.run(
+                    PeerQuery(query, self._lookups.nearest(peer_key(peer)), peer, self._known(peer)), now
+                )
             case events.Provide(query, key):
                 self.publishing.provide(query, multihash_key(key), now)
             case events.ProvideMany(query, keys):
@@ -267,7 +272,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             case events.GetValue(query, key, paths):
                 held = self._values.get(key, now)
                 local = None if held is None else held.value
-                lookup = traffic.lookup(key_id(key), paths=paths)
+                lookup = self._lookups.nearest(key_id(key), paths=paths)
                 traffic.run(ValueQuery(query, lookup, key, self._validators, local), now)
             case events.Announce(query, service, attributes, index):
                 self.publishing.announce(query, service, dict(attributes), now, index)
@@ -294,7 +299,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
     def _find_providers(self, command: events.FindProviders, now: float) -> None:
         key = multihash_key(command.key)
         local = self._server.providers_of(key, now)
-        lookup = self._traffic.find(key, command.paths)
+        lookup = self._lookups.find(key, command.paths)
         max_found = self.config.max_found
         self._traffic.run(ProvidersQuery(command.query, lookup, key, command.limit, max_found, local), now)
 
@@ -314,7 +319,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         root = service_key(command.service)
         nobody = Lookup(self.peer, key_id(root), (), LookupConfig())
         tools = SearchTools(
-            lambda key: traffic.find(key, command.paths),
+            lambda key: self._lookups.find(key, command.paths),
             traffic.run,
             traffic.finish,
             self._server.providers_of,
@@ -343,8 +348,10 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
 
     def _due(self, item: object, now: float) -> None:
         match item:
-            case Pending() | Query() | Recheck():
+            case Pending() | Query():
                 self._traffic.due(item, now)
+            case Recheck():
+                self._liveness.due(item, now)
             case Slot() | Region():
                 self.publishing.due(item, now)
             case HandOver():
@@ -375,7 +382,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
 
     def _schedule_upkeep(self, now: float) -> None:
         self._timers.cancel(self._upkeep_timer)
-        alone = not len(self.table) and self._traffic.bootstrap
+        alone = not len(self.table) and self._lookups.bootstrap
         interval = self.config.retry_s if alone else self.config.refresh_interval_s
         self._upkeep_timer = self._timers.add(now + self._spread(interval), _Job.UPKEEP)
 

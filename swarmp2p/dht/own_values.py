@@ -111,7 +111,7 @@ class OwnValues:
         if republish:
             own = self._own[key] = OwnValue(key, value)
             self._later(own, self._config.value_interval_s, now)
-        self._traffic.run(PutQuery(number, self._traffic.lookup(key_id(key)), key, value), now)
+        self._traffic.run(PutQuery(number, self._traffic.lookups.nearest(key_id(key)), key, value), now)
 
     def stop(self, key: bytes) -> None:
         """Store a value again no more; what others hold expires."""
@@ -122,7 +122,7 @@ class OwnValues:
     def due(self, own: OwnValue, now: float) -> None:
         """It is time to store a value again."""
         config = self._config
-        lookup = self._traffic.lookup(key_id(own.key))
+        lookup = self._traffic.lookups.nearest(key_id(own.key))
         query = RenewalQuery(lookup, own.key, own.value, self._validators)
 
         def ended(_: object, now: float) -> None:

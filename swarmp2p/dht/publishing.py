@@ -220,7 +220,9 @@ class Publishing:
         size = self._size(now) if config.optimistic and optimistic else None
         if size is not None:
             expected = Expectation(size, config.k)
-            narrow = traffic.narrow(target, expected, lambda closest: self._is_crowded(target, closest, now))
+            narrow = traffic.lookups.narrow(
+                target, expected, lambda closest: self._is_crowded(target, closest, now)
+            )
             if narrow is not None:
                 return OptimisticProvide(
                     number,
@@ -232,7 +234,7 @@ class Publishing:
                     traffic.is_connected,
                     self._tell_soon,
                 )
-        return ProvideQuery(number, traffic.lookup(target), key, provider)
+        return ProvideQuery(number, traffic.lookups.nearest(target), key, provider)
 
     def _size(self, now: float) -> float | None:
         """Servers in the network. Until it was learnt from lookups, the table must do: how close the own nearest peers

@@ -66,7 +66,8 @@ class Refresh:
         """All of it, from the table and the bootstrap peers together. number: of the query that the first lookup is
         for."""
         self._whole = True
-        lookup = self._traffic.lookup(self._own, self._traffic.bootstrap, paths=1)
+        lookups = self._traffic.lookups
+        lookup = lookups.nearest(self._own, lookups.bootstrap, paths=1)
         self._inside(ClosestQuery(number, lookup, bytes(self._peer)), now)
 
     def all(self, now: float) -> None:
@@ -80,7 +81,7 @@ class Refresh:
 
     def some(self, now: float) -> None:
         """What is due."""
-        self._traffic.check_table(self._config.stale_s, now)
+        self._traffic.liveness.check_table(now)
         self._begin(now)
 
     def _begin(self, now: float) -> None:
@@ -94,7 +95,7 @@ class Refresh:
 
     def _through(self, now: float) -> list[PeerInfo]:
         """The bootstrap peers that are asked this time: those that we have lost sight of first."""
-        bootstrap, table = self._traffic.bootstrap, self._table
+        bootstrap, table = self._traffic.lookups.bootstrap, self._table
         if not bootstrap or not len(table):
             return []
         peers = table.size_estimate(self._config.k)
@@ -107,7 +108,7 @@ class Refresh:
     def _query(
         self, target: int, key: bytes, seeds: Sequence[PeerInfo], *, alone: bool = False
     ) -> ClosestQuery:
-        query = ClosestQuery(None, self._traffic.upkeep(target, seeds, alone=alone), key)
+        query = ClosestQuery(None, self._traffic.lookups.upkeep(target, seeds, alone=alone), key)
         query.trusting = not self._whole
         return query
 

@@ -5,20 +5,29 @@
       +-------------------------+-----------------------------+--- answer(), peer_down() --> gone
 
 For a late one the query asks somebody else as well; a stalled one no longer holds it up (round_trips.py says when);
-an expired one has failed.
+an expired one has failed. What is sent without waiting for an answer is not kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
+from typing import Final
 
-from ..engine import PeerInfo, Reply
+from ..engine import NetworkOutput, PeerInfo, Reply, Send
 from ..identity import PeerId
+from .contacts import Contacts
 from .errands import Errand
+from .events import DhtOutput
+from .hearsay import MAX_ADDRESSES
+from .messages import AddProvider, AnsweredRequest
 from .queries import Query
 from .round_trips import RoundTrips
 from .timers import Timers
+
+_FOLLOW_UP_PATIENCE: Final = 4.0
+"""How many times the usual a follow-up may be silent: nobody else is asked in its place, so that it is waited
+for."""
 
 
 class Silence(Enum):
@@ -76,11 +85,16 @@ class Pending:
 class Requests:
     """Requests under way, by id and by peer. Their number is bounded by what queries and probes may send.
 
-    timers: the engine's; a Pending in them is due when it is late, when it stalls, and when it expires.
+    timers: the engine's; a Pending in them is due when it is late, when it stalls, and when it expires. out: where
+    they are sent by, among the engine's other outputs.
     """
 
-    def __init__(self, timers: Timers[object], round_trips: RoundTrips, expiry_s: float) -> None:
-        self._timers, self._round_trips, self._expiry_s = timers, round_trips, expiry_s
+    def __init__(
+        self, timers: Timers[object], contacts: Contacts, round_trips: RoundTrips, expiry_s: float
+    ) -> None:
+        self.out: list[NetworkOutput | DhtOutput] = []
+        self._timers, self._contacts = timers, contacts
+        self._round_trips, self._expiry_s = round_trips, expiry_s
         self._pending: dict[int, Pending] = {}
         self._by_peer: dict[PeerId, dict[int, Pending]] = {}
         self._next = 0
@@ -97,17 +111,34 @@ class Requests:
         self._next += 1
         return self._next
 
-    def open(self, pending: Pending, now: float, patience: float = 1.0) -> None:
-        """A request is being sent. patience: how many times the usual it may be silent."""
-        peer = pending.info.peer
-        self._pending[pending.id] = pending
-        known = self._by_peer.get(peer)
-        if known is None:
-            self._by_peer[peer] = {pending.id: pending}
-        else:
-            known[pending.id] = pending
-        pending.sent, pending.patience = now, patience
-        self._wait(pending, now)
+    def tell(self, info: PeerInfo, request: AddProvider) -> None:
+        """Send a request that is not answered."""
+        introduction = self._contacts.introduce(info)
+        if introduction is not None:
+            self.out.append(introduction)
+        self.out.append(Send(info.peer, request))
+
+    def ask(
+        self,
+        info: PeerInfo,
+        request: AnsweredRequest,
+        now: float,
+        *,
+        errand: Errand | None = None,
+        query: Query | None = None,
+    ) -> None:
+        """Send a request for an errand; or for a query of its own, as a follow-up; or as a probe."""
+        peer = info.peer
+        dialled = peer not in self._contacts
+        if dialled:
+            if query is not None:  # others told of it: a provider without a record
+                info = PeerInfo(peer, info.addresses[:MAX_ADDRESSES])
+            introduction = self._contacts.introduce(info)
+            if introduction is not None:
+                self.out.append(introduction)
+        pending = Pending(request.id, info, request.answer, dialled, errand, query)
+        self._open(pending, now, 1.0 if query is None else _FOLLOW_UP_PATIENCE)
+        self.out.append(Send(peer, request))
 
     def answer(self, id: int, sender: PeerId, now: float) -> Pending | None:
         """A reply came. None when no such request to that peer is under way: it was late, or made up."""
@@ -148,6 +179,18 @@ class Requests:
             self._remove(pending)
             self._timers.cancel(pending.timer)
         return failed
+
+    def _open(self, pending: Pending, now: float, patience: float) -> None:
+        """A request is being sent. patience: how many times the usual it may be silent."""
+        peer = pending.info.peer
+        self._pending[pending.id] = pending
+        known = self._by_peer.get(peer)
+        if known is None:
+            self._by_peer[peer] = {pending.id: pending}
+        else:
+            known[pending.id] = pending
+        pending.sent, pending.patience = now, patience
+        self._wait(pending, now)
 
     def _wait(self, pending: Pending, now: float) -> None:
         """Set the first timer of a request, at `now` at the earliest. One that nobody else is asked in place of is

@@ -100,7 +100,7 @@ class Sweeper:
             self._fill(now)
             return
         self.lookups += 1
-        query = ClosestQuery(None, self._traffic.upkeep(key_id(target), ()), target)
+        query = ClosestQuery(None, self._traffic.lookups.upkeep(key_id(target), ()), target)
         query.then = lambda query, now: self._found(region, target, query, now)
         self._traffic.run(query, now)
 

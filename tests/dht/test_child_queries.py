@@ -29,8 +29,8 @@ class Bench:
         for number in (1, 2, 3):
             table.add(peer_info(number), self.now)
         self.traffic = Traffic(peer_id(0), table, Contacts(9), self.timers, DhtConfig())
-        self.parent = ClosestQuery(QUERY, self.traffic.lookup(key_id(b"parent")), b"parent")
-        self.child = ClosestQuery(QUERY, self.traffic.lookup(key_id(b"child")), b"child")
+        self.parent = ClosestQuery(QUERY, self.traffic.lookups.nearest(key_id(b"parent")), b"parent")
+        self.child = ClosestQuery(QUERY, self.traffic.lookups.nearest(key_id(b"child")), b"child")
 
     def run(self, query: Query, parent: Query | None = None) -> Outputs:
         self.traffic.run(query, self.now, parent)
@@ -67,7 +67,7 @@ def test_a_child_that_ends_first_ends_nothing_else() -> None:
 
 def test_one_child_may_be_followed_by_another() -> None:
     bench = Bench()
-    second = ClosestQuery(QUERY, bench.traffic.lookup(key_id(b"second")), b"second")
+    second = ClosestQuery(QUERY, bench.traffic.lookups.nearest(key_id(b"second")), b"second")
     bench.child.then = lambda query, now: bench.traffic.run(second, now, bench.parent)
     parents, children = bench.run(bench.parent), bench.run(bench.child, bench.parent)
     assert ended(bench.answer(parents)) == []
@@ -82,13 +82,13 @@ def test_cancelling_a_parent_stops_its_children() -> None:
     bench.traffic.cancel(QUERY)
     assert bench.answer(asked) == []
     assert bench.child.closed
-    assert bench.run(ClosestQuery(QUERY, bench.traffic.lookup(1), b"late"), bench.parent) == []
+    assert bench.run(ClosestQuery(QUERY, bench.traffic.lookups.nearest(1), b"late"), bench.parent) == []
 
 
 def test_a_parent_out_of_time_ends_with_its_children_and_starts_no_more() -> None:
     bench = Bench()
     bench.child.then = lambda query, now: bench.traffic.run(
-        ClosestQuery(QUERY, bench.traffic.lookup(2), b"more"), now, bench.parent
+        ClosestQuery(QUERY, bench.traffic.lookups.nearest(2), b"more"), now, bench.parent
     )
     bench.run(bench.parent)
     bench.run(bench.child, bench.parent)

@@ -159,7 +159,7 @@ def check_bounds(single: Single) -> None:
     assert len(engine._contacts._introduced) <= 6
     assert len(traffic._queries) <= 4
     # One probe more than max_probes may be a suspect's; the rest belong to queries.
-    assert len(traffic._probes) <= 2 + len(table)
+    assert len(traffic.liveness._probes) <= 2 + len(table)
     for pending in traffic._requests._pending.values():
         assert pending.info.peer in traffic._requests._by_peer
     for query in traffic._queries.values():
