@@ -13,7 +13,8 @@ from libp2p.abc import IHost
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 
 from swarmp2p.errors import LookupFailed
-from swarmp2p.peer import Peer, open_peer
+from swarmp2p.opening import open_peer
+from swarmp2p.peer import Peer
 
 from .libp2p_hosts import libp2p_host, where
 from .report import memory_mb, say

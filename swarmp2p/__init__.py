@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from .gossip.load import LoadSignal
     from .identity import Identity, PeerId
     from .lending import Lending
-    from .peer import Peer, open_peer
+    from .opening import open_peer
+    from .peer import Peer
     from .queries import RemotePeer
     from .ray_bridge.cluster import Cluster
     from .ray_bridge.events import Need, Offer
@@ -37,7 +38,7 @@ else:
         "ServiceRecord": ".dht.records",
         "Subscription": ".subscription",
         "SwarmError": ".errors",
-        "open_peer": ".peer",
+        "open_peer": ".opening",
         "ray_cluster": ".blocking",
     }
 

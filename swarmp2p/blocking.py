@@ -14,7 +14,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from multiaddr.multiaddr import Multiaddr
 
 from .identity import Identity, PeerId
-from .peer import DEFAULT_DHT_PROTOCOL, DEFAULT_LISTEN, open_peer
+from .opening import DEFAULT_DHT_PROTOCOL, DEFAULT_LISTEN, open_peer
 from .ray_bridge.cluster import Cluster, ClusterEvent, LeasedWorker
 from .ray_bridge.environment import leave
 from .ray_bridge.events import Need

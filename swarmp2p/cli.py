@@ -82,7 +82,7 @@ def _lend(options: argparse.Namespace) -> int:
 
 
 async def _lend_until_stopped(options: argparse.Namespace) -> int:
-    from .peer import DEFAULT_LISTEN, open_peer
+    from .opening import DEFAULT_LISTEN, open_peer
     from .ray_bridge.events import Offer
 
     offer = Offer(

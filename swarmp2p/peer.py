@@ -1,10 +1,9 @@
-"""A running peer: `open_peer()` and what can be done with it."""
+"""A running peer: what can be done with it. opening.py makes one."""
 
 from __future__ import annotations
 
 import os
-import random
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
@@ -13,7 +12,6 @@ import trio
 from multiaddr.multiaddr import Multiaddr
 
 from .arguments import (
-    addresses_argument,
     bytes_argument,
     count_argument,
     log_folder,
@@ -38,10 +36,8 @@ from .dht.events import (
     Withdraw,
 )
 from .dht.records import Attribute, ServiceRecord, check_attributes
-from .dht.wire import dht_protocol as _dht_protocol
-from .dht.wire import record_protocol
 from .dht_client import Dht
-from .driver import Driver, Overloaded
+from .driver import Driver
 from .engine import PeerInfo
 from .errors import BadMessage, DialError, UsageError
 from .gossip.events import Delivered, Publish, Subscribe, Unsubscribe
@@ -53,32 +49,25 @@ from .gossip.load import (
     PublishLoad,
     decode_signal,
     encode_signal,
-    loads_protocol,
 )
 from .gossip.messages import check_publish, check_topic
-from .gossip.wire import pubsub_protocol
-from .identity import Identity, PeerId, verify
+from .identity import Identity, PeerId
 from .joining import Joining, Targets
 from .lending import Lending, peer_set
 from .market import Market
-from .node import FollowLoads, NodeCommand, NodeConfig, NodeEngine, NodeOutput
+from .node import FollowLoads, NodeCommand, NodeEngine, NodeOutput
 from .queries import Found, Queries, Results, with_peer
-from .ray_bridge.auth import LeaseKeys
 from .ray_bridge.events import Need, Offer
-from .ray_bridge.wire import lease_protocol
 from .scopes import TaskStatus, background_nursery, cancel_scope, start
-from .storage.storage import Storage, open_storage
+from .storage.storage import Storage
 from .subscription import Subscription
-from .transport.addresses import listen_address, split_address
+from .transport.addresses import split_address
 from .transport.network import PeerNetwork, PeerStream, StreamHandler
 from .transport.reachability import Status
-from .wire import WireProtocol
 
 if TYPE_CHECKING:
     from .ray_bridge.cluster import Cluster
 
-DEFAULT_LISTEN: Final = ("/ip4/127.0.0.1/tcp/0",)
-DEFAULT_DHT_PROTOCOL: Final = "/swarm/kad/1.0.0"
 _LAST_WORDS_S: Final = 0.05  # for what was posted on the way out (ends of leases) to leave
 _WITHDRAW_S: Final = 2.0  # how long leaving an announcement waits; records expire by themselves after that
 
@@ -405,72 +394,3 @@ class Announcement:
     async def withdraw(self) -> None:
         """Tell those who hold the record that it is over."""
         await self._queries.run(lambda query: Withdraw(query, self.service))
-
-
-def _libp2p_host(
-    identity: Identity, listen: Sequence[Multiaddr], protocols: Sequence[WireProtocol]
-) -> PeerNetwork:
-    from .transport.host import Host  # py-libp2p costs half a second to import
-
-    return Host(identity, listen, protocols)
-
-
-@asynccontextmanager
-async def open_peer(
-    *,
-    identity: Identity | str | os.PathLike[str] | None = None,
-    listen: Iterable[Multiaddr | str] | Multiaddr | str | None = DEFAULT_LISTEN,
-    bootstrap: Iterable[Multiaddr | str] | Multiaddr | str | None = (),
-    network: PeerNetwork | None = None,
-    dht_protocol: str = DEFAULT_DHT_PROTOCOL,
-    config: NodeConfig | None = None,
-    state: str | os.PathLike[str] | None = None,
-    mdns: bool = False,
-) -> AsyncGenerator[Peer, None]:
-    """Run a peer while the context is open.
-
-    identity: an Identity, or the path of its file (made when missing); a fresh one that is kept nowhere by
-        default. listen: multiaddrs, one or many; /tcp/0 lets the system choose the port, none at all makes a
-        peer that only dials. bootstrap: addresses of peers of the swarm to join, one or many, ending in
-        /p2p/<id>; empty starts a new swarm. network: another transport than
-        libp2p (embedders, tests). dht_protocol: "/ipfs/kad/1.0.0" would join that network. state: a file, made when
-        missing, in which the peer keeps over restarts what others gave it to hold, and peers to come back through
-        when no bootstrap peer answers; one for each identity. How it does is `peer.dht.storage`. mdns: whether to
-        announce the peer by multicast DNS on the networks it listens on, and to join through peers found there.
-
-    Raises IdentityFileError, StateFileError, AddressError, ListenError, BootstrapError (or the one address's
-    DialError), MdnsError: nothing is left running then.
-    """
-    if not isinstance(identity, Identity):
-        identity = Identity.generate() if identity is None else Identity.load_or_create(identity)
-    addresses = [listen_address(address) for address in addresses_argument(listen)]
-    targets = addresses_argument(bootstrap)
-    for target in targets:
-        split_address(target)  # fail before anything starts
-    network = network or _libp2p_host(identity, addresses, node_protocols(protocol_argument(dht_protocol)))
-    keys = LeaseKeys(identity.sign, verify, identity.seal_to, identity.open_sealed, os.urandom)
-    engine = NodeEngine(identity.peer_id, keys, random.Random(os.urandom(16)), config)
-    driver: Driver[NodeCommand, NodeOutput] = Driver(engine, network)
-
-    def save_all() -> None:
-        try:
-            driver.post(SaveState(whole=True))
-        except Overloaded:
-            pass  # it is asked for again
-
-    async with open_storage(state, identity.peer_id, save_all) as storage:
-        remembered = () if storage is None else storage.remembered
-        peer = Peer(identity, engine, network, driver, storage)
-        async with peer.running(Targets.of(identity.peer_id, targets, remembered, str(state)), mdns):
-            yield peer
-
-
-def node_protocols(dht_protocol: str = DEFAULT_DHT_PROTOCOL) -> tuple[WireProtocol, ...]:
-    """Every protocol that a node speaks."""
-    return (
-        _dht_protocol(dht_protocol),
-        record_protocol(),
-        pubsub_protocol(),
-        loads_protocol(),
-        lease_protocol(),
-    )

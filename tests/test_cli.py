@@ -18,7 +18,8 @@ from anyio.from_thread import start_blocking_portal
 from swarmp2p.cli import main
 from swarmp2p.console import state_file
 from swarmp2p.identity import Identity
-from swarmp2p.peer import Peer, open_peer
+from swarmp2p.opening import open_peer
+from swarmp2p.peer import Peer
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from swarmp2p.engine import Address, PeerInfo
 from swarmp2p.errors import AddressError, BootstrapError, DialError, PeerMismatch, StateFileError
 from swarmp2p.identity import PeerId
 from swarmp2p.joining import Joining, Targets
-from swarmp2p.peer import Peer, open_peer
+from swarmp2p.opening import open_peer
+from swarmp2p.peer import Peer
 from swarmp2p.scopes import background_nursery
 from tests.dht.network import peer_id, peer_info
 from tests.test_peer import Swarm

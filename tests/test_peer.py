@@ -25,7 +25,8 @@ from swarmp2p.errors import (
 from swarmp2p.gossip.events import GossipMessage
 from swarmp2p.gossip.load import LoadSignal
 from swarmp2p.identity import Identity
-from swarmp2p.peer import Peer, node_protocols, open_peer
+from swarmp2p.opening import node_protocols, open_peer
+from swarmp2p.peer import Peer
 from swarmp2p.ray_bridge.events import Offer
 from swarmp2p.subscription import Subscription
 from swarmp2p.transport.link import Partition, UniformLink

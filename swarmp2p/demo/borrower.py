@@ -16,7 +16,7 @@ import trio
 
 from ..console import add_peer_options, emit, until_told_to_stop
 from ..errors import SwarmError
-from ..peer import DEFAULT_LISTEN, open_peer
+from ..opening import DEFAULT_LISTEN, open_peer
 from ..ray_bridge import supervisor
 from ..ray_bridge.cluster import Cluster
 from ..scopes import cancel_scope

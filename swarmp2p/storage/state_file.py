@@ -13,11 +13,8 @@ fits. A file that is not ours is never touched: its name is probably a mistake.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import sqlite3
-import stat
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -25,15 +22,11 @@ from pathlib import Path
 from typing import Final
 
 from ..dht.state import Entry, EntryId, RememberedPeer
-from ..errors import StateFileError
 from ..identity import PeerId
 from .problems import FILE_ERRORS, is_damage, is_trouble, os_error
 from .rows import OWNER, BadRow, decode, encode, owner_row, read_owner
+from .state_path import APPLICATION, SCHEMA, check_kind, checked_path, locked
 
-SCHEMA: Final = 1
-_MAGIC: Final = b"SQLite format 3\0"
-_APPLICATION: Final = 0x73776D70  # "swmp"
-_VERSION_AT, _APPLICATION_AT = 60, 68  # in SQLite's header
 _TABLE: Final = (
     "CREATE TABLE state (kind TEXT NOT NULL, key BLOB NOT NULL, peer BLOB NOT NULL, "
     "body BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY (kind, key, peer)) WITHOUT ROWID"
@@ -72,10 +65,10 @@ class StateFile:
         Raises StateFileError when the path cannot be used, when it holds something else, or when another process
         has the file open; nothing was changed then.
         """
-        name = _checked_path(path)
-        lock = _locked(name)
+        name = checked_path(path)
+        lock = locked(name)
         try:
-            _check_kind(name)
+            check_kind(name)
             file = cls(name, owner, lock, page_bytes)
             file._load()
             return file
@@ -169,7 +162,7 @@ class StateFile:
         if not execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             # The ids and the table in one transaction, before WAL: no crash leaves a file that is not known as ours.
             execute("BEGIN IMMEDIATE")
-            execute(f"PRAGMA application_id={_APPLICATION}")
+            execute(f"PRAGMA application_id={APPLICATION}")
             execute(f"PRAGMA user_version={SCHEMA}")
             execute(_TABLE)
             execute("COMMIT")
@@ -313,96 +306,3 @@ def _inode(path: str) -> tuple[int, int]:
     except FileNotFoundError:
         return (0, 0)
     return (status.st_dev, status.st_ino)
-
-
-# What stands at the path --------------------------------------------------------------------------------------
-
-
-def _checked_path(path: object) -> str:
-    """The path as text, its folder made; raises StateFileError for what can be no state file."""
-    name = os.fspath(path) if isinstance(path, os.PathLike) else path
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise StateFileError(repr(path), "that is no path", "name a file with a str or a Path")
-    try:
-        Path(name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = os.stat(name)
-    except FileNotFoundError:
-        if os.path.islink(name):
-            raise StateFileError(name, "it is a link to nothing", "remove it, or name another file") from None
-        return name
-    except OSError as problem:
-        raise os_error(name, problem) from None
-    if stat.S_ISDIR(status.st_mode):
-        raise StateFileError(
-            name, "it is a folder", f"name a file in it, such as {os.path.join(name, 'swarm.state')}"
-        )
-    if not stat.S_ISREG(status.st_mode):
-        raise StateFileError(
-            name, "it is not a regular file", "name a file, or a path where there is none yet"
-        )
-    if status.st_uid != os.geteuid():
-        raise StateFileError(
-            name,
-            f"it belongs to user {status.st_uid}, and this process runs as {os.geteuid()}",
-            "run as that user, or name another file",
-        )
-    if os.statvfs(name).f_flag & os.ST_RDONLY:
-        raise os_error(name, OSError(errno.EROFS, os.strerror(errno.EROFS)))
-    if not os.access(name, os.R_OK | os.W_OK):
-        raise StateFileError(
-            name, "it cannot be read and written", f"chmod u+rw {name}, or name another file"
-        )
-    return name
-
-
-def _locked(path: str) -> int:
-    """The descriptor of the locked lock file; raises StateFileError when another peer has it."""
-    try:
-        lock = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as problem:
-        raise os_error(path, problem) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as problem:
-        holder = os.pread(lock, 16, 0).decode("ascii", "replace").strip()
-        os.close(lock)
-        if not isinstance(problem, BlockingIOError):
-            raise os_error(path, problem) from None
-        raise StateFileError(
-            path,
-            f"another peer has it open (process {holder or 'unknown'})",
-            "stop that one, or give each peer a file of its own",
-        ) from None
-    try:
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-    except OSError:
-        pass  # a full disk: the lock holds without the number
-    return lock
-
-
-def _check_kind(path: str) -> None:
-    """Raise StateFileError for a file that is not ours, or of a later version."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(100)
-    except FileNotFoundError:
-        return
-    except OSError as problem:
-        raise os_error(path, problem) from None
-    application = int.from_bytes(head[_APPLICATION_AT : _APPLICATION_AT + 4])
-    whole = len(head) >= _APPLICATION_AT + 4
-    if application != _APPLICATION and (whole or not head.startswith(_MAGIC[: max(len(head), 1)])) and head:
-        what = "a database of another program" if head.startswith(_MAGIC) else "no state file of swarmp2p"
-        raise StateFileError(
-            path,
-            f"it is {what}",
-            "name another file, or move it away if its contents are not needed; nothing of it was changed",
-        )
-    version = int.from_bytes(head[_VERSION_AT : _VERSION_AT + 4])
-    if whole and head.startswith(_MAGIC) and version > SCHEMA:
-        raise StateFileError(
-            path,
-            f"a later version of swarmp2p wrote it (its format is {version}, this one reads {SCHEMA})",
-            "update swarmp2p, name another file, or move it away to begin with an empty one",
-        )

@@ -12,7 +12,8 @@ from multiaddr.multiaddr import Multiaddr
 
 from swarmp2p.errors import SwarmError
 from swarmp2p.identity import Identity, PeerId
-from swarmp2p.peer import Peer, node_protocols, open_peer
+from swarmp2p.opening import node_protocols, open_peer
+from swarmp2p.peer import Peer
 from swarmp2p.queries import with_peer
 from swarmp2p.scopes import start
 from swarmp2p.transport.framing import FrameBuffer, encode_frame

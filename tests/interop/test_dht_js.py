@@ -24,7 +24,8 @@ from swarmp2p.dht.records import Attribute
 from swarmp2p.errors import LookupFailed
 from swarmp2p.identity import PeerId
 from swarmp2p.node import NodeConfig
-from swarmp2p.peer import Peer, open_peer
+from swarmp2p.opening import open_peer
+from swarmp2p.peer import Peer
 from swarmp2p.queries import RemotePeer
 from tests.interop.js_peers import JsPeer, JsPeers, js_peers
 from tests.interop.py_peers import IPFS, until

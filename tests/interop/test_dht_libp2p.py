@@ -15,7 +15,8 @@ import trio
 from libp2p.peer.id import ID
 
 from swarmp2p.dht.keys import service_key
-from swarmp2p.peer import Peer, open_peer
+from swarmp2p.opening import open_peer
+from swarmp2p.peer import Peer
 from swarmp2p.queries import RemotePeer
 from tests.interop.py_peers import IPFS, PATIENCE_S, PyPeer, py_peer, until
 

@@ -14,7 +14,8 @@ from swarmp2p.dht.config import DhtConfig
 from swarmp2p.dht.keys import service_key
 from swarmp2p.identity import PeerId
 from swarmp2p.node import NodeConfig
-from swarmp2p.peer import Peer, open_peer
+from swarmp2p.opening import open_peer
+from swarmp2p.peer import Peer
 from tests.interop.js_peers import JsPeer, JsPeers, js_peers
 from tests.interop.py_peers import IPFS, PyPeer, py_peer, until
 

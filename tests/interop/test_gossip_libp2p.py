@@ -18,7 +18,8 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.tools.anyio_service import background_trio_service
 
 from benchmarks.libp2p_hosts import libp2p_host, where
-from swarmp2p.peer import Peer, open_peer
+from swarmp2p.opening import open_peer
+from swarmp2p.peer import Peer
 from swarmp2p.subscription import Subscription
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import trio
 from swarmp2p import Peer, open_peer
 from swarmp2p.dht.messages import FindNode, FoundNodes
 from swarmp2p.dht.wire import dht_protocol
-from swarmp2p.peer import DEFAULT_DHT_PROTOCOL
+from swarmp2p.opening import DEFAULT_DHT_PROTOCOL
 from swarmp2p.transport.framing import FrameBuffer, encode_frame
 from swarmp2p.transport.host import Host
 from swarmp2p.transport.muxer import MuxedConnection, MuxedStream

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from swarmp2p.peer import Peer, open_peer
+from swarmp2p.opening import open_peer
+from swarmp2p.peer import Peer
 
 ROUNDS = 3
 
