@@ -97,11 +97,10 @@ class ListenError(SwarmError):
     address: the multiaddr that was asked for, as text.
     """
 
-    def __init__(self, address: str, problem: str) -> None:
-        super().__init__(
-            f"cannot listen on {address}: {problem}; choose another port, or /tcp/0 to let the system choose"
-        )
-        self.address = address
+    def __init__(self, address: str, problem: str, remedy: str = "") -> None:
+        remedy = remedy or "choose another port, or /tcp/0 to let the system choose"
+        super().__init__(f"cannot listen on {address}: {problem}; {remedy}")
+        self.address, self.problem, self.remedy = address, problem, remedy
 
 
 class MdnsError(SwarmError):

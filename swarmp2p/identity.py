@@ -19,6 +19,7 @@ import nacl.exceptions
 import nacl.public
 import nacl.signing
 
+from .descriptors import remedy
 from .errors import IdentityFileError, SealedBoxError, UsageError
 
 # identity multihash (0x00), 36 bytes (0x24), PublicKey{Type: Ed25519 (1), Data: 32 bytes}
@@ -156,7 +157,9 @@ class Identity:
             ) from None
         except OSError as problem:
             raise IdentityFileError(
-                name, problem.strerror or str(problem), "run as the file's owner, or correct the path"
+                name,
+                problem.strerror or str(problem),
+                remedy(problem, "run as the file's owner, or correct the path"),
             ) from None
         if not regular:
             raise IdentityFileError(name, "it is not a regular file", "name a file")
@@ -206,7 +209,9 @@ class Identity:
             descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         except OSError as problem:
             raise IdentityFileError(
-                str(target), problem.strerror or str(problem), "choose a folder that you may write to"
+                str(target),
+                problem.strerror or str(problem),
+                remedy(problem, "choose a folder that you may write to"),
             ) from None
         try:
             with os.fdopen(descriptor, "wb") as file:  # mkstemp made it 0600
@@ -218,7 +223,9 @@ class Identity:
             raise
         except OSError as problem:
             raise IdentityFileError(
-                str(target), problem.strerror or str(problem), "choose a folder on another file system"
+                str(target),
+                problem.strerror or str(problem),
+                remedy(problem, "choose a folder on another file system"),
             ) from None
         finally:
             os.unlink(temporary)

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from typing import Final
 
+from ..descriptors import remedy as advised
 from ..errors import StateFileError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -40,7 +41,8 @@ def explain(problem: Exception, path: str) -> tuple[str, str]:
     if isinstance(problem, OSError):
         if problem.errno in _FULL:
             return "no space on the device", f"make room in {folder}; the rest happens by itself"
-        return (problem.strerror or str(problem)).lower(), f"see to {folder}; the rest happens by itself"
+        advice = advised(problem, f"see to {folder}; the rest happens by itself")
+        return (problem.strerror or str(problem)).lower(), advice
     name = _name(problem)
     if name == "SQLITE_FULL":
         return "no space on the device", f"make room in {folder}; the rest happens by itself"
@@ -50,7 +52,10 @@ def explain(problem: Exception, path: str) -> tuple[str, str]:
             f"look at limits (quota, ulimit -f) and at the disk under {folder}; the rest happens by itself",
         )
     if name.startswith("SQLITE_CANTOPEN"):
-        return "the file cannot be opened any more", f"see whether {folder} is still there and writable"
+        return (
+            "the file cannot be opened",
+            f"see whether {folder} is there and writable, and whether this process may open more files (ulimit -n)",
+        )
     if name.startswith("SQLITE_BUSY"):
         return "another program has the file open", "close that program; the rest happens by itself"
     return str(problem) or name, f"see to {folder}; the rest happens by itself"
@@ -67,7 +72,7 @@ def os_error(path: str, problem: Exception) -> StateFileError:
         remedy = "run as the owner of its folder, or name a file that this process may write"
     elif problem.errno in _FULL:
         remedy = "make room, or name a file elsewhere"
-    return StateFileError(path, (problem.strerror or str(problem)).lower(), remedy)
+    return StateFileError(path, (problem.strerror or str(problem)).lower(), advised(problem, remedy))
 
 
 def _name(problem: Exception) -> str:

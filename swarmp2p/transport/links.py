@@ -19,6 +19,7 @@ from typing import Final
 import trio
 from multiaddr.multiaddr import Multiaddr
 
+from ..descriptors import remedy
 from ..engine import Address
 from ..errors import DialError, PeerMismatch, SwarmError
 from ..identity import PeerId
@@ -266,7 +267,7 @@ class Links:
             raise DialError(
                 text,
                 (problem.strerror or str(problem) or type(problem).__name__).lower(),
-                "check that the peer runs, and that its address is right",
+                remedy(problem, "check that the peer runs, and that its address is right"),
             ) from None
         except SwarmError as problem:
             raise DialError(

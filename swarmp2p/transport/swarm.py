@@ -10,10 +10,14 @@ keeps of a connection takes 13 kB.
 from __future__ import annotations
 
 import logging
+import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, cast
 
+import libp2p.network.swarm
 import trio
+from dns.resolver import NoResolverConfiguration
 from libp2p.abc import IMuxedConn, IMuxedStream
 from libp2p.connection_types import ConnectionType
 from libp2p.crypto.ed25519 import create_new_key_pair
@@ -46,6 +50,7 @@ from .muxer import MuxedConnection, MuxedStream
 from .yamux import PROTOCOL_ID as YAMUX_ID
 
 _MAX_UNSENT_BYTES: Final = 65_536
+_patching: Final = threading.Lock()  # peers may be opened in several threads
 
 
 class SwarmStream(IMuxedStream):
@@ -153,14 +158,21 @@ class LibP2P:
         self.noise = Noise(self.keys, noise_privkey=create_new_x25519_key_pair().private_key)
         peerstore = PeerStore()
         peerstore.add_key_pair(ID(bytes(identity.peer_id)), self.keys)
-        swarm = Swarm(
-            ID(bytes(identity.peer_id)),
-            peerstore,
-            # for connections that py-libp2p makes by itself (through relays); Noise only, never plaintext
-            TransportUpgrader({NOISE_ID: self.noise}, {TProtocol(YAMUX_ID): Yamux}),
-            transports=[],
-            retry_config=RetryConfig(max_retries=0),
-        )
+
+        def make() -> Swarm:
+            return Swarm(
+                ID(bytes(identity.peer_id)),
+                peerstore,
+                # for connections that py-libp2p makes by itself (through relays); Noise only, never plaintext
+                TransportUpgrader({NOISE_ID: self.noise}, {TProtocol(YAMUX_ID): Yamux}),
+                transports=[],
+                retry_config=RetryConfig(max_retries=0),
+            )
+
+        try:
+            swarm = make()
+        except NoResolverConfiguration:
+            swarm = _without_names(make)
         self.host = BasicHost(
             swarm,
             default_protocols=cast("OrderedDict[TProtocol, StreamHandlerFn]", OrderedDict()),
@@ -185,6 +197,23 @@ class LibP2P:
         seen.set_protocol(TProtocol(protocol))
         await seen.set_state(StreamState.OPEN)
         await handler(seen)
+
+
+def _without_names(make: Callable[[], Swarm]) -> Swarm:
+    """A Swarm where /etc/resolv.conf is missing, or cannot be opened. Only py-libp2p's own dials, which we never use,
+    would look names up in it."""
+    names = libp2p.network.swarm.__dict__
+    with _patching:
+        resolver = names["DNSResolver"]
+        names["DNSResolver"] = _NoNames
+        try:
+            return make()
+        finally:
+            names["DNSResolver"] = resolver
+
+
+class _NoNames:
+    """Stands where py-libp2p wants a resolver."""
 
 
 def quiet() -> None:

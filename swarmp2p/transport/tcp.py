@@ -11,6 +11,7 @@ takes half of its connections; this one does not.
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -20,12 +21,15 @@ from libp2p.abc import IListener, IRawConnection
 from libp2p.connection_types import ConnectionType
 from multiaddr.multiaddr import Multiaddr
 
+from ..descriptors import OUT_OF_DESCRIPTORS, remedy
 from ..errors import ListenError
 from .addresses import host_and_port, to_multiaddr
 
 _CHUNK_BYTES: Final = 65_536
 _BACKLOG: Final = 256
-_OUT_OF_DESCRIPTORS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_WAIT_FOR: Final = OUT_OF_DESCRIPTORS | {errno.ENOBUFS, errno.ENOMEM}
+
+_log = logging.getLogger(__name__)
 
 
 class TcpPipe(IRawConnection):
@@ -160,7 +164,10 @@ class TcpListener(IListener):
     def __init__(self, address: Multiaddr) -> None:
         """address: /ip4 or /ip6 and /tcp. Raises ListenError when it cannot be bound."""
         host, port = host_and_port(address)
-        self._socket = _new_socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        try:
+            self._socket = _new_socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        except OSError as problem:  # no descriptor left, or no IPv6 here
+            raise _listen_error(address, problem) from None
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if ":" in host:
@@ -169,9 +176,10 @@ class TcpListener(IListener):
             self._socket.listen(_BACKLOG)
         except OSError as problem:
             self._socket.close()
-            raise ListenError(str(address), problem.strerror or str(problem)) from None
+            raise _listen_error(address, problem) from None
         self._bound = _address_of(self._socket.getsockname())
         self._closed = False
+        self._warned = False
 
     @property
     def bound(self) -> tuple[str, int]:
@@ -223,9 +231,17 @@ class TcpListener(IListener):
             except trio.ClosedResourceError:
                 break
             except OSError as problem:  # the connection was gone before it was accepted, or
-                if problem.errno in _OUT_OF_DESCRIPTORS:
+                if problem.errno in _WAIT_FOR:
+                    self._warn(problem)
                     await trio.sleep(0.1)  # as trio.serve_listeners does: others may close theirs
         return None
+
+    def _warn(self, problem: OSError) -> None:
+        if not self._warned:  # once is enough: it may go on for long, ten times a second
+            self._warned = True
+            told = (problem.strerror or str(problem)).lower()
+            advice = remedy(problem, "have programs on this machine use less memory")
+            _log.warning("connections to this peer wait until one can be accepted: %s; %s", told, advice)
 
     async def listen(self, maddr: Multiaddr) -> None:
         """It listens already."""
@@ -244,6 +260,10 @@ class TcpListener(IListener):
     async def close(self) -> None:
         """As `shut`."""
         self.shut()
+
+
+def _listen_error(address: Multiaddr, problem: OSError) -> ListenError:
+    return ListenError(str(address), problem.strerror or str(problem), remedy(problem, ""))
 
 
 def _new_socket(family: int) -> socket.socket:
