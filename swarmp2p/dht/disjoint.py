@@ -100,9 +100,8 @@ class DisjointLookup(Lookup):
         self._paths = [_Path() for _ in range(paths)]
         self._path_of: dict[PeerId, _Path] = {}
         self._max_each = max(2 * config.k, config.max_asked // paths)
-        dealt = dict.fromkeys(info.peer for info in seeds if info.peer != own)
-        by_peer = {info.peer: info for info in seeds}
-        for place, peer in enumerate(sorted(dealt, key=lambda peer: peer_key(peer) ^ target)):
+        by_peer = {info.peer: info for info in seeds if info.peer != own}
+        for place, peer in enumerate(sorted(by_peer, key=lambda peer: peer_key(peer) ^ target)):
             self._hear(self._paths[place % paths], by_peer[peer])
 
     def next(self) -> list[PeerInfo]:

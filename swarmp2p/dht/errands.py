@@ -142,9 +142,9 @@ class Errands:
 def _found(reply: Reply, key: bytes) -> Reply | None:
     """A reply without the peers that are only on the way; None when nothing else is in it."""
     match reply:
-        case FoundNodes(_, closer):
+        case FoundNodes(_, closer, held):
             named = tuple(info for info in closer if info.peer == key)
-            return replace(reply, closer=named) if named else None
+            return replace(reply, closer=named) if named or held else None
         case FoundProviders():
             return replace(reply, closer=()) if reply.providers else None
         case FoundValue():

@@ -5,7 +5,7 @@ FindNode      FoundNodes     for the k nearest peers to a key
 GetProviders  FoundProviders for the providers of a key, and the k nearest peers
 GetValue      FoundValue     for the value of a key, and the k nearest peers
 PutValue      ValueStored    to store a value
-AddProvider   nobody         to store that the sender provides a key
+AddProvider   nobody         to store that the sender, or who signed a record, provides a key
 Ping          Pong           whether the DHT runs there
 GetRecord     FoundRecord    a provider for its own signed service record (protocol "record")
 """
@@ -21,7 +21,8 @@ from ..identity import PeerId
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A provider of a key. record: its signed service record (records.py), empty for none."""
+    """A provider of a key. record: what it signed, a service record (records.py) or that it provides the key
+    (provider_record.py); empty for nothing."""
 
     peer: PeerId
     addresses: tuple[Address, ...]
@@ -152,7 +153,8 @@ class PutValue(Request):
 
 @dataclass(frozen=True, slots=True)
 class AddProvider(Request):
-    """provider: the sender, or None when the message names others only. Nobody answers it."""
+    """provider: the sender; or another, with a record that it may have signed (handover.py); or None when the message
+    names others only. Nobody answers it."""
 
     protocol: ClassVar[str] = "dht"
     expects_reply: ClassVar[bool] = False

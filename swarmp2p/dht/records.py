@@ -64,7 +64,7 @@ class ServiceRecord:
 class RecordClaim:
     """What an envelope says, not verified: enough to decide whether it is worth verifying or keeping.
 
-    attributes: of any kind."""
+    attributes: at most 32, with values of any kind."""
 
     service: str
     sequence: int
@@ -143,14 +143,24 @@ def _claim(fields: Mapping[str, Any]) -> RecordClaim:
         raise BadMessage("a service record without a usable sequence number")
     if isinstance(expires, bool) or not isinstance(expires, int | float) or not 0 <= expires < math.inf:
         raise BadMessage("a service record without a usable expiry")
-    attributes = fields.get("attrs")
     return RecordClaim(
         service,
         sequence,
         float(expires),
         _depths(fields.get("depths")),
-        cast(dict[str, object], attributes) if isinstance(attributes, dict) else {},
+        _named(fields.get("attrs")),
     )
+
+
+def _named(value: object) -> Mapping[str, object]:
+    """A record's map of attributes; what is none has none."""
+    if not isinstance(value, dict):
+        return {}
+    attributes = cast(dict[object, object], value)
+    # msgpack's own check of map keys lets bytes pass.
+    if len(attributes) > _MAX_ATTRIBUTES or not all(isinstance(name, str) for name in attributes):
+        raise BadMessage("a service record with attributes that are no map of names")
+    return cast(dict[str, object], attributes)
 
 
 def _depths(value: object) -> Depths:

@@ -18,6 +18,7 @@ forgotten beyond, of those told first one with a single voice.
 
 from __future__ import annotations
 
+from itertools import islice
 from random import Random
 from typing import Final
 
@@ -35,6 +36,10 @@ _MAX_TREES: Final = 64
 _MAX_VOICES: Final = 4
 _MAX_NAMES: Final = 9  # depths of one record that are looked at: the service's and eight attributes'
 _MAX_TOLD: Final = 4  # in one reply
+_MAX_SEEN: Final = 64
+"""Shards of one tree that are looked at for a reply: where a service has very many providers, one peer holds thousands,
+and these say as much."""
+
 _SUMMARY_S: Final = 30.0  # how long a look at the store counts
 _TTL_S: Final = 3600.0  # of what was told and found: as long as a service record lives
 
@@ -104,7 +109,7 @@ class Splits:
             return None
         depths: list[int] = []
         sizes: list[int] = []
-        for key, shard in list(shards.items()):
+        for key, shard in list(islice(shards.items(), _MAX_SEEN)):
             if not self._providers.count(key):
                 self._forget(key)
                 continue

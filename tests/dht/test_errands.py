@@ -26,6 +26,7 @@ from swarmp2p.dht.events import (
 from swarmp2p.dht.keys import key_id, multihash_key, peer_key
 from swarmp2p.dht.messages import FindNode, FoundNodes, FoundProviders, GetProviders, Provider
 from swarmp2p.dht.messages import GetValue as AskValue
+from swarmp2p.dht.queries import ProvideQuery
 from swarmp2p.engine import PeerInfo, Request
 
 from .network import Node, TestNetwork, address, grown, peer_id
@@ -177,6 +178,17 @@ def test_a_peer_that_was_named_before_is_known_to_a_later_query() -> None:
     single.hear(number, FoundNodes(request.id, infos(70)))
     (done,) = ended(single.post(FindPeer(2, peer_id(70))))
     assert done.peer == PeerInfo(peer_id(70), (address(70),))
+
+
+def test_how_many_providers_a_holder_has_is_told_to_a_later_query() -> None:
+    single = Single(DhtConfig(alpha=1))
+    single.meet(1, 2, 3)
+    ((to, request),) = requests(single.post(FindClosest(1, KEY)), FindNode)
+    single.hear(next(n for n in (1, 2, 3) if peer_id(n) == to), FoundNodes(request.id, (), held=40))
+    single.post(Provide(2, KEY))
+    query = single.engine._traffic._queries[2]  # pyright: ignore[reportPrivateUsage]
+    assert isinstance(query, ProvideQuery)
+    assert query.held == {to: (40, None)}
 
 
 def test_what_is_kept_for_latecomers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

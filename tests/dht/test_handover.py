@@ -13,6 +13,7 @@ from swarmp2p.dht.provider_record import make_statement, read_any_claim
 from swarmp2p.dht.records import make_record
 from swarmp2p.dht.wire import decode, encode
 from swarmp2p.identity import PeerId
+from swarmp2p.signed import sign_map
 
 from .network import TestNetwork, address, fake_sign, grown, peer_id
 from .single import Single, only
@@ -68,6 +69,15 @@ def test_nothing_else_is(provider: Provider) -> None:
     single = Single()
     single.hear(2, AddProvider(1, KEY, provider))
     assert held(single) == []
+
+
+def test_a_genuine_record_of_nonsense_harms_nobody() -> None:
+    fields = {"attrs": {b"no text": "x"}, "expires": 5000.0, "seq": 7, "service": "svc"}
+    record = sign_map("service-record", fields, fake_sign(peer_id(1)))
+    single = Single()
+    for sender in (2, 1):
+        single.hear(sender, AddProvider(1, KEY, Provider(peer_id(1), (address(1),), record)))
+    assert held(single) == [peer_id(1)]  # its own word, without the record
 
 
 def test_what_a_provider_brought_itself_is_not_replaced_by_others() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swarmp2p.dht.provider_record import belongs, read_any_claim
 from swarmp2p.dht.records import (
     MAX_ENVELOPE_BYTES,
     Attribute,
@@ -100,6 +101,7 @@ def test_a_signature_of_another_domain_is_none() -> None:
         ("attrs", None),
         ("attrs", [1]),
         ("attrs", {1: 2}),
+        ("attrs", {b"a": "bytes"}),
         ("attrs", {"a": [1]}),
         ("attrs", {"a": b"bytes"}),
         ("attrs", {"a": math.inf}),
@@ -144,11 +146,25 @@ def test_any_bytes_are_opened_or_refused(data: bytes) -> None:
         pass
 
 
+NAMES = st.text(max_size=8) | st.binary(max_size=4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(NAMES, st.text(max_size=4) | st.integers(0, 9), max_size=4), st.none() | st.just({"a": 1})
+)
+def test_any_attributes_of_a_claim_can_be_looked_at(attributes: dict[Any, Any], depths: Any) -> None:
+    fields = {"attrs": attributes, "depths": depths, "expires": 9.0, "seq": 1, "service": "svc"}
+    claim = read_any_claim(sign_map("service-record", fields, fake_sign(PROVIDER)))
+    if claim is not None:
+        assert not belongs(claim, PROVIDER, b"another key")
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(-9, 1 << 63), st.floats(), st.text(max_size=5)),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
     )
 )
 def test_any_signed_payload_is_opened_or_refused(value: object) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
+
 from swarmp2p.dht.keys import peer_key, service_key
 from swarmp2p.dht.messages import Provider, Split
 from swarmp2p.dht.provider_store import ProviderStore
@@ -90,6 +92,22 @@ def test_a_quarter_that_went_deeper_is_told() -> None:
     for number in deeper[:3]:
         bench.hold(number, leaf(number, 3), 4)
     assert bench.splits.tell(leaf(1, 3), 0.0)[0].depth == 4
+
+
+def test_of_very_many_shards_a_few_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    for number in range(300):
+        bench.hold(number, leaf(number, 16), 16)
+    looked: dict[bytes, None] = {}
+    count = bench.store.count
+
+    def counted(key: bytes) -> int:
+        looked[key] = None
+        return count(key)
+
+    monkeypatch.setattr(bench.store, "count", counted)
+    assert bench.splits.believed(ROOT, 0.0) == Split(TREE, 16, 1 << 16)
+    assert len(looked) == 64
 
 
 def test_one_voice_is_believed_by_nobody_two_are() -> None:
