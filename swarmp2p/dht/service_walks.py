@@ -361,7 +361,9 @@ class All(Walk):
                 self._lose()
             if level > 1:
                 self._queue[level - 1, place >> 1] = None
-            if level == self.depth:  # perhaps all below are among those that do not publish above their leaf
+            if (
+                level == self.depth < MAX_DEPTH
+            ):  # perhaps all below are among those that do not publish above their leaf
                 self._queue[level + 1, 2 * place] = None
                 self._queue[level + 1, 2 * place + 1] = None
 

@@ -11,7 +11,7 @@ from swarmp2p.dht.events import Announce, FindService, ServiceFound, Withdraw
 from swarmp2p.dht.keys import key_id, peer_key, service_key
 from swarmp2p.dht.messages import AddProvider, GetProviders, Provider, Split
 from swarmp2p.dht.records import Attribute, make_record
-from swarmp2p.dht.shards import attribute_key
+from swarmp2p.dht.shards import MAX_DEPTH, attribute_key
 from swarmp2p.dht.splits import tree_of
 from swarmp2p.engine import Received
 from swarmp2p.identity import PeerId
@@ -142,9 +142,9 @@ def test_lies_about_depths_cost_a_detour_and_nothing_else(
 ) -> None:
     network, nodes, providers = large
     finder = nodes[53]
-    lie = (Split(tree_of(KEY), 20, 1 << 30),)
     splits = finder.engine._splits  # pyright: ignore[reportPrivateUsage]
-    for limit in (5, 0):
+    for limit, depth in ((5, 20), (0, 20), (0, MAX_DEPTH)):
+        lie = (Split(tree_of(KEY), depth, 1 << 30),)
         splits.wrong(KEY)
         for liar in range(4):
             splits.told(peer_id(900 + liar), lie, network.now)
@@ -153,10 +153,11 @@ def test_lies_about_depths_cost_a_detour_and_nothing_else(
         assert got <= {node.id for node in providers}
         assert len(got) == (limit or len(providers))
         assert len(network.sent) - before < 4000
-    quiet = service_key("nobody offers this")
-    for liar in range(4):
-        splits.told(peer_id(900 + liar), (Split(tree_of(quiet), 20, 9),), network.now)
-    assert network.ask(finder, lambda query: FindService(query, "nobody offers this")).asked < 200
+    for depth in (20, *[MAX_DEPTH] * 8):
+        quiet = f"nobody offers {network.now}"
+        for liar in range(4):
+            splits.told(peer_id(900 + liar), (Split(tree_of(service_key(quiet)), depth, 9),), network.now)
+        assert network.ask(finder, lambda query, quiet=quiet: FindService(query, quiet)).asked < 200
 
 
 def test_a_provider_of_an_earlier_version_is_found_by_who_looks_for_all(
