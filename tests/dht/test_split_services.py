@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 
 import pytest
@@ -157,7 +158,7 @@ def test_lies_about_depths_cost_a_detour_and_nothing_else(
         quiet = f"nobody offers {network.now}"
         for liar in range(4):
             splits.told(peer_id(900 + liar), (Split(tree_of(service_key(quiet)), depth, 9),), network.now)
-        assert network.ask(finder, lambda query, quiet=quiet: FindService(query, quiet)).asked < 200
+        assert network.ask(finder, partial(FindService, service=quiet)).asked < 200
 
 
 def test_a_provider_of_an_earlier_version_is_found_by_who_looks_for_all(
