@@ -15,7 +15,7 @@ fewest.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ..engine import PeerInfo
@@ -123,7 +123,7 @@ class DisjointLookup(Lookup):
             self.done = True
         return asking
 
-    def answered(self, peer: PeerId, closer: Iterable[PeerInfo]) -> None:
+    def answered(self, peer: PeerId, closer: Iterable[PeerInfo]) -> Sequence[PeerInfo]:
         """An asked peer answered, perhaps late: its path hears of the others that it names."""
         if self._leave(peer, _ANSWERED):
             self._answered += 1
@@ -131,6 +131,7 @@ class DisjointLookup(Lookup):
             for info in closer:
                 if info.addresses and info.peer not in path.known and info.peer != self._own:
                     self._hear(path, info)
+        return ()
 
     def closest(self) -> tuple[PeerInfo, ...]:
         answered = [candidate for candidate in self._asked_ones() if candidate.state is _ANSWERED]

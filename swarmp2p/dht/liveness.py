@@ -117,21 +117,21 @@ class Liveness:
         self._table.remove(peer)
         self._probes.client(peer, now)
 
-    def blame(self, peer: PeerId, sent: float, now: float) -> None:
+    def blame(self, info: PeerInfo, sent: float, now: float) -> None:
         """A peer did not do its part. sent: when it was asked to, in seconds."""
-        table = self._table
+        peer, table = info.peer, self._table
         if not table.is_suspect(peer) and table.is_near(peer):
             witnesses = [
-                info for info in table.closest(peer_key(self._peer), _WITNESSES + 1) if info.peer != peer
+                near for near in table.closest(peer_key(self._peer), _WITNESSES + 1) if near.peer != peer
             ]
-            for info in witnesses[:_WITNESSES]:
-                self._probe_if_idle(info, now)
+            for witness in witnesses[:_WITNESSES]:
+                self._probe_if_idle(witness, now)
         if table.failed(peer, now):
             if peer not in self._rechecks:
                 self._rechecks[peer] = None
                 self._timers.add(now + self._config.recheck_s, Recheck(peer))
         elif peer not in table and table.answered_at > sent:
-            table.banish(peer, now)
+            table.banish(info, now)
 
     def probed(self, info: PeerInfo, reply: Reply, now: float) -> None:
         """An answer came that nobody waited for."""

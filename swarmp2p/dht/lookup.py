@@ -9,12 +9,17 @@ over. There are no rounds: each answer or failure lets the next request go at on
                              |                      |                        |
                              +----------------------+------------------------+--- answered() ---> ANSWERED
                                                                              +--- failed() -----> FAILED
+    HEARD <--- named at another address ------------------------------------------------------------'
 
 A late peer has been silent for longer than is usual for it: the next candidate is asked as well (a hedged
 request), but the end still waits for both. A stalled peer has been silent for its time-out: it is passed over.
 Neither counts as in flight, and an answer of either still counts if it comes before the end. When more peers are
 silent than have answered, the time-outs were too short, or our own line is slow: then the lookup does wait for
 them, until they answer or fail.
+
+Where a peer is dialled is what others say. A liar that names honest peers at addresses where nobody is, and answers
+first, would hide them all; so what those who answer later say counts too: a peer that failed is asked again there, and
+one under way is dialled there as well.
 
 The machine knows no time and sends nothing: its owner calls next() after each change, sends what it returns,
 and tells it what came of it.
@@ -23,12 +28,13 @@ and tells it what came of it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import zip_longest
 from typing import Final
 
-from ..engine import PeerInfo
+from ..engine import Address, PeerInfo
 from ..identity import PeerId
 from .keys import peer_key
 
@@ -48,6 +54,12 @@ _HEARD, _WAITING, _LATE, _STALLED = PeerState.HEARD, PeerState.WAITING, PeerStat
 _ANSWERED, _FAILED = PeerState.ANSWERED, PeerState.FAILED
 _AWAITED = (_WAITING, _LATE)
 
+
+_MAX_NAMINGS: Final = 3
+"""How often other addresses of a peer are taken up: by then k / 2 or more have answered, and most are honest."""
+
+_MAX_ADDRESSES: Final = 6
+"""Of a peer, from those who name it; the network tries the first ones."""
 
 _MAX_WIDER: Final = 3
 """Times k that must answer at most."""
@@ -74,12 +86,27 @@ class LookupConfig:
 
 
 class Candidate:
-    """A peer that a lookup has heard of."""
+    """A peer that a lookup has heard of. namings: how often it was named at other addresses than before."""
 
-    __slots__ = ("distance", "info", "state")
+    __slots__ = ("distance", "info", "namings", "state")
 
     def __init__(self, info: PeerInfo, distance: int, state: PeerState) -> None:
-        self.info, self.distance, self.state = info, distance, state
+        self.info, self.distance, self.state, self.namings = info, distance, state, 0
+
+    def named(self, addresses: Sequence[Address]) -> bool:
+        """Somebody names it; whether there is an address that nobody told before. Old and new ones take turns, so
+        that neither can keep the others from being tried."""
+        old = self.info.addresses
+        if old == addresses or self.namings >= _MAX_NAMINGS or self.distance < 0:
+            return False
+        new = [address for address in addresses if address not in old]
+        if not new:
+            return False
+        self.namings += 1
+        if self.state is not _FAILED:
+            new = [one for pair in zip_longest(new, old) for one in pair if one is not None]
+        self.info = PeerInfo(self.info.peer, tuple(new[:_MAX_ADDRESSES]))
+        return True
 
 
 class Lookup:
@@ -110,7 +137,8 @@ class Lookup:
                 self._insert(info)
 
     def next(self) -> list[PeerInfo]:
-        """Peers to be asked now; each is returned once. Sets `done` when there is nothing left to do."""
+        """Peers to be asked now; each is returned once, and again when it failed and was named elsewhere. Sets `done`
+        when there is nothing left to do."""
         if self.done:
             return []
         asking: list[PeerInfo] = []
@@ -146,15 +174,25 @@ class Lookup:
             self.done = True
         return asking
 
-    def answered(self, peer: PeerId, closer: Iterable[PeerInfo]) -> None:
-        """An asked peer answered, perhaps late, and told of others; those without an address are left out."""
+    def answered(self, peer: PeerId, closer: Iterable[PeerInfo]) -> Sequence[PeerInfo]:
+        """An asked peer answered, perhaps late, and told of others; those without an address are left out. Returns
+        those under way that are at other addresses, too, by what it says."""
+        elsewhere: list[PeerInfo] = []
         if self._leave(peer, _ANSWERED):
             self._answered += 1
             self._window = min(self._window + 1, self._alpha)
             known = self._known
             for info in closer:
-                if info.peer not in known and info.addresses:
-                    self._insert(info)
+                candidate = known.get(info.peer)
+                if candidate is None:
+                    if info.addresses:
+                        self._insert(info)
+                elif candidate.state is not _ANSWERED and candidate.named(info.addresses):
+                    if candidate.state is _FAILED:
+                        candidate.state = _HEARD
+                    elif candidate.state is not _HEARD:
+                        elsewhere.append(candidate.info)
+        return elsewhere
 
     def take(self, peer: PeerId) -> None:
         """A peer that was heard of is known to be there: it counts as one that answered, without being asked."""

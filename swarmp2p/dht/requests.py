@@ -111,11 +111,15 @@ class Requests:
         self._next += 1
         return self._next
 
-    def tell(self, info: PeerInfo, request: AddProvider) -> None:
-        """Send a request that is not answered."""
+    def introduce(self, info: PeerInfo) -> None:
+        """Tell the network where a peer is, unless it knows."""
         introduction = self._contacts.introduce(info)
         if introduction is not None:
             self.out.append(introduction)
+
+    def tell(self, info: PeerInfo, request: AddProvider) -> None:
+        """Send a request that is not answered."""
+        self.introduce(info)
         self.out.append(Send(info.peer, request))
 
     def ask(
@@ -133,9 +137,7 @@ class Requests:
         if dialled:
             if query is not None:  # others told of it: a provider without a record
                 info = PeerInfo(peer, info.addresses[:MAX_ADDRESSES])
-            introduction = self._contacts.introduce(info)
-            if introduction is not None:
-                self.out.append(introduction)
+            self.introduce(info)
         pending = Pending(request.id, info, request.answer, dialled, errand, query)
         self._open(pending, now, 1.0 if query is None else _FOLLOW_UP_PATIENCE)
         self.out.append(Send(peer, request))

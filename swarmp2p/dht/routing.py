@@ -37,6 +37,7 @@ from .keys import ID_BITS, bucket_index, peer_key
 
 _MAX_BANISH_S = 3600.0
 _MAX_BANISHED = 1_024
+_MAX_TRIED = 16  # addresses of a banished peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ class RoutingTable:
         # What `closest` walks: the bit of an id by which each bucket's peers differ, and its live peers.
         self._shallow_first: list[tuple[int, dict[int, Entry]]] = []
         self._deep_first: list[tuple[int, dict[int, Entry]]] = []
-        self._banished: dict[PeerId, tuple[float, float]] = {}  # peer: (until, how long)
+        # peer: (until, how long, where it was not)
+        self._banished: dict[PeerId, tuple[float, float, tuple[Address, ...]]] = {}
         self.answered_at = -math.inf  # when any peer was last seen
         self._size = 0
         self._radius: int | None = None
@@ -187,7 +189,7 @@ class RoutingTable:
             return True
         bucket.suspects.pop(key, None)
         self._left(entry)
-        self.banish(peer, now)
+        self.banish(entry.info, now)
         self._promote(bucket)
         return False
 
@@ -203,13 +205,16 @@ class RoutingTable:
             self._left(entry)
             self._promote(bucket)
 
-    def banish(self, peer: PeerId, now: float) -> None:
-        """Do not ask a peer for a while, whoever names it. Its answer or connection ends that."""
-        _, last = self._banished.pop(peer, (0.0, 0.0))
+    def banish(self, info: PeerInfo, now: float) -> None:
+        """Do not ask a peer at these addresses for a while, whoever names it. Elsewhere it may be: perhaps a liar has
+        named it where it never was. Its answer or connection ends that."""
+        peer = info.peer
+        _, last, tried = self._banished.pop(peer, (0.0, 0.0, ()))
+        tried = tuple(dict.fromkeys((*info.addresses, *tried)))[:_MAX_TRIED]
         span = min(max(2 * last, self._banish_s), _MAX_BANISH_S)
         if len(self._banished) >= _MAX_BANISHED:
             del self._banished[next(iter(self._banished))]
-        self._banished[peer] = (now + span, span)
+        self._banished[peer] = (now + span, span, tried)
 
     def pardon(self, peer: PeerId) -> None:
         """A banished peer may be asked again."""
@@ -279,7 +284,13 @@ class RoutingTable:
         banished = self._banished
         if not banished:
             return []
-        return [info.peer for info in named if info.peer in banished and now < banished[info.peer][0]]
+        return [
+            info.peer
+            for info in named
+            if (entry := banished.get(info.peer)) is not None
+            and now < entry[0]
+            and all(address in entry[2] for address in info.addresses)
+        ]
 
     def is_near(self, peer: PeerId) -> bool:
         """Whether a peer, in the table or not, is one of the k nearest to us, as far as we know."""

@@ -11,7 +11,7 @@ from .config import DhtConfig
 from .contacts import Contacts
 from .errands import Errand, Errands
 from .events import DhtOutput, QueryDone
-from .hearsay import believable
+from .hearsay import MAX_ADDRESSES, believable
 from .liveness import Liveness
 from .lookups import Lookups
 from .messages import (
@@ -134,7 +134,7 @@ class Traffic:
             return
         requests, query, lookup = self._requests, errand.riders[0], errand.lookup
         for info in lookup.next():
-            requests.ask(info, query.question(requests.next_id()), now, errand=errand)
+            requests.ask(self._placed(info), query.question(requests.next_id()), now, errand=errand)
         if not lookup.done:
             return
         if self.network_size.is_sparse(lookup.target, lookup.closest(), now) and lookup.widen():
@@ -241,9 +241,9 @@ class Traffic:
         for query in tuple(errand.riders):
             trusting = trusting or query.trusting
             self.out += query.answered(sender, reply, now)
-        errand.lookup.answered(
-            sender, self.liveness.worth_asking(believable(reply.closer, info.addresses), now)
-        )
+        named = self.liveness.worth_asking(believable(reply.closer, info.addresses), now)
+        for elsewhere in errand.lookup.answered(sender, named):
+            self._requests.introduce(elsewhere)
         if trusting:
             for info in reply.closer:
                 if self.liveness.is_there(info.peer, now):
@@ -332,6 +332,14 @@ class Traffic:
             query.waiting -= 1
         self._conclude(query, now)
 
+    def _placed(self, info: PeerInfo) -> PeerInfo:
+        """A peer that others name, where it answered before as well: they may lie."""
+        known = self._table.get(info.peer)
+        if known is None or known.addresses == info.addresses:
+            return info
+        both = dict.fromkeys((*known.addresses[: MAX_ADDRESSES - 1], *info.addresses))
+        return PeerInfo(info.peer, tuple(both)[:MAX_ADDRESSES])
+
     def _blame(self, pending: Pending, now: float) -> None:
         """A peer did not do its part."""
-        self.liveness.blame(pending.info.peer, pending.sent, now)
+        self.liveness.blame(pending.info, pending.sent, now)

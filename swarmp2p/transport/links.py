@@ -38,9 +38,10 @@ _MAX_DIALS: Final = 1024  # waiting or under way; a further one fails at once
 
 @dataclass(slots=True, eq=False)
 class _Dial:
-    """One attempt to reach a peer. Of its result, only the failure is kept here."""
+    """One attempt to reach a peer. Of its result, only the failure is kept here. news: addresses were learnt since."""
 
     addresses: tuple[Address, ...]
+    news: trio.Event = field(default_factory=trio.Event)
     done: trio.Event = field(default_factory=trio.Event)
     failure: DialError | None = None
 
@@ -109,6 +110,10 @@ class Links:
             if len(merged) > len(known):
                 self._failures.pop(peer, None)
             self._known[peer] = tuple(merged)[: self._config.known_addresses]
+            dial = self._dials.get(peer)
+            if dial is not None and not set(addresses) <= set(dial.addresses):
+                dial.addresses = (*addresses, *dial.addresses)[: 2 * self._config.known_addresses]
+                dial.news.set()
             self._known.move_to_end(peer)
             if len(self._known) > self._config.known_peers:
                 self._known.popitem(last=False)
@@ -157,7 +162,7 @@ class Links:
         dial = self._dials[peer] = _Dial(self._known.get(peer, ()))
         try:
             async with self._handshakes_out:
-                connection = await self._race(peer, dial.addresses)
+                connection = await self._race(peer, dial)
             self._failures.pop(peer, None)
             return connection
         except DialError as failure:
@@ -179,17 +184,42 @@ class Links:
         if len(self._failures) > _MAX_FAILURES:
             self._failures.popitem(last=False)
 
-    async def _race(self, peer: PeerId, addresses: Sequence[Address]) -> MuxedConnection:
-        targets = [(raw, target) for raw in addresses if (target := parse_transport(raw)) is not None]
-        # Loopback helps on this machine only; the order of the others stays.
-        targets.sort(key=lambda one: scope_of(host_and_port(one[1])[0]) is Scope.MACHINE)
-        del targets[self._config.dial_addresses :]
+    async def _race(self, peer: PeerId, dial: _Dial) -> MuxedConnection:
+        tried: dict[Address, None] = {}
+
+        def untried(most: int) -> list[tuple[Address, Multiaddr]]:
+            fresh = [raw for raw in dict.fromkeys(dial.addresses) if raw not in tried]
+            targets = [(raw, target) for raw in fresh if (target := parse_transport(raw)) is not None]
+            # Loopback helps on this machine only; the order of the others stays.
+            targets.sort(key=lambda one: scope_of(host_and_port(one[1])[0]) is Scope.MACHINE)
+            del targets[most:]
+            tried.update((raw, None) for raw, _ in targets)
+            return targets
+
+        targets = untried(self._config.dial_addresses)
         if not targets:
             raise DialError(
                 str(peer), "no address is known for it", "name its address, or ask somebody who knows it"
             )
         won: list[MuxedConnection] = []
         failures: list[DialError] = []
+        running = 1  # the loop that starts them
+
+        def one_less() -> None:
+            nonlocal running
+            running -= 1
+            if not running:
+                nursery.cancel_scope.cancel()  # nothing more is waited for
+
+        async def attempt_later() -> None:
+            """Who named it first may have lied: what others say meanwhile is tried, too."""
+            nonlocal running
+            while len(tried) < 2 * self._config.dial_addresses:
+                await dial.news.wait()
+                dial.news = trio.Event()
+                for raw, target in untried(2 * self._config.dial_addresses - len(tried)):
+                    running += 1
+                    nursery.start_soon(attempt, raw, target, trio.Event())
 
         async def attempt(raw: Address, target: Multiaddr, over: trio.Event) -> None:
             try:
@@ -205,13 +235,17 @@ class Links:
                 failures.append(DialError(str(target), repr(surprise), "leave this address out"))
             finally:
                 over.set()
+                one_less()
 
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(attempt_later)
             for raw, target in targets:
                 over = trio.Event()
+                running += 1
                 nursery.start_soon(attempt, raw, target, over)
                 with trio.move_on_after(self._config.dial_stagger_s):
                     await over.wait()
+            one_less()
         connection = self.get(peer)  # ours, or it dialled us meanwhile
         if connection is not None:
             return connection

@@ -183,6 +183,9 @@ class TestNetwork:
                 self._send(node, output.to, output.message)
             elif isinstance(output, Introduce):
                 node.addresses[output.peer] = output.addresses
+                target = self.nodes.get(output.peer)
+                if output.peer in node.dialling and target and address(target.number) in output.addresses:
+                    self.after(2 * self.delay_s, partial(self._dialled, node, output.peer))
             elif isinstance(output, Disconnect):
                 raise AssertionError("the DHT closes no connections")
             elif isinstance(output, Protect):

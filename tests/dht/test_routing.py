@@ -168,20 +168,29 @@ def test_failures_do_not_count_while_nobody_at_all_answers() -> None:
 
 def test_a_peer_that_left_is_not_asked_for_a_while_doubling_each_time() -> None:
     table = RoutingTable(OWN, banish_s=60.0)
-    table.banish(peer_id(1), 100.0)
+    table.banish(peer_info(1), 100.0)
     assert banished(table, 1, 159.0)
     assert not banished(table, 1, 160.0)
-    table.banish(peer_id(1), 200.0)
+    table.banish(peer_info(1), 200.0)
     assert banished(table, 1, 319.0)
     assert not banished(table, 1, 320.0)
     for _ in range(20):
-        table.banish(peer_id(1), 400.0)
+        table.banish(peer_info(1), 400.0)
     assert not banished(table, 1, 400.0 + 3600.0)
     heard(table, 1, 501.0)  # it answers: all is well
     assert not banished(table, 1, 501.0)
-    table.banish(peer_id(2), 600.0)
+    table.banish(peer_info(2), 600.0)
     table.pardon(peer_id(2))
     assert not banished(table, 2, 600.0)
+
+
+def test_who_was_not_where_somebody_named_it_is_worth_asking_elsewhere() -> None:
+    table = RoutingTable(OWN)
+    table.banish(PeerInfo(peer_id(1), (address(9),)), 100.0)
+    assert table.banished([PeerInfo(peer_id(1), (address(9),))], 101.0) == [peer_id(1)]
+    assert table.banished([PeerInfo(peer_id(1), (address(9), address(1)))], 101.0) == []
+    table.banish(PeerInfo(peer_id(1), (address(1),)), 102.0)
+    assert table.banished([PeerInfo(peer_id(1), (address(9), address(1)))], 103.0) == [peer_id(1)]
 
 
 def test_a_peer_that_leaves_the_table_is_banished() -> None:
@@ -224,7 +233,7 @@ def test_peers_not_seen_lately_are_named_for_checking() -> None:
 def test_the_banished_are_bounded() -> None:
     table = RoutingTable(OWN)
     for number in range(3000):
-        table.banish(peer_id(number), 0.0)
+        table.banish(peer_info(number), 0.0)
     assert len(table._banished) == 1024  # pyright: ignore[reportPrivateUsage]
 
 

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 import trio
+import trio.testing
 
 from swarmp2p.engine import PeerDown, PeerUp, Received
 from swarmp2p.errors import AddressError, DialError, ListenError, PeerMismatch, UsageError
@@ -329,3 +330,21 @@ async def test_a_host_that_does_not_run_says_so() -> None:
     assert host.connected == ()
     with pytest.raises(UsageError, match="does not run"):
         await host.dial_peer(STRANGER.peer_id)
+
+
+@pytest.mark.parametrize("mute", [True, False], ids=["mute", "closed"])
+async def test_an_address_learnt_during_a_dial_is_tried_too(world: HostWorld, mute: bool) -> None:
+    """Who named the peer first may have lied: nobody answers there, or not at all."""
+    alice, bob = await world.station("alice"), await world.station("bob")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if mute:
+            silent.listen()
+        bob.network.introduce(alice.peer, (to_multiaddr("127.0.0.1", silent.getsockname()[1]),))
+        bob.network.send(alice.peer, Shout(b"hi"))
+        await trio.testing.wait_all_tasks_blocked()
+        bob.network.introduce(alice.peer, alice.network.addresses)
+        if not mute:
+            bob.network.send(alice.peer, Shout(b"hi"))
+        with trio.fail_after(PATIENCE_S):
+            assert await alice.message() == Shout(b"hi")
