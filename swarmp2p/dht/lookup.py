@@ -292,9 +292,9 @@ class Lookup:
     def _make_room(self, distance: int) -> bool:
         """Forget the farthest peer that was not asked, if it is farther than `distance`; whether it was."""
         index = len(self._candidates) - 1
-        while self._candidates[index].state is not _HEARD:
+        while index >= 0 and self._candidates[index].state is not _HEARD:
             index -= 1
-        if distance > self._distances[index]:
+        if index < 0 or distance > self._distances[index]:  # none: all were `take`n
             return False
         del self._distances[index]
         del self._known[self._candidates.pop(index).info.peer]

@@ -281,6 +281,19 @@ def test_what_is_remembered_is_bounded_and_the_nearest_stay() -> None:
     assert remembered == NEAR[:16]
 
 
+def test_where_nobody_that_was_heard_of_need_be_asked_no_room_is_made() -> None:
+    lookup = make(NEAR[0], NEAR[1], k=1, alpha=2)
+    assert asked(lookup) == [peer_id(NEAR[0])]
+    lookup.late(peer_id(NEAR[0]))
+    assert asked(lookup) == [peer_id(NEAR[1])]
+    there = infos(*NEAR[100:120])
+    lookup.answered(peer_id(NEAR[1]), there)
+    for info in there:
+        lookup.take(info.peer)
+    lookup.answered(peer_id(NEAR[0]), infos(*NEAR[2:50]))
+    assert len([number for number in NEAR if lookup.state(peer_id(number)) is not None]) == 2 + 8
+
+
 # Properties -------------------------------------------------------------------------------------------------
 
 
