@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .blocking import BlockingCluster, ray_cluster
+    from .dht.config import DhtConfig
     from .dht.records import ServiceRecord
     from .errors import SwarmError
     from .gossip.load import LoadSignal
     from .identity import Identity, PeerId
     from .lending import Lending
+    from .node import NodeConfig
     from .opening import open_peer
     from .peer import Peer
     from .queries import RemotePeer
@@ -27,10 +29,12 @@ else:
     _HOMES = {
         "BlockingCluster": ".blocking",
         "Cluster": ".ray_bridge.cluster",
+        "DhtConfig": ".dht.config",
         "Identity": ".identity",
         "Lending": ".lending",
         "LoadSignal": ".gossip.load",
         "Need": ".ray_bridge.events",
+        "NodeConfig": ".node",
         "Offer": ".ray_bridge.events",
         "Peer": ".peer",
         "PeerId": ".identity",
@@ -55,10 +59,12 @@ else:
 __all__ = [
     "BlockingCluster",
     "Cluster",
+    "DhtConfig",
     "Identity",
     "Lending",
     "LoadSignal",
     "Need",
+    "NodeConfig",
     "Offer",
     "Peer",
     "PeerId",

@@ -48,6 +48,15 @@ def text_argument(value: object, what: str) -> str:
     return value
 
 
+def many_argument(value: object, what: str) -> Iterable[object]:
+    """Several of something; a text or bytes is one of it."""
+    if isinstance(value, str | bytes | bytearray | memoryview):
+        return (value,)
+    if not isinstance(value, Iterable):
+        raise UsageError(f"{what} come as a list or another iterable, not {value!r}")
+    return cast(Iterable[object], value)
+
+
 def count_argument(value: object, what: str) -> int:
     """How many at most; 0 and None mean that there is no limit."""
     if value is None:

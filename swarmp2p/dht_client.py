@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
-from .arguments import bytes_argument, count_argument, peer_argument
+from .arguments import bytes_argument, count_argument, many_argument, peer_argument
 from .dht.disjoint import checked_paths
 from .dht.events import (
     FindClosest,
@@ -22,7 +22,8 @@ from .dht.events import (
     StopPutting,
 )
 from .dht.keys import multihash_key
-from .dht.validators import check_value
+from .dht.validators import check_key, check_value
+from .dht.wire import MAX_KEY_BYTES
 from .engine import PeerInfo
 from .errors import LookupFailed, PeerNotFound, UsageError, ValueNotFound
 from .identity import PeerId
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 
 class Dht:
-    """A peer's view of the DHT. Keys: a 34-byte sha2-256 multihash is used as it is, other bytes are hashed
-    into one.
+    """A peer's view of the DHT. Keys of providers: a 34-byte sha2-256 multihash is used as it is, other bytes are
+    hashed into one. Keys of values (`put`, `get`) have at most 256 bytes.
 
     paths, where a call takes it: over how many disjoint paths its lookup goes, 1 to 8; more withstand peers that
     answer falsely, for some more requests. None: the peer's setting, 1 by default. Raises UsageError for others.
@@ -95,11 +96,12 @@ class Dht:
         each: keys that are near each other have the same holders.
 
         Returns the number of keys whose record at least one other peer was sent. Others are tried again by
-        themselves; so are all of them when the caller goes away before the end. progress: called now and then with
+        themselves; so are all of them when the caller goes away before the end. Each other peer gets at most 64 records
+        each half second: many keys take a while in a small swarm. progress: called now and then with
         the numbers of keys stored, not stored and still left. Raises LookupFailed when others are known but none of
         the keys could be stored.
         """
-        wanted = tuple(dict.fromkeys(multihash_key(_checked_key(key)) for key in keys))
+        wanted = tuple(dict.fromkeys(multihash_key(_checked_key(key)) for key in many_argument(keys, "keys")))
 
         def told(found: Found) -> None:
             if progress is not None and isinstance(found, ProvideProgress):
@@ -141,8 +143,13 @@ class Dht:
         return remote_peer(done.peer)
 
     async def closest(self, key: bytes, *, paths: int | None = None) -> tuple[RemotePeer, ...]:
-        """The live peers nearest to `key`, nearest first, at most k (20), without this one."""
+        """The live peers nearest to `key`, nearest first, at most k (20), without this one. Raises UsageError for a key
+        of more than 1,024 bytes."""
         wanted, over = _checked_key(key), checked_paths(paths)
+        if len(wanted) > MAX_KEY_BYTES:
+            raise UsageError(
+                f"a request's key has at most {MAX_KEY_BYTES} bytes, not {len(wanted)}; hash longer ones"
+            )
         done = await self._queries.run(lambda query: FindClosest(query, wanted, over))
         return tuple(remote_peer(info) for info in done.closest)
 
@@ -171,8 +178,9 @@ class Dht:
         self._queries.tell(StopPutting(_checked_key(key)))
 
     async def get(self, key: bytes, *, paths: int | None = None) -> bytes:
-        """The best value under `key`; raises ValueNotFound."""
+        """The best value under `key`; raises ValueNotFound, and UsageError for a key of more than 256 bytes."""
         wanted, over = _checked_key(key), checked_paths(paths)
+        check_key(wanted)
         done = await self._queries.run(lambda query: GetValue(query, wanted, over))
         if done.value is None:
             raise ValueNotFound(wanted)
@@ -184,7 +192,7 @@ class Dht:
         await self._queries.run(Refresh)
 
 
-def _checked_key(key: bytes) -> bytes:
+def _checked_key(key: object) -> bytes:
     checked = bytes_argument(key, "a DHT key")
     if not checked:
         raise UsageError("a DHT key has at least one byte; this one is empty")

@@ -31,6 +31,7 @@ from .engine import (
     Tick,
     Undeliverable,
 )
+from .errors import UsageError
 from .gossip.config import GossipConfig
 from .gossip.events import Delivered, GossipCommand, Publish, Subscribe, Unsubscribe
 from .gossip.load import (
@@ -69,6 +70,15 @@ class NodeConfig:
     gossip: GossipConfig = field(default_factory=GossipConfig)
     loads: LoadConfig = field(default_factory=LoadConfig)
     lease: LeaseConfig = field(default_factory=LeaseConfig)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for settings of another kind."""
+        kinds = (("dht", DhtConfig), ("gossip", GossipConfig), ("loads", LoadConfig), ("lease", LeaseConfig))
+        for name, kind in kinds:
+            if not isinstance(getattr(self, name), kind):
+                raise UsageError(
+                    f"NodeConfig.{name} is a {kind.__name__}, not {type(getattr(self, name)).__name__}"
+                )
 
 
 NodeCommand = DhtCommand | GossipCommand | PublishLoad | FollowLoads | UnfollowLoads | LeaseCommand

@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, cast
 
 from multiaddr.multiaddr import Multiaddr
 
@@ -15,6 +15,7 @@ from .dht.events import SaveState
 from .dht.wire import dht_protocol as _dht_protocol
 from .dht.wire import record_protocol
 from .driver import Driver, Overloaded
+from .errors import UsageError
 from .gossip.load import loads_protocol
 from .gossip.wire import pubsub_protocol
 from .identity import Identity, verify
@@ -26,6 +27,7 @@ from .ray_bridge.wire import lease_protocol
 from .storage.storage import open_storage
 from .transport.addresses import listen_address, split_address
 from .transport.network import PeerNetwork
+from .validation import guarded
 from .wire import WireProtocol
 
 DEFAULT_LISTEN: Final = ("/ip4/127.0.0.1/tcp/0",)
@@ -57,14 +59,15 @@ async def open_peer(
     identity: an Identity, or the path of its file (made when missing); a fresh one that is kept nowhere by
         default. listen: multiaddrs, one or many; /tcp/0 lets the system choose the port, none at all makes a
         peer that only dials. bootstrap: addresses of peers of the swarm to join, one or many, ending in
-        /p2p/<id>; empty starts a new swarm. network: another transport than
-        libp2p (embedders, tests). dht_protocol: "/ipfs/kad/1.0.0" would join that network. state: a file, made when
-        missing, in which the peer keeps over restarts what others gave it to hold, and peers to come back through
-        when no bootstrap peer answers; one for each identity. How it does is `peer.dht.storage`. mdns: whether to
-        announce the peer by multicast DNS on the networks it listens on, and to join through peers found there.
+        /p2p/<id>; empty starts a new swarm. network: another transport than libp2p (embedders, tests). dht_protocol:
+        "/ipfs/kad/1.0.0" would join that network. config: settings, such as NodeConfig(dht=DhtConfig(server=False)).
+        state: a file, made when missing, in which the peer keeps over restarts what others gave it to hold, and peers
+        to come back through when no bootstrap peer answers; one for each identity. How it does is `peer.dht.storage`.
+        mdns: whether to announce the peer by multicast DNS on the networks it listens on, and to join through peers
+        found there.
 
     Raises IdentityFileError, StateFileError, AddressError, ListenError, BootstrapError (or the one address's
-    DialError), MdnsError: nothing is left running then.
+    DialError), MdnsError, UsageError: nothing is left running then.
     """
     if not isinstance(identity, Identity):
         identity = Identity.generate() if identity is None else Identity.load_or_create(identity)
@@ -72,9 +75,17 @@ async def open_peer(
     targets = addresses_argument(bootstrap)
     for target in targets:
         split_address(target)  # fail before anything starts
+    if not isinstance(cast(object, config), NodeConfig | None):
+        raise UsageError(
+            f"config is a NodeConfig, such as NodeConfig(dht=DhtConfig(server=False)), not {type(config).__name__}"
+        )
+    if not isinstance(cast(object, mdns), bool):
+        raise UsageError(f"mdns is True or False, not {mdns!r}")
     network = network or _libp2p_host(identity, addresses, node_protocols(protocol_argument(dht_protocol)))
     keys = LeaseKeys(identity.sign, verify, identity.seal_to, identity.open_sealed, os.urandom)
-    engine = NodeEngine(identity.peer_id, keys, random.Random(os.urandom(16)), config)
+    engine = NodeEngine(
+        identity.peer_id, keys, random.Random(os.urandom(16)), guarded(config or NodeConfig())
+    )
     driver: Driver[NodeCommand, NodeOutput] = Driver(engine, network)
 
     def save_all() -> None:

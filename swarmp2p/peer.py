@@ -15,11 +15,13 @@ from .arguments import (
     bytes_argument,
     count_argument,
     log_folder,
+    many_argument,
     mapping_argument,
     peer_argument,
     protocol_argument,
     text_argument,
 )
+from .dht.announcing import MAX_INDEXED
 from .dht.disjoint import checked_paths
 from .dht.events import (
     Announce,
@@ -88,6 +90,7 @@ class Peer:
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._market = Market(self, driver.post, engine.loads.table)
         self._looked_at_loads = False
+        self._announced: dict[str, None] = {}
         self._storage = storage
         self.dht = Dht(engine.dht, self._queries, storage)
 
@@ -147,20 +150,31 @@ class Peer:
         attributes: Mapping[str, Attribute] | None = None,
         index: Iterable[str] | None = None,
     ) -> AsyncGenerator[Announcement, None]:
-        """Announce a service while the context is open; withdrawn on exit.
+        """Announce a service while the context is open; withdrawn on exit. A peer has one record of each service:
+        `update` what is yielded to change it.
 
-        attributes: str to str, int, float or bool, at most 512 bytes with signature; raises UsageError otherwise.
+        attributes: str to str, int, float or bool, at most 512 bytes with signature. Raises UsageError otherwise,
+        and when this peer announces the service already.
         index: names of those that finders may look up by themselves once the service has very many providers: texts
         of at most 32 bytes, eight at most; by default all that are.
         """
-        names = None if index is None else tuple(text_argument(name, "an attribute's name") for name in index)
+        names = None if index is None else _index_argument(index)
         announcement = Announcement(self._queries, text_argument(service, "a service's name"), names)
-        await announcement.update({} if attributes is None else attributes)
+        if service in self._announced:
+            raise UsageError(
+                f"this peer announces {service!r} already; change that with its update(), or close it first. "
+                "Nothing was changed"
+            )
+        self._announced[service] = None
         try:
-            yield announcement
+            await announcement.update({} if attributes is None else attributes)
+            try:
+                yield announcement
+            finally:
+                with cancel_scope(shield=True), trio.move_on_after(_WITHDRAW_S):
+                    await announcement.withdraw()
         finally:
-            with cancel_scope(shield=True), trio.move_on_after(_WITHDRAW_S):
-                await announcement.withdraw()
+            del self._announced[service]
 
     def find(
         self,
@@ -372,6 +386,15 @@ class Peer:
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:
                 subscription.close()
+
+
+def _index_argument(index: object) -> tuple[str, ...]:
+    names = dict.fromkeys(
+        text_argument(name, "an attribute's name") for name in many_argument(index, "names of attributes")
+    )
+    if len(names) > MAX_INDEXED:
+        raise UsageError(f"at most {MAX_INDEXED} attributes can be looked up by themselves, not {len(names)}")
+    return tuple(names)
 
 
 def _join_through(info: PeerInfo, query: int) -> Join:

@@ -26,6 +26,7 @@ CHECKS: list[Callable[[object], object]] = [
     lambda value: arguments.text_argument(value, "a topic"),
     lambda value: arguments.count_argument(value, "limit"),
     lambda value: arguments.mapping_argument(value, "where"),
+    lambda value: arguments.many_argument(value, "keys"),
 ]
 
 anything = st.recursive(
@@ -83,3 +84,11 @@ def test_a_limit_is_a_count(value: object) -> None:
     with pytest.raises(UsageError, match="limit is a count"):
         arguments.count_argument(value, "limit")
     assert arguments.count_argument(None, "limit") == 0
+
+
+def test_one_text_or_one_key_is_not_taken_for_its_letters() -> None:
+    assert list(arguments.many_argument("region", "names")) == ["region"]
+    assert list(arguments.many_argument(b"key", "keys")) == [b"key"]
+    assert list(arguments.many_argument(["a", "b"], "names")) == ["a", "b"]
+    with pytest.raises(UsageError, match="keys come as a list"):
+        arguments.many_argument(3, "keys")

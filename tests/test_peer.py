@@ -12,6 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from swarmp2p.dht.config import DhtConfig
 from swarmp2p.dht.keys import multihash_key
 from swarmp2p.errors import (
     AddressError,
@@ -174,6 +175,38 @@ async def test_an_updated_announcement_replaces_the_older_one(autojump_clock: Mo
         await announcement.update({"free": 0})
         records = [record async for record in peers[3].find("ray-worker")]
         assert dict(records[-1].attributes) == {"free": 0}
+
+
+async def test_a_service_is_announced_once_at_a_time(autojump_clock: MockClock) -> None:
+    async with Swarm().of(2) as (finder, provider):
+        for number in range(2):
+            async with provider.announce("ray-worker", {"number": number}):
+                with pytest.raises(
+                    UsageError, match="announces 'ray-worker' already; change that with its update"
+                ):
+                    async with provider.announce("ray-worker", {"number": 9}):
+                        pass
+                records = [record async for record in finder.find("ray-worker")]
+                assert [dict(record.attributes) for record in records] == [{"number": number}]
+
+
+async def test_keys_that_no_request_can_carry_are_refused(autojump_clock: MockClock) -> None:
+    async with Swarm().of(2) as (peer, _):
+        with pytest.raises(UsageError, match="1 to 256 bytes, not 257"):
+            await peer.dht.get(b"k" * 257)
+        with pytest.raises(UsageError, match="at most 1024 bytes, not 1025"):
+            await peer.dht.closest(b"k" * 1025)
+        assert len(await peer.dht.closest(b"k" * 1024)) == 1
+        with pytest.raises(UsageError, match="a list"):
+            await peer.dht.provide_many(3)  # type: ignore[arg-type] # pyright: ignore
+        assert await peer.dht.provide_many(b"one key") == 1  # type: ignore[arg-type] # pyright: ignore
+
+
+@pytest.mark.parametrize("wrong", [{"config": DhtConfig()}, {"mdns": "no"}])
+async def test_settings_of_another_kind_are_refused(wrong: Any) -> None:
+    with pytest.raises(UsageError):
+        async with open_peer(**wrong):
+            pass
 
 
 async def test_attributes_that_do_not_fit_are_refused_before_anything_is_sent(
@@ -370,6 +403,8 @@ async def test_values_of_wrong_types_are_refused_and_the_peer_goes_on(autojump_c
         contexts: list[AbstractAsyncContextManager[object]] = [
             peer.announce(wrong),
             peer.announce("ray-worker", wrong),
+            peer.announce("ray-worker", index=wrong),
+            peer.announce("ray-worker", index=["a", "b", "c", "d", "e", "f", "g", "h", "i"]),
             peer.subscribe(wrong),
             peer.lend(Offer(), allow=wrong),
         ]

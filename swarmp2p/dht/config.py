@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
+from ..errors import UsageError
+from .disjoint import checked_paths
 from .validators import Validator
 
 
@@ -138,3 +140,25 @@ class DhtConfig:
     max_remembered: int = 128
     remember_interval_s: float = 60.0
     validators: Mapping[str, Validator] = field(default_factory=dict[str, Validator])
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail far from here, or be taken for something else: UsageError."""
+        if self.server not in (True, False, "auto"):
+            raise UsageError(f"DhtConfig.server is True, False or 'auto', not {self.server!r}")
+        for name in ("k", "alpha"):
+            value: object = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UsageError(f"DhtConfig.{name} is a count of at least 1, not {value!r}")
+        if not checked_paths(self.disjoint_paths):
+            raise UsageError("DhtConfig.disjoint_paths is a number of 1 to 8, not None")
+        for namespace, validator in self.validators.items():
+            if not isinstance(cast(object, namespace), str) or "/" in namespace:
+                raise UsageError(
+                    f"a validator's namespace is text without slashes, such as 'pk' for '/pk/...', not {namespace!r}"
+                )
+            for method in ("validate", "select"):
+                if not callable(getattr(validator, method, None)):
+                    raise UsageError(
+                        f"the validator of {namespace!r} has no method {method}(): {validator!r}; "
+                        "swarmp2p.dht.validators.Validator says what one needs"
+                    )

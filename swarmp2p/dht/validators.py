@@ -78,15 +78,20 @@ class Validators:
         return self._any
 
 
+def check_key(key: bytes) -> None:
+    """Raise UsageError for a key that no value can have."""
+    if not 0 < len(key) <= MAX_VALUE_KEY_BYTES:
+        raise UsageError(
+            f"a value's key has 1 to {MAX_VALUE_KEY_BYTES} bytes, not {len(key)}; hash longer ones"
+        )
+
+
 def check_value(key: bytes, value: bytes, max_value_bytes: int = 8_192) -> None:
     """Raise UsageError for a value that no peer would store, whatever its validator says.
 
     To be called before PutValue is posted: the engine itself ends such a query without having asked anybody.
     """
-    if not 0 < len(key) <= MAX_VALUE_KEY_BYTES:
-        raise UsageError(
-            f"a value's key has 1 to {MAX_VALUE_KEY_BYTES} bytes, not {len(key)}; hash longer ones"
-        )
+    check_key(key)
     if len(value) > max_value_bytes:
         raise UsageError(
             f"a DHT value has at most {max_value_bytes} bytes, not {len(value)}; "

@@ -59,7 +59,7 @@ MAX_FRAME_BYTES: Final = 256 * 1024  # of a reply
 MAX_REQUEST_BYTES: Final = 64 * 1024
 MAX_REPLY_BYTES: Final = 16 * 1024 - 64  # the frame's length and slack for how others count
 
-_MAX_KEY_BYTES: Final = 1024
+MAX_KEY_BYTES: Final = 1024
 _MAX_PROVIDER_KEY_BYTES: Final = 80
 _MAX_CLOSER: Final = 32
 _MAX_PROVIDERS: Final = 128
@@ -216,8 +216,8 @@ def decode(sender: PeerId, body: bytes, id: int) -> Request:
     if kind == _Proto.PING:
         return Ping(id)
     key = message.key
-    if not 0 < len(key) <= _MAX_KEY_BYTES:
-        raise BadMessage(f"a DHT request with a key of {len(key)} bytes, not 1 to {_MAX_KEY_BYTES}")
+    if not 0 < len(key) <= MAX_KEY_BYTES:
+        raise BadMessage(f"a DHT request with a key of {len(key)} bytes, not 1 to {MAX_KEY_BYTES}")
     if kind == _Proto.FIND_NODE:
         return FindNode(id, key)
     if kind == _Proto.GET_PROVIDERS:
@@ -255,13 +255,13 @@ def decode_reply(sender: PeerId, body: bytes, id: int) -> Reply | ProviderEcho:
     if kind == _Proto.FIND_NODE:
         return FoundNodes(id, _closer(message), _held(message), _splits(message))
     if kind == _Proto.GET_PROVIDERS:
-        key, providers = message.key[:_MAX_KEY_BYTES], tuple(_providers(message))
+        key, providers = message.key[:MAX_KEY_BYTES], tuple(_providers(message))
         return FoundProviders(id, key, providers, _closer(message), _held(message), _splits(message))
     if kind == _Proto.GET_VALUE:
         record = message.record
-        return FoundValue(id, record.key[:_MAX_KEY_BYTES], _value(message), 0.0, _closer(message))
+        return FoundValue(id, record.key[:MAX_KEY_BYTES], _value(message), 0.0, _closer(message))
     if kind == _Proto.PUT_VALUE:
-        return ValueStored(id, message.key[:_MAX_KEY_BYTES], _value(message))
+        return ValueStored(id, message.key[:MAX_KEY_BYTES], _value(message))
     if kind == _Proto.PING:
         return Pong(id)
     if kind == _Proto.ADD_PROVIDER:
