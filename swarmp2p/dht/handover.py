@@ -196,6 +196,10 @@ class Handed:
         provider = request.provider
         if provider is None or self._providers.has(request.key, provider.peer):
             return False
+        if not self._providers.has_room(request.key):
+            return (
+                False  # for a signature each, one connection could push out what providers brought themselves
+            )
         allowance = self._allowance(sender, now)
         if self._all is None:
             self._all = _Allowance(_BURST_OF_ALL, _PER_S_OF_ALL, now)

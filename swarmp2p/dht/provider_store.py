@@ -93,6 +93,15 @@ class ProviderStore:
         """Whether a record of a provider is held, if only a withdrawn one."""
         return peer in self._providers.get(key, ())
 
+    def has_room(self, key: bytes) -> bool:
+        """Whether a record of a key would fit though others brought as many again: what is handed over pushes out
+        nothing."""
+        return (
+            2 * len(self._providers.get(key, ())) < self._max_per_key
+            and 2 * self._records < self._max_records
+            and (key in self._providers or 2 * len(self._providers) < self._max_keys)
+        )
+
     def all_keys(self) -> list[bytes]:
         """The keys of all that is held."""
         return list(self._providers)

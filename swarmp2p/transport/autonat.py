@@ -24,7 +24,8 @@ from .addresses import host_and_port, parse_transport
 from .framing import FrameBuffer, encode_frame
 from .multistream import propose
 from .muxer import MuxedConnection, MuxedStream
-from .reachability import Reachability, scope_of
+from .reachability import Reachability, Scope, scope_of
+from .sources import subnet_of
 
 PROTOCOL_ID: Final = "/libp2p/autonat/1.0.0"
 _MAX_BYTES: Final = 8_192
@@ -123,13 +124,19 @@ async def ask(connection: MuxedConnection, me: PeerId, addresses: Sequence[Addre
 async def ask_around(
     connections: Sequence[MuxedConnection], reach: Reachability, me: PeerId, addresses: Sequence[Address]
 ) -> None:
-    """Ask as many of those worth asking as are needed for a verdict, one after the other."""
+    """Ask as many of those worth asking as are needed for a verdict, one after the other: peers that we dialled, since
+    anybody can dial us in order to be asked, and one of each subnet, since one party has many ids."""
     answers = 0
-    worth = [one for one in connections if scope_of(one.remote[0]) is reach.farthest]
+    places: dict[str, MuxedConnection] = {}
+    for one in connections:
+        if one.dialled is not None and scope_of(one.remote[0]) is reach.farthest:
+            place = subnet_of(one.remote[0]) if reach.farthest is Scope.GLOBAL else str(one.peer)
+            places.setdefault(place, one)
+    worth = list(places.values())
     for connection in worth[:_TRIED]:
         reached = await ask(connection, me, addresses)
         if reached is not None:
-            reach.verdict(connection.peer, connection.remote[0], reached)
+            reach.verdict(connection.peer, connection.remote[0], reached, trio.current_time())
             answers += 1
             if answers >= _ASKED:
                 break

@@ -3,6 +3,7 @@
     listens nowhere                                   no
     the peers that we dialled, and that tried to      what most of them say (AutoNAT)
     dial us back
+    unless somebody dialled us not long ago           yes, whatever they say
     otherwise, if somebody dialled us, or if we       yes
     listen, as widely as those whom we dialled are
     away
@@ -67,6 +68,7 @@ class Reachability:
             default=Scope.NONE,
         )
         self._dialled_by = Scope.NONE
+        self._arrivals: dict[Scope, float] = {}  # when somebody dialled us last, by how far away
         self._dialled = Scope.NONE
         self._verdicts: OrderedDict[PeerId, bool] = OrderedDict()
         self._ask_at = math.inf
@@ -110,17 +112,25 @@ class Reachability:
             if scope > Scope.MACHINE and self._listens is not Scope.NONE:
                 self._ask_at = now
 
-    def dialled_by(self, host: str) -> None:
-        """Somebody dialled us."""
-        self._dialled_by = max(self._dialled_by, scope_of(host))
+    def dialled_by(self, host: str, now: float) -> None:
+        """Somebody dialled us: a fact, which others cannot talk away."""
+        scope = scope_of(host)
+        self._dialled_by = max(self._dialled_by, scope)
+        self._arrivals[scope] = now
+        if scope >= self._dialled:
+            for server in [server for server, reached in self._verdicts.items() if not reached]:
+                del self._verdicts[server]
 
     def asked(self, now: float) -> None:
         """Others were asked; their answers have been told."""
         self._ask_at = now + (_RETRY_S if self._majority() is None else _REFRESH_S)
 
-    def verdict(self, server: PeerId, host: str, reached: bool) -> None:
-        """A peer tried to dial us. host: where it is."""
-        if scope_of(host) is self._dialled:
+    def verdict(self, server: PeerId, host: str, reached: bool, now: float) -> None:
+        """A peer tried to dial us. host: where it is. That it could not is not believed when somebody else could."""
+        arrived = max(
+            (when for scope, when in self._arrivals.items() if scope >= self._dialled), default=-math.inf
+        )
+        if scope_of(host) is self._dialled and (reached or now - arrived > _REFRESH_S):
             self._verdicts[server] = reached
             self._verdicts.move_to_end(server)
             if len(self._verdicts) > _MAX_VERDICTS:

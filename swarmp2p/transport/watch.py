@@ -28,7 +28,7 @@ class Watch:
         """A new connection."""
         before = (self.reach.reachable, self.reach.ask_at)
         if connection.dialled is None:
-            self.reach.dialled_by(connection.remote[0])
+            self.reach.dialled_by(connection.remote[0], trio.current_time())
         else:
             self.reach.dialled(connection.remote[0], trio.current_time())
         if (self.reach.reachable, self.reach.ask_at) != before:

@@ -117,6 +117,29 @@ def test_each_sender_has_an_allowance_that_comes_back() -> None:
     assert Single().hear(2, AddProvider(1, KEY, None)) == []
 
 
+def test_what_is_handed_over_pushes_nothing_out() -> None:
+    """One connection that brings as many genuine records as a key can have: each costs it a signature only."""
+    single = Single(DhtConfig(max_providers_per_key=40))
+    for number in range(1, 31):
+        single.hear(number, AddProvider(1, KEY, statement(number)))
+    for number in range(100, 140):
+        single.hear(50, AddProvider(1, KEY, statement(number)))
+    assert single.engine.providers_held(KEY) == [peer_id(number) for number in range(1, 31)]
+
+
+@pytest.mark.parametrize("bound", ["max_provider_keys", "max_providers"])
+def test_nor_does_it_fill_the_store(bound: str) -> None:
+    keys = [multihash_key(b"%d" % number) for number in range(30)]
+    config = DhtConfig(max_provider_keys=40) if bound == "max_provider_keys" else DhtConfig(max_providers=40)
+    single = Single(config)
+    for key in keys:
+        single.hear(2, AddProvider(1, key, statement(1, key)))
+    assert single.engine.records == 20
+    for key in keys:
+        single.hear(3, AddProvider(1, key, statement(3, key)))
+    assert single.engine.records >= 30
+
+
 def test_over_the_wire_others_than_the_sender_pass_with_a_record_only() -> None:
     def received(provider: Provider) -> Provider | None:
         request = decode(peer_id(2), encode(AddProvider(1, KEY, provider)), 5)

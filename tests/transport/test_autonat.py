@@ -10,7 +10,7 @@ import trio
 from swarmp2p import open_peer
 from swarmp2p.transport import autonat, host, reachability
 from swarmp2p.transport.addresses import to_multiaddr
-from swarmp2p.transport.autonat import ask
+from swarmp2p.transport.autonat import ask, ask_around
 from swarmp2p.transport.host import Host
 from swarmp2p.transport.muxer import MuxedConnection
 from swarmp2p.transport.reachability import Scope
@@ -67,6 +67,19 @@ async def test_nobody_else_is_dialled(world: HostWorld) -> None:
     elsewhere = [to_multiaddr("127.0.0.2", 4001), to_multiaddr("192.0.2.1", 4001), b"nonsense"]
     assert await ask(connection, bob.peer, elsewhere) is None
     assert await ask(connection, named("carol").peer_id, bob.network.addresses) is None
+
+
+async def test_who_dialled_us_is_not_asked(world: HostWorld) -> None:
+    """Anybody can dial us, and say then that we cannot be dialled."""
+    alice, bob, connection = await asking(world)
+    assert isinstance(alice.network, Host)
+    inbound = alice.network._links().get(bob.peer)  # pyright: ignore[reportPrivateUsage]
+    assert inbound is not None
+    for station, link, status in ((alice, inbound, "unknown"), (bob, connection, "reachable")):
+        reach = reachability.Reachability(station.network.addresses)
+        reach.dialled("127.0.0.1", 0.0)
+        await ask_around([link], reach, station.peer, station.network.addresses)
+        assert reach.status == status
 
 
 async def test_too_many_requests_are_refused(world: HostWorld) -> None:

@@ -74,9 +74,9 @@ def test_a_lan_works_at_once_and_is_behind_a_nat_for_the_internet() -> None:
 def test_a_connection_from_afar_is_evidence() -> None:
     reach = listening(LAN)
     reach.dialled(NET, 1.0)
-    reach.dialled_by("192.168.1.9")
+    reach.dialled_by("192.168.1.9", 1.0)
     assert not reach.reachable
-    reach.dialled_by("9.9.9.9")
+    reach.dialled_by("9.9.9.9", 1.0)
     assert (reach.reachable, reach.status) == (True, "reachable")
 
 
@@ -84,26 +84,48 @@ def test_most_of_those_who_tried_decide() -> None:
     reach = listening(NET)
     reach.dialled(NET, 0.0)
     assert (reach.reachable, reach.status) == (True, "unknown")
-    reach.verdict(SERVERS[0], NET, reached=False)
+    reach.verdict(SERVERS[0], NET, reached=False, now=2.0)
     assert (reach.reachable, reach.status) == (False, "unreachable")
-    reach.verdict(SERVERS[1], NET, reached=True)
+    reach.verdict(SERVERS[1], NET, reached=True, now=2.0)
     assert status_of(reach) == "unknown"
-    reach.verdict(SERVERS[2], NET, reached=True)
+    reach.verdict(SERVERS[2], NET, reached=True, now=2.0)
     assert (reach.reachable, reach.status) == (True, "reachable")
     for server in SERVERS[3:]:  # it has changed: the newest count
-        reach.verdict(server, NET, reached=False)
+        reach.verdict(server, NET, reached=False, now=2.0)
     assert status_of(reach) == "unreachable"
+
+
+def test_liars_cannot_talk_away_that_somebody_dialled_us() -> None:
+    reach = listening(NET)
+    reach.dialled(NET, 0.0)
+    reach.verdict(SERVERS[8], NET, reached=False, now=0.5)
+    reach.dialled_by("9.9.9.9", 1.0)
+    assert (reach.reachable, reach.status) == (True, "reachable")
+    for server in SERVERS:
+        reach.verdict(server, NET, reached=False, now=900.0)
+    assert (reach.reachable, status_of(reach)) == (True, "reachable")
+    for server in SERVERS:  # but nobody has for a quarter of an hour
+        reach.verdict(server, NET, reached=False, now=902.0)
+    assert (reach.reachable, status_of(reach)) == (False, "unreachable")
+
+
+def test_a_connection_of_the_lan_is_no_fact_about_the_internet() -> None:
+    reach = listening(NET)
+    reach.dialled(NET, 0.0)
+    reach.dialled_by(LAN, 1.0)
+    reach.verdict(SERVERS[0], NET, reached=False, now=2.0)
+    assert not reach.reachable
 
 
 def test_what_a_neighbour_can_reach_says_nothing_about_the_internet() -> None:
     reach = listening(LAN)
     reach.dialled("192.168.1.9", 0.0)
-    reach.verdict(SERVERS[0], "192.168.1.9", reached=True)
+    reach.verdict(SERVERS[0], "192.168.1.9", reached=True, now=2.0)
     reach.dialled(NET, 1.0)
     assert not reach.reachable
-    reach.verdict(SERVERS[0], "192.168.1.9", reached=True)
+    reach.verdict(SERVERS[0], "192.168.1.9", reached=True, now=2.0)
     assert not reach.reachable
-    reach.verdict(SERVERS[1], NET, reached=True)
+    reach.verdict(SERVERS[1], NET, reached=True, now=2.0)
     assert reach.reachable
 
 
@@ -112,7 +134,7 @@ def test_others_are_asked_again_sooner_when_nobody_had_an_answer() -> None:
     reach.dialled(NET, 5.0)
     reach.asked(6.0)
     assert reach.ask_at == 96.0
-    reach.verdict(SERVERS[0], NET, reached=True)
+    reach.verdict(SERVERS[0], NET, reached=True, now=2.0)
     reach.asked(100.0)
     assert reach.ask_at == 1000.0
 
@@ -130,10 +152,10 @@ def test_a_status_that_is_sure_is_the_decision(hosts: list[str], steps: list[tup
         if step == "dialled":
             reach.dialled(host, float(number))
         elif step == "dialled_by":
-            reach.dialled_by(host)
+            reach.dialled_by(host, float(number))
         elif step == "asked":
             reach.asked(float(number))
         else:
-            reach.verdict(SERVERS[number % len(SERVERS)], host, step == "yes")
+            reach.verdict(SERVERS[number % len(SERVERS)], host, step == "yes", float(number))
         if reach.status != "unknown":
             assert reach.reachable == (reach.status == "reachable")
