@@ -42,7 +42,8 @@ from .config import DhtConfig as DhtConfig
 from .contacts import Contacts
 from .crowding import Crowding
 from .events import DhtCommand, DhtOutput, QueryDone
-from .handover import Handed, HandOver, Handover
+from .handed import Handed
+from .handover import HandOver, Handover
 from .keeper import Keep, Keeper
 from .keys import key_id, multihash_key, peer_key, service_key
 from .liveness import Recheck

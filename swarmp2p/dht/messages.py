@@ -153,7 +153,7 @@ class PutValue(Request):
 
 @dataclass(frozen=True, slots=True)
 class AddProvider(Request):
-    """provider: the sender; or another, with a record that it may have signed (handover.py); or None when the message
+    """provider: the sender; or another, with a record that it may have signed (handed.py); or None when the message
     names others only. Nobody answers it."""
 
     protocol: ClassVar[str] = "dht"

@@ -2,7 +2,7 @@
 
 One record for each key and provider, the newest; it lives until its time is over (`ttl_s`, or the expiry of
 the service record that came with it, if that is sooner) or until it is withdrawn. The sender of a record is
-its provider, authenticated by the connection, or the record was verified (handover.py), so nothing is verified here:
+its provider, authenticated by the connection, or the record was verified (handed.py), so nothing is verified here:
 whoever uses a service record checks it.
 
 Bounds. Renewing a record that is held is never refused. When there are too many providers of one key, the one

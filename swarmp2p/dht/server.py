@@ -11,7 +11,7 @@ from random import Random
 from ..engine import PeerInfo, Reply, Request
 from ..identity import PeerId
 from .contacts import Contacts
-from .handover import Handed
+from .handed import Handed
 from .keys import key_id
 from .messages import (
     AddProvider,

@@ -210,7 +210,7 @@ def _encode_provider(provider: Provider) -> bytes:
 
 def decode(sender: PeerId, body: bytes, id: int) -> Request:
     """A request. Of the providers in an ADD_PROVIDER only the sender is kept (kad-dht spec, "ADD_PROVIDER"); where it
-    is not among them, the first that comes with a record it may have signed (handover.py)."""
+    is not among them, the first that comes with a record it may have signed (handed.py)."""
     message = _parse(body, MAX_REQUEST_BYTES)
     kind = message.type
     if kind == _Proto.PING:
