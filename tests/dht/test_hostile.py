@@ -21,13 +21,18 @@ from swarmp2p.dht.events import (
     GetValue,
     Join,
     Provide,
+    ProvideMany,
     PutValue,
     QueryDone,
     Refresh,
+    Restore,
+    SaveState,
+    SetAddresses,
     StopProviding,
+    StopPutting,
     Withdraw,
 )
-from swarmp2p.dht.keys import service_key
+from swarmp2p.dht.keys import peer_key, service_key
 from swarmp2p.dht.messages import (
     AddProvider,
     FindNode,
@@ -41,10 +46,26 @@ from swarmp2p.dht.messages import (
     Pong,
     Provider,
     ProviderEcho,
+    Split,
     ValueStored,
 )
-from swarmp2p.dht.records import make_record
-from swarmp2p.engine import Message, PeerDown, PeerInfo, PeerUp, Received, Request, Send, Tick
+from swarmp2p.dht.provider_record import make_statement
+from swarmp2p.dht.shards import MAX_DEPTH, attribute_key, prefix, shard_key
+from swarmp2p.dht.splits import tree_of
+from swarmp2p.engine import (
+    Message,
+    PeerDown,
+    PeerInfo,
+    PeerUp,
+    Reachable,
+    Received,
+    Request,
+    Send,
+    Speaks,
+    Tick,
+    Undeliverable,
+)
+from swarmp2p.signed import sign_map
 
 from .network import address, fake_sign, peer_id
 from .single import Single
@@ -69,8 +90,14 @@ SMALL = DhtConfig(
 NUMBERS = st.integers(0, 12)  # 0 is the engine itself
 PEERS = NUMBERS.map(peer_id)
 SENDERS = st.integers(1, 12).map(peer_id)
+ROOTS = [service_key("svc"), attribute_key("svc", "gpu", "h100")]
+SHARDS = [
+    shard_key(root, depth, prefix(peer_key(peer_id(number)), depth))
+    for root in ROOTS
+    for depth, number in ((1, 2), (2, 3), (MAX_DEPTH, 4))
+]
 KEYS = st.sampled_from(
-    [b"", b"k", service_key("svc"), b"/ns/k", bytes(peer_id(0)), bytes(peer_id(4)), b"x" * 900]
+    [b"", b"k", *ROOTS, *SHARDS, b"/ns/k", bytes(peer_id(0)), bytes(peer_id(4)), b"x" * 900]
 )
 
 
@@ -78,8 +105,10 @@ def at(number: int, addresses: list[int]) -> PeerInfo:
     return PeerInfo(peer_id(number), tuple(address(n) for n in addresses))
 
 
-def envelope(number: int, sequence: int, expires: float) -> bytes:
-    return make_record(peer_id(number), "svc", {}, sequence, expires, fake_sign(peer_id(number))).envelope
+def envelope(number: int, sequence: int, expires: float, attributes: object, depths: object) -> bytes:
+    """A genuine signature over a service record, or over nonsense."""
+    fields = {"attrs": attributes, "depths": depths, "expires": expires, "seq": sequence, "service": "svc"}
+    return sign_map("service-record", fields, fake_sign(peer_id(number)))
 
 
 def provider(number: int, addresses: list[int], record: bytes) -> Provider:
@@ -91,10 +120,29 @@ CLOSER = st.lists(INFOS, max_size=6).map(tuple)
 RECORDS = st.one_of(
     st.just(b""),
     st.binary(max_size=20),
-    st.builds(envelope, NUMBERS, st.integers(0, 5), st.sampled_from([0.0, 900.0, 1100.0, 1e9])),
+    st.builds(
+        envelope,
+        NUMBERS,
+        st.integers(0, 5),
+        st.sampled_from([0.0, 900.0, 1100.0, 1e9]),
+        st.sampled_from([{}, {"gpu": "h100"}, {"gpu": 5}, {b"gpu": "h100"}, {"gpu": ["h100"]}, None]),
+        st.sampled_from(
+            [None, {"": 1}, {"": 2, "gpu": 1}, {"": MAX_DEPTH, "gpu": MAX_DEPTH}, {"": 25}, {b"": 1}]
+        ),
+    ),
+    st.builds(
+        lambda number, key: make_statement(key, 3, 1e9, fake_sign(peer_id(number))),
+        NUMBERS,
+        st.sampled_from([b"k", *ROOTS, *SHARDS]),
+    ),
 )
 PROVIDERS = st.builds(provider, NUMBERS, st.lists(NUMBERS, max_size=2), RECORDS)
 IDS = st.integers(0, 60)  # replies to requests that are under way, were, or never were
+HELD = st.sampled_from([0, 1, 40, (1 << 31) - 1])
+SPLITS = st.lists(
+    st.builds(Split, st.sampled_from([tree_of(root) for root in ROOTS]), st.integers(1, MAX_DEPTH), HELD),
+    max_size=4,
+).map(tuple)
 VALUES = st.one_of(st.none(), st.binary(max_size=10))
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(FindNode, IDS, KEYS),
@@ -104,8 +152,8 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(AddProvider, IDS, KEYS, st.one_of(st.none(), PROVIDERS)),
     st.builds(Ping, IDS),
     st.builds(GetRecord, IDS, st.sampled_from(["svc", "other"])),
-    st.builds(FoundNodes, IDS, CLOSER),
-    st.builds(FoundProviders, IDS, KEYS, st.lists(PROVIDERS, max_size=6).map(tuple), CLOSER),
+    st.builds(FoundNodes, IDS, CLOSER, HELD, SPLITS),
+    st.builds(FoundProviders, IDS, KEYS, st.lists(PROVIDERS, max_size=6).map(tuple), CLOSER, HELD, SPLITS),
     st.builds(FoundValue, IDS, KEYS, VALUES, st.just(0.0), CLOSER),
     st.builds(ValueStored, IDS, KEYS, VALUES),
     st.builds(FoundRecord, IDS, RECORDS),
@@ -113,6 +161,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.just(ProviderEcho()),
 )
 QUERIES = st.integers(1, 6)
+PATHS = st.sampled_from([0, 0, 2])
 COMMANDS: st.SearchStrategy[Any] = st.one_of(
     st.builds(Join, QUERIES, CLOSER),
     st.builds(Refresh, QUERIES),
@@ -120,19 +169,40 @@ COMMANDS: st.SearchStrategy[Any] = st.one_of(
     st.builds(FindPeer, QUERIES, PEERS),
     st.builds(Provide, QUERIES, KEYS),
     st.builds(StopProviding, KEYS),
-    st.builds(FindProviders, QUERIES, KEYS, st.integers(0, 3)),
-    st.builds(PutValue, QUERIES, KEYS, st.binary(max_size=10)),
-    st.builds(GetValue, QUERIES, KEYS),
-    st.builds(Announce, QUERIES, st.just("svc")),
+    st.builds(ProvideMany, QUERIES, st.lists(KEYS, max_size=4).map(tuple)),
+    st.builds(FindProviders, QUERIES, KEYS, st.integers(0, 3), PATHS),
+    st.builds(PutValue, QUERIES, KEYS, st.binary(max_size=10), st.booleans()),
+    st.builds(StopPutting, KEYS),
+    st.builds(GetValue, QUERIES, KEYS, PATHS),
+    st.builds(Announce, QUERIES, st.just("svc"), st.sampled_from([(), (("gpu", "h100"),)])),
     st.builds(Withdraw, QUERIES, st.just("svc")),
-    st.builds(FindService, QUERIES, st.just("svc"), st.just(()), st.integers(0, 2)),
+    st.builds(
+        FindService,
+        QUERIES,
+        st.just("svc"),
+        st.sampled_from([(), (("gpu", "h100"),), (("gpu", "h100"), ("gpus", 2))]),
+        st.integers(0, 2),
+        PATHS,
+    ),
     st.builds(Cancel, QUERIES),
+    st.builds(SetAddresses, st.sampled_from([(), (address(0),)])),
+    st.just(Restore()),
+    st.builds(SaveState, st.booleans()),
 )
 STEPS: st.SearchStrategy[Any] = st.one_of(
     st.builds(Received, SENDERS, MESSAGES),
     st.builds(Received, SENDERS, MESSAGES),
     st.builds(PeerUp, SENDERS, st.lists(NUMBERS.map(address), max_size=2).map(tuple)),
     st.builds(PeerDown, SENDERS),
+    st.builds(Speaks, SENDERS, st.sampled_from(["dht", "record"]), st.booleans()),
+    st.builds(Reachable, st.booleans()),
+    st.builds(
+        Undeliverable,
+        SENDERS,
+        st.sampled_from(["dht", "record"]),
+        st.lists(IDS, max_size=3).map(tuple),
+        st.booleans(),
+    ),
     COMMANDS,
     st.floats(0, 30).map(lambda seconds: ("wait", seconds)),
     st.just(Tick()),
@@ -167,7 +237,7 @@ def check_bounds(single: Single) -> None:
         assert query.lookup.asked <= 20
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(STEPS, max_size=60))
 def test_nothing_raises_or_grows(steps: list[Any]) -> None:
     single = Single(SMALL)
