@@ -111,6 +111,10 @@ def envelope(number: int, sequence: int, expires: float, attributes: object, dep
     return sign_map("service-record", fields, fake_sign(peer_id(number)))
 
 
+def statement(number: int, key: bytes) -> bytes:
+    return make_statement(key, 3, 1e9, fake_sign(peer_id(number)))
+
+
 def provider(number: int, addresses: list[int], record: bytes) -> Provider:
     return Provider(peer_id(number), tuple(address(n) for n in addresses), record)
 
@@ -130,11 +134,7 @@ RECORDS = st.one_of(
             [None, {"": 1}, {"": 2, "gpu": 1}, {"": MAX_DEPTH, "gpu": MAX_DEPTH}, {"": 25}, {b"": 1}]
         ),
     ),
-    st.builds(
-        lambda number, key: make_statement(key, 3, 1e9, fake_sign(peer_id(number))),
-        NUMBERS,
-        st.sampled_from([b"k", *ROOTS, *SHARDS]),
-    ),
+    st.builds(statement, NUMBERS, st.sampled_from([b"k", *ROOTS, *SHARDS])),
 )
 PROVIDERS = st.builds(provider, NUMBERS, st.lists(NUMBERS, max_size=2), RECORDS)
 IDS = st.integers(0, 60)  # replies to requests that are under way, were, or never were
