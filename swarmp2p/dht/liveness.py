@@ -26,6 +26,9 @@ from .requests import Requests
 from .routing import RoutingTable
 from .timers import Timers
 
+_HEARSAY: Final = 0.25
+"""Of the room for probes, how much those may take who are only named: a liar must not keep others from being asked."""
+
 _WITNESSES: Final = 3  # neighbours that are asked who is near now when one has failed
 
 
@@ -183,6 +186,8 @@ class Liveness:
             info for info in named if table.is_near(info.peer) and info.peer not in table and info.addresses
         ]
         for info in self.worth_asking(near, now):
+            if not self._probes.has_room(_HEARSAY):
+                break
             if info.peer != self._peer and not self._probes.is_client(info.peer, now):
                 self._probe_if_idle(info, now)
 

@@ -47,9 +47,9 @@ class Probes:
         not in the table."""
         return self._under_way.pop(peer, True) is False
 
-    def has_room(self) -> bool:
-        """Whether one more may be under way."""
-        return len(self._under_way) < self._config.max_probes
+    def has_room(self, share: float = 1.0) -> bool:
+        """Whether one more may be under way. share: of all the room, that may be taken."""
+        return len(self._under_way) < share * self._config.max_probes
 
     def wants(self, info: PeerInfo, now: float) -> bool:
         """Whether a peer that has just connected should be probed."""

@@ -340,7 +340,7 @@ def _parse_peer(encoded: bytes) -> Provider | None:
     # Each address once, bounded in number and length; engines never look inside. Some implementations put the
     # peer behind it.
     own = _P2P_CODE + bytes((len(peer),)) + peer
-    addresses = [address.removesuffix(own) for address in raw.addrs]
+    addresses = [address.removesuffix(own) for address in raw.addrs[: 4 * _MAX_ADDRESSES]]
     usable = [address for address in addresses if 0 < len(address) <= _MAX_ADDRESS_BYTES]
     record = raw.service_record
     return Provider(

@@ -23,7 +23,8 @@ class HostConfig:
         came in or are being made (go-libp2p: 8 an address). subnet_per_s, subnet_burst: new ones of a subnet.
     max_connections_per_peer: two peers that dial each other at the same moment end up with two, and keep them.
     max_streams: that one connection's other side may have open. py-libp2p allows 12, rust and js 32.
-    handshakes: connections being made, in each direction; more wait, those that come in for 1 s a place.
+    handshakes: connections being made that come in; more wait, for 1 s a place. Of those that we make, four times as
+        many, since a liar can make us dial where nobody answers.
     control_per_s, control_burst: Yamux frames without data that one connection may send us: streams opened and reset,
         pings, windows. Whoever sends 100 MB/s needs 800 windows a second. Each costs about 6 us.
     dial_timeout_s: for one address, from its SYN to the agreement on a multiplexer.

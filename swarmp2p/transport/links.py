@@ -33,6 +33,10 @@ from .swarm import LibP2P
 from .tcp import TcpListener, TcpPipe, dial_tcp
 
 _MAX_FAILURES: Final = 4096  # peers whose failed dials are remembered
+_DIALS_A_HANDSHAKE: Final = 4
+"""Dials under way for each handshake that may be: most of those that liars make us begin wait for a silent place, and
+cost a socket, but would keep others waiting."""
+
 _MAX_DIALS: Final = 1024  # waiting or under way; a further one fails at once
 
 
@@ -72,7 +76,7 @@ class Links:
         self._protected: dict[PeerId, None] = {}
         self._sources = Sources(config)
         self._control = (config.control_per_s, float(config.control_burst))
-        self._handshakes_out = trio.CapacityLimiter(config.handshakes)
+        self._handshakes_out = trio.CapacityLimiter(_DIALS_A_HANDSHAKE * config.handshakes)
 
     # Who is where ---------------------------------------------------------------------------------------------
 

@@ -8,10 +8,12 @@ from swarmp2p.dht.config import DhtConfig
 from swarmp2p.dht.events import FindClosest
 from swarmp2p.dht.keys import key_id, multihash_key, peer_key
 from swarmp2p.dht.lookup import Lookup, LookupConfig
+from swarmp2p.dht.messages import FindNode, FoundNodes
 from swarmp2p.engine import PeerInfo
 from swarmp2p.identity import PeerId
 
 from .network import Node, TestNetwork, address, grown, peer_id, peer_info
+from .single import Single, receivers, requests
 
 CONFIG = DhtConfig(k=6)
 AWAY = 90_000
@@ -108,3 +110,14 @@ def test_new_addresses_are_taken_up_a_few_times_only() -> None:
             else:
                 lookup.answered(info.peer, [at(1_000 + lookup.asked)])
     assert asked <= 4
+
+
+def test_peers_that_liars_name_do_not_take_all_the_probes() -> None:
+    single = Single(DhtConfig(max_probes=40))
+    probed = 0
+    for liar in range(1, 5):
+        ((_, probe),) = requests(single.up(liar), FindNode)
+        made_up = tuple(map(peer_info, range(100 * liar, 100 * liar + 20)))
+        probed += len(receivers(single.hear(liar, FoundNodes(probe.id, made_up))))
+    assert probed == 10
+    assert receivers(single.up(50)) == [peer_id(50)]

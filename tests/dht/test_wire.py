@@ -361,3 +361,14 @@ def test_an_address_that_ends_in_its_peer_is_kept_without_it() -> None:
     assert decode_reply(SENDER, message.SerializeToString(), 1) == FoundNodes(
         1, (PeerInfo(peer_id(2), (address(2),)),)
     )
+
+
+def test_of_one_peer_a_few_addresses_are_looked_at() -> None:
+    """60,000 in one answer would cost 5 ms."""
+    addresses = [*[bytes(300)] * 64, address(2)]
+    message = Theirs(type=Theirs.FIND_NODE, key=b"k")
+    message.closerPeers.add(id=bytes(peer_id(2)), addrs=addresses[1:])
+    message.closerPeers.add(id=bytes(peer_id(3)), addrs=addresses)
+    reply = decode_reply(SENDER, message.SerializeToString(), 7)
+    assert isinstance(reply, FoundNodes)
+    assert [len(info.addresses) for info in reply.closer] == [1, 0]

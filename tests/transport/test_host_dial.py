@@ -10,7 +10,7 @@ import trio.testing
 
 from swarmp2p.engine import PeerDown, PeerUp, Received
 from swarmp2p.errors import AddressError, DialError, ListenError, PeerMismatch, UsageError
-from swarmp2p.identity import Identity
+from swarmp2p.identity import Identity, PeerId
 from swarmp2p.scopes import start
 from swarmp2p.transport.addresses import host_and_port, parse_transport, to_multiaddr
 from swarmp2p.transport.host import Host, HostConfig
@@ -348,3 +348,19 @@ async def test_an_address_learnt_during_a_dial_is_tried_too(world: HostWorld, mu
             bob.network.send(alice.peer, Shout(b"hi"))
         with trio.fail_after(PATIENCE_S):
             assert await alice.message() == Shout(b"hi")
+
+
+async def test_many_dials_that_nobody_answers_keep_no_other_waiting(world: HostWorld) -> None:
+    """Two answers of a liar name as many peers, all at a place where nobody speaks."""
+    alice, bob = await world.station("alice"), await world.station("bob")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(128)
+        place = to_multiaddr("127.0.0.1", silent.getsockname()[1])
+        for number in range(HostConfig().handshakes):
+            nobody = PeerId.from_public_key(number.to_bytes(32, "big"))
+            bob.network.introduce(nobody, (place,))
+            bob.network.send(nobody, Shout(b"hi"))
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(HostConfig().dial_timeout_s / 2):
+            assert await host_of(bob).dial(at(alice)) == alice.peer
