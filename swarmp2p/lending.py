@@ -27,7 +27,8 @@ from .ray_bridge.lender import Lender
 from .scopes import TaskStatus, start
 
 if TYPE_CHECKING:
-    from .peer import Announcement, Peer
+    from .announcement import Announcement
+    from .peer import Peer
 
 RAY_SERVICE: Final = "ray-worker"
 _SIGNAL_EVERY_S: Final = 5.0  # slow heartbeat of the load signal; changes are sent at once

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 from multiaddr.multiaddr import Multiaddr
 
+from .announcement import Announcement
 from .arguments import (
     bytes_argument,
     count_argument,
@@ -24,7 +25,6 @@ from .arguments import (
 from .dht.announcing import MAX_INDEXED
 from .dht.disjoint import checked_paths
 from .dht.events import (
-    Announce,
     FindService,
     Join,
     ProvideProgress,
@@ -35,7 +35,6 @@ from .dht.events import (
     ServiceFound,
     SetAddresses,
     StateChanged,
-    Withdraw,
 )
 from .dht.records import Attribute, ServiceRecord, check_attributes
 from .dht_client import Dht
@@ -399,21 +398,3 @@ def _index_argument(index: object) -> tuple[str, ...]:
 
 def _join_through(info: PeerInfo, query: int) -> Join:
     return Join(query, (info,))
-
-
-class Announcement:
-    """A service that is being announced; `update` replaces its attributes."""
-
-    def __init__(self, queries: Queries, service: str, index: tuple[str, ...] | None = None) -> None:
-        self._queries, self.service, self._index = queries, service, index
-
-    async def update(self, attributes: Mapping[str, Attribute]) -> None:
-        """Announce new attributes; raises UsageError when they do not fit into a record (nothing is changed)."""
-        mapping_argument(attributes, "a service's attributes")
-        check_attributes(self.service, attributes)
-        items = tuple(sorted(attributes.items()))
-        await self._queries.run(lambda query: Announce(query, self.service, items, self._index))
-
-    async def withdraw(self) -> None:
-        """Tell those who hold the record that it is over."""
-        await self._queries.run(lambda query: Withdraw(query, self.service))
