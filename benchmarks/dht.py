@@ -44,6 +44,7 @@ from .report import (
     compare,
     percentile,
     say,
+    script,
     tell_and_end,
     tell_side,
 )
@@ -297,4 +298,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

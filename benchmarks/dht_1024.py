@@ -20,7 +20,7 @@ from swarmp2p.dht.events import DhtCommand, DhtOutput, GetValue, PutValue, Query
 from swarmp2p.identity import PeerId
 from swarmp2p.transport.link import UniformLink
 
-from .report import Meter, Side, load_average, memory_mb, percentile, result, say
+from .report import Meter, Side, load_average, memory_mb, percentile, result, say, script
 
 HIVEMIND: Final = Side({"store_mean_ms": 14.9, "get_mean_ms": 6.6}, {"source": "hivemind's own figures"})
 _PATIENCE_S: Final = 120.0  # virtual; an operation without latency takes none
@@ -114,4 +114,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -33,7 +33,7 @@ from swarmp2p.ray_bridge.node_tree import private_directory
 from swarmp2p.ray_bridge.tree import open_tree
 from swarmp2p.ray_bridge.worker import start_worker
 
-from .report import Side, result
+from .report import Side, result, script
 
 HEAD_IP: Final = "127.77.82.1"
 WORKER_IP: Final = "127.77.82.2"
@@ -164,4 +164,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

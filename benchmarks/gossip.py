@@ -30,7 +30,7 @@ import trio
 
 from .gossip_nodes import Node, our_nodes, their_nodes
 from .graph import regular_graph
-from .report import Meter, Side, SideFailed, compare, percentile, say, tell_and_end, tell_side
+from .report import Meter, Side, SideFailed, compare, percentile, say, script, tell_and_end, tell_side
 from .sockets import sent
 
 OURS: Final = "ours"
@@ -243,4 +243,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

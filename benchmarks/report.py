@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +46,14 @@ class Side:
 
     figures: Figures
     setup: dict[str, float | str] = field(default_factory=dict[str, float | str])
+
+
+def script(main: Callable[[], None]) -> None:
+    """Run a benchmark's main; Ctrl-C ends it, with status 130, without a traceback."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def say(text: str) -> None:

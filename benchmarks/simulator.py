@@ -37,7 +37,7 @@ from swarmp2p.transport.link import UniformLink
 from swarmp2p.transport.sim import Simulator
 from swarmp2p.transport.sim_peers import sim_address, sim_peer
 
-from .report import Meter, Side, memory_mb, result, run_side, say, tell_side
+from .report import Meter, Side, memory_mb, result, run_side, say, script, tell_side
 
 LINK = UniformLink(0.025, 0.1)
 _FRIENDS = 4
@@ -239,4 +239,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

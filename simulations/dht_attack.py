@@ -44,7 +44,7 @@ from swarmp2p.transport.link import UniformLink
 
 from .adversary import AttackedSwarm, SybilPool
 from .checks import true_closest
-from .report import Report, mean, parser_for, tell
+from .report import Report, mean, parser_for, script, tell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -334,14 +334,16 @@ def draw(figure: Figure, report: Report) -> None:
     right.legend()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_for("simulations.dht_attack", __doc__)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1_000, 10_000], help="sizes of the swarms")
     parser.add_argument("--lookups", type=int, default=200, help="of each kind (200)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if min(options.nodes) < 60 or options.lookups < 1:
+        parser.error("at least 60 nodes and one lookup are needed")
     report = run(options.nodes, options.seed, options.lookups)
     tell(report, options, lambda figure: draw(figure, report))
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -42,7 +42,7 @@ from swarmp2p.transport.link import UniformLink
 
 from . import checks
 from .churn_model import Churn, ChurnConfig, Slot
-from .report import Report, mean, parser_for, percentile, tell
+from .report import Report, mean, parser_for, percentile, script, tell
 from .swarm import DhtSwarm
 
 if TYPE_CHECKING:
@@ -345,4 +345,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -34,7 +34,7 @@ from swarmp2p.transport.link import UniformLink
 from swarmp2p.transport.sim import SimulatorConfig
 
 from .checks import true_closest
-from .report import Report, mean, parser_for, percentile, tell
+from .report import Report, mean, parser_for, percentile, script, tell
 from .swarm import DhtSwarm
 
 if TYPE_CHECKING:
@@ -267,4 +267,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

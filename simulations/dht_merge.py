@@ -26,7 +26,7 @@ from swarmp2p.identity import PeerId
 from swarmp2p.transport.link import Partition, UniformLink
 
 from . import checks
-from .report import Report, parser_for, tell
+from .report import Report, parser_for, script, tell
 from .swarm import DhtSwarm
 
 if TYPE_CHECKING:
@@ -164,4 +164,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

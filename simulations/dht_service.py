@@ -38,7 +38,7 @@ from swarmp2p.transport.link import UniformLink
 from swarmp2p.transport.sim import SimulatorConfig, random_for
 from swarmp2p.transport.sim_peers import sim_address, sim_peer, sim_sign
 
-from .report import Report, mean, parser_for, percentile, tell
+from .report import Report, mean, parser_for, percentile, script, tell
 from .swarm import DhtSwarm
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def missed(report: Report) -> list[str]:
     return [name for name, bar in BARS.items() if value(name) > bar] + uneven
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     options = parser_for("simulations.dht_service", __doc__)
     options.add_argument("--nodes", type=int, default=10_000)
     options.add_argument("--providers", type=int, default=100_000)
@@ -309,7 +309,13 @@ def main() -> None:
     options.add_argument(
         "--announcers", type=int, default=100, help="nodes that announce it themselves (100)"
     )
-    chosen = options.parse_args()
+    chosen = options.parse_args(arguments)
+    if chosen.nodes < 40 or chosen.providers < 1 or chosen.finders < 1 or chosen.limit < 0:
+        options.error(
+            f"at least 40 nodes, one provider and one finder are needed, and a limit that is no less than 0"
+        )
+    if not 0 <= chosen.announcers <= chosen.nodes:
+        options.error("announcers are nodes: there cannot be more of them, nor less than none")
     report, held, asked = run(
         chosen.nodes, chosen.providers, chosen.finders, chosen.limit, chosen.announcers, chosen.seed
     )
@@ -329,4 +335,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

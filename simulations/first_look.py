@@ -25,7 +25,7 @@ from swarmp2p.transport.link import UniformLink
 from swarmp2p.transport.sim import SimulatorConfig
 
 from . import checks
-from .report import Report, parser_for, percentile, tell
+from .report import Report, parser_for, percentile, script, tell
 from .swarm import Swarm
 
 RTT_S = 0.050
@@ -198,4 +198,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -3,7 +3,8 @@
     python -m simulations.NAME [--seed 1] [--png FILE] [--json] [...]
 
 prints a table and, as the last line, the JSON object; only that with --json. The object repeats bit for bit from
-the same options, but for `wall_s` and what depends on it. Pictures need matplotlib: pip install swarmp2p[plot].
+the same options, but for `wall_s` and what depends on it. Pictures need matplotlib: pip install swarmp2p[plot]. Exit
+status: 0 done, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,9 +32,17 @@ def parser_for(module: str, description: str | None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seed", type=int, default=1, help="of everything random (1)")
-    parser.add_argument("--png", metavar="FILE", help="draw a picture into this file")
+    parser.add_argument("--png", metavar="FILE", type=_picture_file, help="draw a picture into this file")
     parser.add_argument("--json", action="store_true", help="print the JSON object only")
     return parser
+
+
+def script(main: Callable[[], None]) -> None:
+    """Run a script's main; Ctrl-C ends it without a traceback."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def tell(report: Report, options: argparse.Namespace, draw: Callable[[Figure], None] | None = None) -> None:
@@ -65,11 +75,32 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _picture(path: str, draw: Callable[[Figure], None]) -> None:
+def _picture_file(name: str) -> str:
+    """Where a picture can be drawn: known before a run of minutes begins."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.backend_bases import FigureCanvasBase
     except ImportError:
-        sys.exit("--png needs matplotlib: pip install 'swarmp2p[plot]'. Nothing was drawn")
+        problem = "pictures need matplotlib: pip install 'swarmp2p[plot]'"
+        raise argparse.ArgumentTypeError(problem) from None
+    path, kinds = Path(name), FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in kinds:
+        raise argparse.ArgumentTypeError(
+            f"{name!r} does not end in .png, nor in .{', .'.join(sorted(kinds))}"
+        )
+    there = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+        if not there:
+            path.unlink()
+    except OSError as problem:
+        raise argparse.ArgumentTypeError(f"{name!r} cannot be written: {problem.strerror}") from None
+    return name
+
+
+def _picture(path: str, draw: Callable[[Figure], None]) -> None:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10.0, 6.0), layout="constrained")
     draw(figure)
     figure.savefig(path, dpi=120)
