@@ -312,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = options.parse_args(arguments)
     if chosen.nodes < 40 or chosen.providers < 1 or chosen.finders < 1 or chosen.limit < 0:
         options.error(
-            f"at least 40 nodes, one provider and one finder are needed, and a limit that is no less than 0"
+            "at least 40 nodes, one provider and one finder are needed, and a limit that is no less than 0"
         )
     if not 0 <= chosen.announcers <= chosen.nodes:
         options.error("announcers are nodes: there cannot be more of them, nor less than none")

@@ -263,7 +263,12 @@ class TcpListener(IListener):
 
 
 def _listen_error(address: Multiaddr, problem: OSError) -> ListenError:
-    return ListenError(str(address), problem.strerror or str(problem), remedy(problem, ""))
+    advice = {
+        errno.EADDRNOTAVAIL: "name an address that this machine has, or /ip4/0.0.0.0 for all of them",
+        errno.EAFNOSUPPORT: "this machine has no such addresses: listen on one of another kind",
+        errno.EACCES: "choose a port above 1023, or run with the right to bind it",
+    }.get(problem.errno or 0, "")
+    return ListenError(str(address), problem.strerror or str(problem), remedy(problem, advice))
 
 
 def _new_socket(family: int) -> socket.socket:

@@ -63,6 +63,12 @@ async def test_a_port_in_use_is_refused_and_its_owner_undisturbed(world: HostWor
     assert await host_of(bob).dial(at(alice)) == alice.peer
 
 
+async def test_an_address_of_another_machine_is_not_blamed_on_the_port(world: HostWorld) -> None:
+    with pytest.raises(ListenError, match="name an address that this machine has") as caught:
+        await start(world.nursery, Host(STRANGER, ["/ip4/192.0.2.1/tcp/0"], TOYS).run, None)
+    assert "another port" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "address", ["nonsense", "/ip4/127.0.0.1", "/ip4/127.0.0.1/udp/1", "/dns4/x/tcp/1", ""]
 )
