@@ -161,11 +161,16 @@ class Dht:
         most of them hold another value).
 
         Raises UsageError for a value of more than 8 KiB or a key of more than 256 bytes, and LookupFailed when
-        others are known but none of them took it.
+        others are known but none of them took it, or this peer's own validator does not.
         """
         wanted, data = bytes_argument(key, "a DHT key"), bytes_argument(value, "a DHT value")
         check_value(wanted, data)
         done = await self._queries.run(lambda query: PutValue(query, wanted, data, republish))
+        if done.refused:
+            raise LookupFailed(
+                f"the value under {wanted.hex()} was stored nowhere: the validator of its key refuses it, or prefers "
+                "the value that this peer holds; put one that it takes. What was put before stays"
+            )
         if done.stored == 0 and done.asked > 0:
             raise LookupFailed(
                 f"no peer took the value under {wanted.hex()}: {done.asked} were asked, {done.failed} did not answer; "

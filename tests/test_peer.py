@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Any
@@ -17,6 +17,7 @@ from swarmp2p.dht.keys import multihash_key
 from swarmp2p.errors import (
     AddressError,
     DialError,
+    LookupFailed,
     PeerClosed,
     PeerNotFound,
     ProtocolUnsupported,
@@ -26,6 +27,7 @@ from swarmp2p.errors import (
 from swarmp2p.gossip.events import GossipMessage
 from swarmp2p.gossip.load import LoadSignal
 from swarmp2p.identity import Identity
+from swarmp2p.node import NodeConfig
 from swarmp2p.opening import node_protocols, open_peer
 from swarmp2p.peer import Peer
 from swarmp2p.ray_bridge.events import Offer
@@ -188,6 +190,28 @@ async def test_a_service_is_announced_once_at_a_time(autojump_clock: MockClock) 
                         pass
                 records = [record async for record in finder.find("ray-worker")]
                 assert [dict(record.attributes) for record in records] == [{"number": number}]
+
+
+class Numbers:
+    """Values are numbers; the largest is best."""
+
+    def validate(self, key: bytes, value: bytes, now: float) -> bool:
+        return value.isdigit()
+
+    def select(self, key: bytes, values: Sequence[bytes]) -> int:
+        return max(range(len(values)), key=lambda place: int(values[place]))
+
+
+async def test_a_value_that_the_own_validator_refuses_is_an_error(autojump_clock: MockClock) -> None:
+    config, swarm = NodeConfig(dht=DhtConfig(validators={"n": Numbers()})), Swarm()
+    identity = swarm.identity(0)
+    network = swarm.switch.join(identity.peer_id)
+    async with open_peer(identity=identity, network=network, config=config) as peer:
+        assert await peer.dht.put(b"/n/key", b"5") == 0
+        for value in (b"no number", b"4"):
+            with pytest.raises(LookupFailed, match="stored nowhere: the validator of its key refuses it"):
+                await peer.dht.put(b"/n/key", value)
+        assert await peer.dht.get(b"/n/key") == b"5"
 
 
 async def test_keys_that_no_request_can_carry_are_refused(autojump_clock: MockClock) -> None:

@@ -253,7 +253,8 @@ class QueryDone:
     """A query ended.
 
     closest: the nearest live peers seen, nearest first, at most k. asked: requests sent. stored: peers that
-    a record or value was sent to (or that confirmed it, for values). failed: peers that did not answer.
+    a record or value was sent to (or that confirmed it, for values). failed: peers that did not answer. refused: this
+    peer's own validator did not take the value, so nobody was asked.
     """
 
     query: int
@@ -263,6 +264,7 @@ class QueryDone:
     stored: int = 0
     asked: int = 0
     failed: int = 0
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,9 +104,10 @@ class OwnValues:
 
     def put(self, number: int, key: bytes, value: bytes, now: float, *, republish: bool) -> None:
         """Store a value, now and, if wanted, again; it takes the place of what was put there before."""
-        if not self._held.put(key, value, now):
-            self._traffic.out.append(QueryDone(number))
+        if not self._held.takes(key, value, now):
+            self._traffic.out.append(QueryDone(number, refused=True))
             return
+        self._held.put(key, value, now)  # if there is room: others have some for it in any case
         self.stop(key)
         if republish:
             own = self._own[key] = OwnValue(key, value)

@@ -46,16 +46,16 @@ class ValueStore:
             received = max(received, held.received)
         return self._put(HeldValue(key, value, received), now)
 
-    def _put(self, entry: HeldValue, now: float) -> bool:
-        key, value = entry.key, entry.value
+    def takes(self, key: bytes, value: bytes, now: float) -> bool:
+        """Whether a value is valid and no worse than the one held; there may be no room for it all the same."""
         if not self._validators.validate(key, value, now):
             return False
         held = self.get(key, now)
-        if (
-            held is not None
-            and held.value != value
-            and self._validators.select(key, [held.value, value]) == 0
-        ):
+        return held is None or held.value == value or self._validators.select(key, [held.value, value]) != 0
+
+    def _put(self, entry: HeldValue, now: float) -> bool:
+        key, value = entry.key, entry.value
+        if not self.takes(key, value, now):
             return False
         if key not in self._values:
             if len(self._values) >= self._max_values:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from swarmp2p.dht.config import DhtConfig
-from swarmp2p.dht.events import DhtOutput, PutValue, StopPutting
+from swarmp2p.dht.events import DhtOutput, PutValue, QueryDone, StopPutting
 from swarmp2p.dht.messages import FindNode, FoundNodes, FoundValue, GetValue, ValueStored
 from swarmp2p.dht.messages import PutValue as PutRequest
 from swarmp2p.engine import NetworkOutput
@@ -33,8 +33,9 @@ class Newest:
 class Bench(Single):
     """Five peers and what they hold."""
 
-    def __init__(self) -> None:
-        super().__init__(DhtConfig(k=5, refresh_interval_s=1e8, validators={"n": Newest()}))
+    def __init__(self, max_values: int = 100) -> None:
+        validators = {"n": Newest()}
+        super().__init__(DhtConfig(k=5, refresh_interval_s=1e8, validators=validators, max_values=max_values))
         self.meet(*NUMBERS.values())
         self.held: dict[PeerId, bytes] = {}
         self.puts: list[PeerId] = []
@@ -140,3 +141,20 @@ def test_what_is_refused_here_is_not_kept() -> None:
     bench = Bench()
     bench.put(b"/n/key", b"no number")
     assert bench.live(3 * DAY_S) == 0
+
+
+def test_a_peer_whose_store_is_full_still_puts_its_own_values() -> None:
+    bench = Bench(max_values=1)
+    for key in (b"/n/a", b"/n/b", b"/n/c"):  # at most one of them is held here
+        bench.puts.clear()
+        bench.put(key, b"1")
+        assert len(bench.puts) == 5
+
+
+def test_a_value_that_the_own_validator_refuses_is_told_apart_from_one_that_nobody_took() -> None:
+    bench = Bench()
+    bench.put(b"/n/key", b"5")
+    bench.puts.clear()
+    for value in (b"no number", b"4"):
+        assert bench.post(PutValue(2, b"/n/key", value, True)) == [QueryDone(2, refused=True)]
+    assert bench.live(2 * DAY_S) == 10  # what was put before is still renewed

@@ -82,7 +82,7 @@ def test_a_value_put_is_held_here_too() -> None:
 
 def test_a_value_that_the_validator_refuses_is_not_sent() -> None:
     single = connected()
-    assert single.post(PutValue(7, b"/ns/k", b"bad")) == [QueryDone(7)]
+    assert single.post(PutValue(7, b"/ns/k", b"bad")) == [QueryDone(7, refused=True)]
 
 
 def test_the_best_value_of_all_is_returned_and_worse_holders_are_corrected() -> None:
