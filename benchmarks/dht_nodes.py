@@ -4,23 +4,31 @@ libp2p connections on loopback."""
 from __future__ import annotations
 
 import hashlib
+import resource
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from libp2p.abc import IHost
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 
 from swarmp2p.errors import LookupFailed
-from swarmp2p.opening import open_peer
+from swarmp2p.identity import Identity
+from swarmp2p.opening import DEFAULT_LISTEN, node_protocols, open_peer
 from swarmp2p.peer import Peer
+from swarmp2p.transport.config import HostConfig
+from swarmp2p.transport.host import Host
 
 from .libp2p_hosts import libp2p_host, where
 from .report import memory_mb, say
 
 HOLDERS: Final = 20
 """Peers that hold each record: k of the kad-dht spec, and what both sides are set to."""
+
+
+_SHARE_OF_DESCRIPTORS: Final = 0.7
 
 
 class Node(ABC):
@@ -116,16 +124,33 @@ class Swarm:
         self.nodes, self.host_mb = nodes, host_mb
 
 
+def _peer_of_many(count: int, first: Peer | None = None) -> AbstractAsyncContextManager[Peer]:
+    """One of `count` peers that share this process's file descriptors: where they would not suffice for the usual
+    192 connections each, a peer closes its least useful ones earlier. (Each end of a connection takes one.)"""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    usual = HostConfig()
+    high = min(usual.high_connections, int(_SHARE_OF_DESCRIPTORS * limit / count))
+    config = replace(usual, high_connections=high, low_connections=high * 5 // 6, grace_s=5.0)
+    identity = Identity.generate()
+    host = Host(identity, DEFAULT_LISTEN, node_protocols(), config)
+    bootstrap = () if first is None else first.addresses
+    return open_peer(identity=identity, network=host, bootstrap=bootstrap)
+
+
 @asynccontextmanager
 async def our_swarm(count: int) -> AsyncGenerator[Swarm, None]:
     """Peers of this library, all of which know only the first."""
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(open_peer())
+        first = await stack.enter_async_context(_peer_of_many(count))
         before_mb = memory_mb()
         peers = [first]
         for _ in range(count - 1):
-            peers.append(await stack.enter_async_context(open_peer(bootstrap=first.addresses)))
-        say(f"{count} peers joined")
+            peers.append(await stack.enter_async_context(_peer_of_many(count, first)))
+            if len(peers) % 32 == 0:
+                say(f"{len(peers)} of {count} peers joined")
+        say(
+            f"{count} peers joined, with {sum(len(peer.dht.table) for peer in peers) / count:.0f} in each table"
+        )
         ids = [bytes(peer.id) for peer in peers]
         yield Swarm([Ours(peer, ids) for peer in peers], (memory_mb() - before_mb) / (count - 1))
 
