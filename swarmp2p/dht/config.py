@@ -68,6 +68,8 @@ class DhtConfig:
     max_provider_keys, max_providers_per_key, max_providers: bounds of the provider store (provider_store.py).
     max_values, max_value_bytes: bounds of the value store (value_store.py). A value and 20 peers fit into the
         16 KiB that every implementation takes.
+    hot_after: requests in ten seconds for a service that is not held here, after which it is looked for and answered
+        from a cache for half a minute; 0 for never (hot_keys.py). A guess.
     reply_providers: providers in one answer, a random sample of them when there are more.
     max_connected: peers whose connection is remembered; the oldest is forgotten beyond.
     max_probes: new peers that are being asked whether they serve the DHT; further ones are not asked.
@@ -128,6 +130,7 @@ class DhtConfig:
     max_providers: int = 32_768
     max_values: int = 2_048
     max_value_bytes: int = 8_192
+    hot_after: int = 8
     reply_providers: int = 20
     max_connected: int = 4_096
     max_probes: int = 64

@@ -44,6 +44,7 @@ from .crowding import Crowding
 from .events import DhtCommand, DhtOutput, QueryDone
 from .handed import Handed
 from .handover import HandOver, Handover
+from .hot_keys import HotKeys
 from .keeper import Keep, Keeper
 from .keys import key_id, multihash_key, peer_key, service_key
 from .liveness import Recheck
@@ -153,6 +154,9 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             self._values,
             self._publisher,
             self._splits,
+            HotKeys(
+                self._reader, config.clock_error_s, config.hot_after, self._lookups.find, self._traffic.run
+            ),
             rng,
             k=config.k,
             max_providers=config.reply_providers,

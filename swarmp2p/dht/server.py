@@ -12,6 +12,7 @@ from ..engine import PeerInfo, Reply, Request
 from ..identity import PeerId
 from .contacts import Contacts
 from .handed import Handed
+from .hot_keys import HotKeys
 from .keys import key_id
 from .messages import (
     AddProvider,
@@ -52,6 +53,7 @@ class Server:
         values: ValueStore,
         publisher: Publisher,
         splits: Splits,
+        hot_keys: HotKeys,
         rng: Random,
         *,
         k: int,
@@ -61,7 +63,7 @@ class Server:
         self._handed = handed
         self._peer, self._table, self._contacts = peer, table, contacts
         self._providers, self._values, self._publisher, self._rng = providers, values, publisher, rng
-        self._splits = splits
+        self._splits, self._hot_keys = splits, hot_keys
         self._k, self._max_providers = k, max_providers
 
     def answer(self, sender: PeerId, request: Request, now: float) -> Reply | None:
@@ -75,7 +77,7 @@ class Server:
                 return FoundProviders(
                     id,
                     key,
-                    tuple(self.providers_of(key, now)),
+                    tuple(self.providers_of(key, now) or self._hot_keys.asked(key, now)),
                     self._closer(sender, key),
                     self._providers.count(key),
                     self._splits.tell(key, now),
