@@ -29,6 +29,7 @@ from .timers import Timers
 _HEARSAY: Final = 0.25
 """Of the room for probes, how much those may take who are only named: a liar must not keep others from being asked."""
 
+_MAX_LOOKED: Final = 64  # the one asked longest ago is forgotten beyond
 _WITNESSES: Final = 3  # neighbours that are asked who is near now when one has failed
 
 
@@ -58,6 +59,9 @@ class Liveness:
         self._requests, self._timers, self._config = requests, timers, config
         self._probes = Probes(table, config)
         self._rechecks: dict[PeerId, None] = {}  # suspects with a timer
+        self._looked: dict[
+            PeerId, tuple[float, float]
+        ] = {}  # neighbours that closed: asked when, patience since
 
     # Connections --------------------------------------------------------------------------------------------
 
@@ -75,14 +79,26 @@ class Liveness:
 
     def down(self, peer: PeerId, now: float) -> None:
         """No connection stands any more, and nothing was under way. Nothing is wrong with that."""
-        if self._table.is_near(peer) and not self._table.is_fresh(peer, now - self._config.recheck_s):
-            # Of a neighbour it matters whether it is gone: records are stored there. Not twice in a row, though: it
-            # may have too many connections.
+        if self._table.is_near(peer) and self._may_look(peer, now):
+            # Of a neighbour it matters whether it is gone: records are stored there.
             info = self._table.get(peer)
             if info is not None:
                 self._probe_if_idle(info, now)
         else:
             self._table.doubt(peer)  # asked at the next refresh
+
+    def _may_look(self, peer: PeerId, now: float) -> bool:
+        """Whether a neighbour that closes its connection is asked at once. Half as often each time, down to once a
+        refresh: one that has too many connections closes ours again and again, and would be dialled as often."""
+        longest = self._config.refresh_interval_s
+        looked, patience_s = self._looked.get(peer, (-longest, 0.0))
+        if now - looked < patience_s or self._table.is_fresh(peer, now - self._config.recheck_s):
+            return False
+        again = now - looked < longest
+        if self._looked.pop(peer, None) is None and len(self._looked) >= _MAX_LOOKED:
+            del self._looked[next(iter(self._looked))]
+        self._looked[peer] = now, min(2 * patience_s, longest) if again else 2 * self._config.recheck_s
+        return True
 
     def speaks(self, event: Speaks, now: float) -> None:
         """A connected peer says whether it serves the DHT."""

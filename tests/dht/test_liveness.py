@@ -165,6 +165,25 @@ def test_a_neighbour_whose_connection_closes_is_asked_at_once_whether_it_is_ther
     assert single.down(1) == []  # it does not want the connection, but it is there
 
 
+def test_a_neighbour_that_closes_again_and_again_is_asked_more_and_more_rarely() -> None:
+    single = Single(DhtConfig(refresh_interval_s=3000.0))
+    single.meet(1)
+
+    def closes_after(seconds: float) -> bool:
+        """Whether it is asked when it closes so long after its last answer; it answers."""
+        single.wait(seconds)
+        probes = requests(single.down(1), FindNode)
+        single.up(1)
+        for _, probe in probes:
+            single.hear(1, FoundNodes(probe.id, ()))
+        return bool(probes)
+
+    asked = [closes_after(20.0) for _ in range(60)]
+    assert [place for place, was_asked in enumerate(asked) if was_asked] == [0, 2, 5, 11, 23, 47]
+    single.wait(3000.0)
+    assert closes_after(20.0)  # and anew after a quiet time
+
+
 def test_others_whose_connection_closes_are_asked_at_the_next_refresh() -> None:
     single = Single(DhtConfig(k=2))
     far, *near = sorted(range(1, 30), key=lambda n: -(peer_key(peer_id(n)) ^ peer_key(peer_id(0))))
