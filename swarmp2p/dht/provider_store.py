@@ -8,7 +8,7 @@ whoever uses a service record checks it.
 Bounds. Renewing a record that is held is never refused. When there are too many providers of one key, the one
 renewed longest ago makes room, so that a hot key shows those that came last. When there are too many keys, or
 too many records in all, the farthest key from the own id makes room: its longest unrenewed provider, or all
-of it. A new key that would be the farthest itself is refused.
+of it. A new key that would be the farthest itself is refused. Of a provider's addresses the first 1 KiB are kept.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .records import RecordClaim
 from .state import HeldProvider, Journal
 
 _LAST: Final = 16
+_MAX_ADDRESS_BYTES: Final = 1024  # of one record
 
 
 class ProviderStore:
@@ -65,6 +66,7 @@ class ProviderStore:
         address."""
         if not provider.addresses:
             return False
+        provider = _trimmed(provider)
         claim = read_any_claim(provider.record)
         held = self._providers.get(key, {}).get(provider.peer)
         if claim is not None and held is not None and claim.sequence < held.sequence:
@@ -204,3 +206,17 @@ class ProviderStore:
     def _drop_key(self, key: bytes) -> None:
         for peer in list(self._providers[key]):
             self._drop(key, peer)
+
+
+def _trimmed(provider: Provider) -> Provider:
+    """A provider with as many of its addresses, in their order, as fit into 1 KiB: of 32,768 records with the 4 KiB that
+    a message may bring for each, 160 MB would have to be kept."""
+    left, kept = _MAX_ADDRESS_BYTES, 0
+    for address in provider.addresses:
+        left -= len(address)
+        if left < 0:
+            break
+        kept += 1
+    if kept == len(provider.addresses):
+        return provider
+    return Provider(provider.peer, provider.addresses[: max(kept, 1)], provider.record)

@@ -65,6 +65,15 @@ def test_a_provider_needs_an_address() -> None:
     assert len(store) == 0
 
 
+def test_addresses_are_kept_up_to_a_kilobyte() -> None:
+    store = make()
+    long = tuple(bytes([number]) * 256 for number in range(6))
+    store.add(b"k", Provider(peer_id(1), long), 0.0)
+    store.add(b"l", Provider(peer_id(1), (b"x" * 2000, b"y")), 0.0)
+    assert held(store, b"k", 1.0) == [Provider(peer_id(1), long[:4])]
+    assert held(store, b"l", 1.0) == [Provider(peer_id(1), (b"x" * 2000,))]
+
+
 def test_new_addresses_replace_the_old() -> None:
     store = make()
     store.add(b"k", plain(1), 0.0)
