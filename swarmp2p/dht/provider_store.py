@@ -209,8 +209,8 @@ class ProviderStore:
 
 
 def _trimmed(provider: Provider) -> Provider:
-    """A provider with as many of its addresses, in their order, as fit into 1 KiB: of 32,768 records with the 4 KiB that
-    a message may bring for each, 160 MB would have to be kept."""
+    """A provider with as many of its addresses, in their order, as fit into 1 KiB: of 32,768 records with the 4 KiB
+    that a message may bring for each, 160 MB would have to be kept."""
     left, kept = _MAX_ADDRESS_BYTES, 0
     for address in provider.addresses:
         left -= len(address)
