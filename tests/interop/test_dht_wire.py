@@ -194,7 +194,8 @@ async def test_unknown_fields_are_skipped(ours: tuple[Peer, Host]) -> None:
 
 
 async def test_replies_stay_below_what_rust_takes(ours: tuple[Peer, Host]) -> None:
-    """22 servers and 22 providers of one key, each with as many long addresses as are kept, and a large value."""
+    """22 servers and 22 providers of one key, each with as many long addresses as are kept (a provider: 1 KiB), and a
+    large value."""
     peer, host = ours
     addresses = [f"/dns4/{number}{LONG_NAME[6:]}" for number in range(16)]
     async with AsyncExitStack() as stack:
@@ -215,7 +216,7 @@ async def test_replies_stay_below_what_rust_takes(ours: tuple[Peer, Host]) -> No
             reply = check_reply(body, request, peer.id, connection.peer)
             assert len(body) <= RUST_MAX_BYTES - 10
             assert len(reply.closerPeers) == 20
-            assert len(reply.providerPeers) == (3 if kind == Message.GET_PROVIDERS else 0)
+            assert len(reply.providerPeers) == (12 if kind == Message.GET_PROVIDERS else 0)
 
 
 @pytest.mark.parametrize("echo", [False, True], ids=["as go", "as py"])
