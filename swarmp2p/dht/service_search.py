@@ -132,8 +132,7 @@ class ServiceSearch(Query):
         """Whether the root is that of a split service: by what most of the providers there say, or what two peers on
         the way have said."""
         if len(self._aside) >= max(_SPLIT_VOICES, others):
-            depths = sorted(depth for depth, _ in self._aside.values())
-            return self._guess(self._root, depths[len(depths) // 2])
+            return self._guess_from_aside()
         split = self._tools.splits.believed(self._root, now)
         return split if split is not None and split.depth else None
 
@@ -221,7 +220,7 @@ class ServiceSearch(Query):
 
     def _walk(self, name: str, split: Split, now: float) -> None:
         results, tools = self._results, self._tools
-        root = attribute_key(results.service, name, str(results.where[name])) if name else self._root
+        root = self._root_of(name)
         leaf = tools.config.merge_below, tools.config.split_above
 
         def start(
@@ -245,11 +244,7 @@ class ServiceSearch(Query):
     def _walked(self, walk: Walk, now: float) -> None:
         """A walk is over."""
         results, tools = self._results, self._tools
-        root = (
-            attribute_key(results.service, walk.name, str(results.where[walk.name]))
-            if walk.name
-            else self._root
-        )
+        root = self._root_of(walk.name)
         if walk.lost:
             tools.splits.wrong(root)
             self._followed = False
@@ -262,10 +257,7 @@ class ServiceSearch(Query):
         elif walk.lost and not self._root_asked:
             self._ask_root(now)
         elif walk.lost and self._tries < _MAX_TRIES and self._aside:
-            self._follow(
-                self._guess(self._root, sorted(d for d, _ in self._aside.values())[len(self._aside) // 2]),
-                now,
-            )
+            self._follow(self._guess_from_aside(), now)
         elif self._sampled and not self._root_asked:
             self._followed = True
             self._ask_root_for_the_rest(now)
@@ -293,6 +285,17 @@ class ServiceSearch(Query):
     def _guess(self, root: bytes, depth: int) -> Split:
         """A split of which only the depth is known: leaves are between half full and full."""
         return Split(tree_of(root), depth, (self._tools.config.split_above * 3 // 4) << depth)
+
+    def _guess_from_aside(self) -> Split:
+        """The service's split, by what the providers at its root say."""
+        depths = sorted(depth for depth, _ in self._aside.values())
+        return self._guess(self._root, depths[len(depths) // 2])
+
+    def _root_of(self, name: str) -> bytes:
+        """The root key of an attribute that is looked for, or of the service itself for ""."""
+        if not name:
+            return self._root
+        return attribute_key(self._results.service, name, str(self._results.where[name]))
 
     def _ask(
         self,
