@@ -24,7 +24,7 @@ from .events import DhtOutput, QueryDone
 from .keys import key_id
 from .lookup import Lookup
 from .messages import AnsweredRequest, FoundValue, GetValue, ValueStored
-from .queries import FollowUp, Purpose, PutQuery, put_value
+from .queries import FollowUp, PutQuery, put_value
 from .renewals import SPREAD
 from .timers import Timers
 from .traffic import Traffic
@@ -46,8 +46,6 @@ class RenewalQuery(PutQuery):
 
     superseded: they do.
     """
-
-    purpose = Purpose.STORE
 
     def __init__(self, lookup: Lookup, key: bytes, value: bytes, validators: Validators) -> None:
         super().__init__(None, lookup, key, value)
