@@ -78,10 +78,18 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class PeerUp:
-    """A connection to `peer` stands. addresses: where it says it can be dialled, as far as known."""
+    """A connection to `peer` stands.
+
+    addresses: where it says it can be dialled, as far as known. outbound: this side dialled it. remote: where the
+    connection comes from or goes to, for counting peers of one host; empty when unknown. record: its signed peer
+    record (libp2p RFC 0003), as it came, unverified; empty when it sent none.
+    """
 
     peer: PeerId
     addresses: tuple[Address, ...] = ()
+    outbound: bool = False
+    remote: Address = b""
+    record: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

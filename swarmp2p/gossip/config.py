@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
 
 from ..errors import UsageError
 from .score import ScoreConfig
+
+
+@dataclass(frozen=True, slots=True)
+class TopicConfig:
+    """Settings of one topic, or of all topics with one prefix.
+
+    flush_interval_s: what is for one peer within that many seconds leaves as one RPC; 0: with the call that caused
+        it. None for the router's.
+    latest_only: a source's newer message replaces its older one that still waits to be sent to a peer.
+    """
+
+    flush_interval_s: float | None = None
+    latest_only: bool = False
+
+
+_PLAIN_TOPIC: Final = TopicConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +50,8 @@ class GossipConfig:
     hello_interval_s: subscriptions are repeated to each peer that often. Queues may drop (Network.send), and
         a lost announcement would otherwise leave the two ends disagreeing for good. Ours: an RPC of some 20
         bytes a minute and neighbour.
+
+    topics: settings of single topics, by name or by "prefix*".
 
     Bounds. max_peers: further ones are ignored. max_peer_topics, max_peer_topic_bytes: of
         one peer, and the length of their names together; further ones are ignored.
@@ -70,6 +91,16 @@ class GossipConfig:
     max_queued_bytes: int = 4 << 20
     max_unwanted: int = 1000
     score: ScoreConfig = field(default_factory=ScoreConfig)
+    topics: Mapping[str, TopicConfig] = field(default_factory=lambda: MappingProxyType({}))
+
+    def topic(self, name: str) -> TopicConfig:
+        """The settings of a topic: those under its name, else those under the longest key that ends in "*" and
+        begins like it, else the defaults."""
+        exact = self.topics.get(name)
+        if exact is not None:
+            return exact
+        prefixes = [key for key in self.topics if key.endswith("*") and name.startswith(key[:-1])]
+        return self.topics[max(prefixes, key=len)] if prefixes else _PLAIN_TOPIC
 
     def __post_init__(self) -> None:
         if not 0 <= self.mesh_low <= self.mesh_degree <= self.mesh_high:
