@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -53,10 +53,27 @@ class JsPeers:
         self._waiting: dict[int, trio.MemorySendChannel[dict[str, Any]]] = {}
         self._names = count()
 
-    async def start(self, protocol: str, *, client: bool = False) -> JsPeer:
-        """Start a node. client: whether it only asks."""
+    async def start(
+        self,
+        protocol: str | None = None,
+        *,
+        client: bool = False,
+        seed: bytes | None = None,
+        port: int = 0,
+        gossip: Mapping[str, object] | None = None,
+    ) -> JsPeer:
+        """Start a node. protocol: of the DHT; None for none. client: whether it only asks in it. seed: of its key, to
+        have the same id again. gossip: settings of js/pubsub.mjs; None for no pubsub."""
         name = f"js{next(self._names)}"
-        started = await self.call("start", name=name, protocol=protocol, client=client)
+        started = await self.call(
+            "start",
+            name=name,
+            protocol=protocol,
+            client=client,
+            seed=None if seed is None else seed.hex(),
+            port=port,
+            gossip=None if gossip is None else dict(gossip),
+        )
         return JsPeer(self, name, PeerId.from_text(started["id"]), started["addresses"][0])
 
     async def service_key(self, service: str) -> bytes:
@@ -97,60 +114,59 @@ class JsPeer:
     def __init__(self, peers: JsPeers, name: str, id: PeerId, address: str) -> None:
         self._peers, self._name, self.id, self.address = peers, name, id, address
 
-    async def _call(self, command: str, **options: object) -> Any:
+    async def call(self, command: str, **options: object) -> Any:
+        """Run a command on this node; raises JsError."""
         return await self._peers.call(command, name=self._name, **options)
 
     async def dial(self, address: object) -> None:
         """Connect to a peer."""
-        await self._call("dial", address=str(address))
+        await self.call("dial", address=str(address))
 
     async def provide(self, key: bytes) -> int:
         """Say that this node provides a key; how many were told."""
-        return cast(int, await self._call("provide", key=key.hex()))
+        return cast(int, await self.call("provide", key=key.hex()))
 
     async def providers(self, key: bytes) -> dict[PeerId, list[str]]:
         """The providers of a key with their addresses."""
-        return _by_id(await self._call("providers", key=key.hex()))
+        return _by_id(await self.call("providers", key=key.hex()))
 
     async def content_routing(self, key: bytes) -> dict[PeerId, list[str]]:
         """The same through the interface that applications use."""
-        return _by_id(await self._call("contentRouting", key=key.hex()))
+        return _by_id(await self.call("contentRouting", key=key.hex()))
 
     async def find_peer(self, peer: PeerId) -> list[str]:
         """The addresses of a peer."""
-        return cast(list[str], (await self._call("findPeer", peer=str(peer)))["addresses"])
+        return cast(list[str], (await self.call("findPeer", peer=str(peer)))["addresses"])
 
     async def closest(self, key: bytes) -> dict[PeerId, list[str]]:
         """The peers nearest to a key."""
-        return _by_id(await self._call("closest", key=key.hex()))
+        return _by_id(await self.call("closest", key=key.hex()))
 
     async def put(self, key: bytes, value: bytes) -> tuple[int, list[str]]:
         """Store a value; how many answered, and what went wrong with whom."""
-        result = await self._call("put", key=key.hex(), value=value.hex())
+        result = await self.call("put", key=key.hex(), value=value.hex())
         return result["stored"], result["errors"]
 
     async def get(self, key: bytes) -> bytes | None:
         """The best value of a key."""
-        value = await self._call("get", key=key.hex())
+        value = await self.call("get", key=key.hex())
         return None if value is None else bytes.fromhex(value)
 
     async def table(self) -> set[PeerId]:
         """Who is in the routing table."""
-        return {PeerId.from_text(peer) for peer in await self._call("table")}
+        return {PeerId.from_text(peer) for peer in await self.call("table")}
 
     async def holds(self, key: bytes) -> set[PeerId]:
         """Whose provider records of a key this node holds."""
-        return {PeerId.from_text(peer) for peer in await self._call("holds", key=key.hex())}
+        return {PeerId.from_text(peer) for peer in await self.call("holds", key=key.hex())}
 
     async def record(self, provider: PeerId, service: str) -> dict[str, Any] | None:
         """A provider's own record of a service, asked of it and verified in JavaScript."""
-        return cast(
-            dict[str, Any] | None, await self._call("record", provider=str(provider), service=service)
-        )
+        return cast(dict[str, Any] | None, await self.call("record", provider=str(provider), service=service))
 
     async def stop(self) -> None:
         """End the node."""
-        await self._call("stop")
+        await self.call("stop")
 
 
 def _by_id(peers: list[dict[str, Any]]) -> dict[PeerId, list[str]]:

@@ -8,6 +8,7 @@ import { createInterface } from 'node:readline'
 
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
+import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
 import { identify } from '@libp2p/identify'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { peerIdFromString } from '@libp2p/peer-id'
@@ -18,6 +19,7 @@ import { createLibp2p } from 'libp2p'
 import { CID } from 'multiformats/cid'
 import { decode as decodeMultihash } from 'multiformats/hashes/digest'
 
+import { pubsub, pubsubCommands } from './pubsub.mjs'
 import { readRecord, serviceKey } from './service.mjs'
 
 const RAW = 0x55 // the CID codec of plain bytes; kad-dht uses the multihash only
@@ -48,26 +50,33 @@ const all = async (events) => {
 const answered = (events, type) =>
   events.filter((event) => event.name === 'PEER_RESPONSE' && event.messageName === type)
 
+// The DHT, when a protocol is named.
+const dht = (protocol, clientMode) => kadDHT({
+  protocol,
+  clientMode,
+  peerInfoMapper: passthroughMapper, // the default drops loopback addresses
+  validators: { swarm: validate },
+  selectors: { swarm: select },
+  // It would wait a second for a first look at itself, which a network of two never answers.
+  allowQueryWithZeroPeers: true,
+  initialQuerySelfInterval: 0
+})
+
 const commands = {
-  async start ({ name, protocol, client = false }) {
+  // seed: of the node's Ed25519 key; a new one by default. port: 0 for any. gossip: settings of pubsub.mjs; null for no
+  // pubsub.
+  async start ({ name, protocol = null, client = false, seed = null, port = 0, gossip = null }) {
     const node = await createLibp2p({
-      addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
+      ...(seed === null ? {} : { privateKey: await generateKeyPairFromSeed('Ed25519', bytes(seed)) }),
+      addresses: { listen: [`/ip4/127.0.0.1/tcp/${port}`] },
       transports: [tcp()],
       connectionEncrypters: [noise()],
       streamMuxers: [yamux()],
       services: {
         identify: identify(),
         ping: ping(),
-        dht: kadDHT({
-          protocol,
-          clientMode: client,
-          peerInfoMapper: passthroughMapper, // the default drops loopback addresses
-          validators: { swarm: validate },
-          selectors: { swarm: select },
-          // It would wait a second for a first look at itself, which a network of two never answers.
-          allowQueryWithZeroPeers: true,
-          initialQuerySelfInterval: 0
-        })
+        ...(protocol === null ? {} : { dht: dht(protocol, client) }),
+        ...(gossip === null ? {} : { pubsub: pubsub(gossip) })
       }
     })
     nodes.set(name, node)
@@ -138,7 +147,9 @@ const commands = {
   async stop ({ name }) {
     await nodes.get(name).stop()
     nodes.delete(name)
-  }
+  },
+
+  ...pubsubCommands(nodes)
 }
 
 const write = (reply) => process.stdout.write(JSON.stringify(reply) + '\n')
