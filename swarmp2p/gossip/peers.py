@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from random import Random
+from typing import Final
 
+from ..engine import Address
 from ..identity import PeerId
 from .config import GossipConfig, GossipStats
 from .score import PeerScore
+
+_IP4: Final = b"\x04"  # multiaddr's codes
+_IP6: Final = b"\x29"
+_MAPPED: Final = bytes(10) + b"\xff\xff"  # IPv4 as seen by a socket for both (RFC 4291 §2.5.5.2)
+_LOOPBACK6: Final = bytes(15) + b"\x01"
 
 
 class PeerState:
@@ -18,7 +25,9 @@ class PeerState:
         "beat",
         "ihave_ids",
         "ihave_rpcs",
+        "outbound",
         "peer",
+        "place",
         "score",
         "topic_bytes",
         "topics",
@@ -38,8 +47,26 @@ class PeerState:
         """Ids of its IDONTWANT."""
         self.beat = -1
         """Heartbeat that the two counters below belong to."""
+        self.outbound = False
+        """This side dialled it: an attacker cannot bring that about at will."""
+        self.place = b""
+        """The host that its connection comes from, see `place_of`; b"" when unknown."""
         self.ihave_rpcs = 0
         self.ihave_ids = 0
+
+
+def place_of(remote: Address) -> bytes:
+    """The host of a binary multiaddr, as far as one attacker is likely to own it: an IPv4 address (4 bytes), or the
+    first 64 bits of an IPv6 address. b"" for others and for loopback, where everybody is one's own."""
+    if remote[:1] == _IP4 and len(remote) >= 5:
+        host = remote[1:5]
+    elif remote[:1] == _IP6 and len(remote) >= 17:
+        host = remote[13:17] if remote[1:13] == _MAPPED else remote[1:17]
+    else:
+        return b""
+    if len(host) == 4:
+        return b"" if host[0] == 127 else host
+    return b"" if host == _LOOPBACK6 else host[:8]
 
 
 class Peers:
@@ -64,14 +91,19 @@ class Peers:
         """The state of a connected peer."""
         return self._states.get(peer)
 
-    def add(self, peer: PeerId) -> PeerState | None:
-        """A new peer; None when there are too many."""
+    def add(self, peer: PeerId, outbound: bool = False, remote: Address = b"") -> PeerState | None:
+        """A new peer, as PeerUp tells of it; None when there are too many."""
         if len(self._states) >= self._config.max_peers:
             self._stats.over_limit += 1
             return None
         score = self._disgraced.pop(peer, None) or PeerScore(self._config.score)
         state = self._states[peer] = PeerState(peer, score)
+        self.connects(state, outbound, remote)
         return state
+
+    def connects(self, state: PeerState, outbound: bool, remote: Address) -> None:
+        """A connection of a peer, as PeerUp tells of it."""
+        state.outbound, state.place = outbound, place_of(remote)
 
     def remove(self, peer: PeerId, now: float) -> PeerState | None:
         """Forget a peer. Only a score below 0 is kept, of at most `max_peers` former peers, the latest."""

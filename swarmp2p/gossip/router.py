@@ -139,8 +139,8 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
                 self._subscribe(topic, now)
             case Unsubscribe(topic):
                 self._unsubscribe(topic, now)
-            case PeerUp(peer):
-                self._peer_up(peer, now)
+            case PeerUp():
+                self._peer_up(event, now)
             case PeerDown(peer):
                 self._peer_down(peer, now)
             case _:
@@ -221,11 +221,14 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
 
     # Peers --------------------------------------------------------------------------------------------------
 
-    def _peer_up(self, peer: PeerId, now: float) -> None:
-        if self._peers.get(peer) is not None:
+    def _peer_up(self, up: PeerUp, now: float) -> None:
+        peer = up.peer
+        state = self._peers.get(peer)
+        if state is not None:
+            self._peers.connects(state, up.outbound, up.remote)
             self._greet(peer, now)
             self._mesh.returned(peer)
-        elif self._peers.add(peer) is not None:
+        elif self._peers.add(peer, up.outbound, up.remote) is not None:
             self._greet(peer, now)
 
     def _greet(self, peer: PeerId, now: float) -> None:
@@ -251,7 +254,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         state = self._peers.get(sender)
         if state is None:
             # It was faster than its PeerUp.
-            self._peer_up(sender, now)
+            self._peer_up(PeerUp(sender), now)
             state = self._peers.get(sender)
             if state is None:
                 return

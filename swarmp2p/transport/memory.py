@@ -307,7 +307,8 @@ class MemoryNetwork:
             there, back = self._switch.delay(self._peer, to), self._switch.delay(to, self._peer)
             if there is not None and back is not None:
                 target.expect(now + there, self._peer, connection, self.addresses)
-                self._schedule(now + there + back, to, PeerUp(to, target.addresses), connection)
+                up = PeerUp(to, target.addresses, outbound=True, remote=target.addresses[0])
+                self._schedule(now + there + back, to, up, connection)
                 return connection
         self._schedule(now + _DIAL_TIMEOUT_S, to, PeerDown(to), connection)
         return connection
@@ -321,7 +322,7 @@ class MemoryNetwork:
             connection.waiting[self._peer] = failing.waiting[self._peer]
             connection.settled[self._peer] = failing.settled[self._peer]
         self._connections[peer] = connection
-        self._schedule(due, peer, PeerUp(peer, addresses), connection)
+        self._schedule(due, peer, PeerUp(peer, addresses, remote=addresses[0]), connection)
 
     def _tell(self, peer: PeerId, connection: _Connection, fact: Speaks) -> None:
         target, delay = self._switch.running(peer), self._switch.delay(self._peer, peer)

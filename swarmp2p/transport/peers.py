@@ -17,6 +17,7 @@ from ..engine import Address, PeerDown, PeerUp
 from ..errors import DialError
 from ..identity import PeerId
 from ..wire import WireProtocol
+from .addresses import to_multiaddr
 from .config import HostConfig, HostStats
 from .identify import Identified, identify
 from .links import Links
@@ -169,7 +170,8 @@ class Peers:
             try:
                 addresses, said = await self._listening_at(connection)
                 if not session.gone.is_set():
-                    await self._deliver(PeerUp(session.peer, addresses))
+                    outbound, remote = connection.dialled is not None, to_multiaddr(*connection.remote)
+                    await self._deliver(PeerUp(session.peer, addresses, outbound, remote))
                     session.up.set()
                     if said is not None:
                         await session.identified(self._protocols, said)

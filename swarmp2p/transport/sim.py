@@ -98,15 +98,24 @@ class Simulator(Generic[Command, Output]):
     # What a scenario does -----------------------------------------------------------------------------------
 
     def add(
-        self, peer: PeerId, engine: Engine[Command, Output], *, addresses: tuple[Address, ...] | None = None
+        self,
+        peer: PeerId,
+        engine: Engine[Command, Output],
+        *,
+        addresses: tuple[Address, ...] | None = None,
+        source: Address | None = None,
     ) -> None:
-        """Start a peer. addresses: where it listens; by default a made-up one, () when nobody can dial it."""
+        """Start a peer. addresses: where it listens; by default a made-up one, () when nobody can dial it.
+        source: where its connections come from, as those see it whom it dials (PeerUp.remote); by default its first
+        address, else a made-up one. Peers may share one: they run on one host then."""
         if peer in self._network.nodes:
             raise UsageError(f"{peer} runs already; crash it first, or add another peer")
         self._added += 1
         if addresses is None:
             addresses = (sim_address(self._added),)
-        node = Node(peer, self._added, engine, addresses)
+        if source is None:
+            source = addresses[0] if addresses else sim_address(self._added)
+        node = Node(peer, self._added, engine, addresses, source)
         self._network.nodes[peer] = node
         self._schedule_tick(node, engine.deadline())
 

@@ -54,11 +54,12 @@ class SimulatorConfig:
 
 @dataclass(frozen=True, slots=True)
 class Dialled:
-    """The dial is over. target: None when nobody answered."""
+    """The dial is over. target: None when nobody answered. address: the one of the target that was dialled."""
 
     node: Node
     peer: PeerId
     target: Node | None
+    address: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,8 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
                 if node.up.get(peer) is edge:  # not replaced by a newer connection
                     del node.up[peer]
                     self._push(now, node.here, PeerDown(peer))
-            case Dialled(node, peer, target):
-                self._dialled(node, peer, target, now)
+            case Dialled():
+                self._dialled(event, now)
             case _:
                 raise AssertionError(event)
         return ()
@@ -146,13 +147,11 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
         node.dialling[to] = [message]
         self.dials += 1
         target = self.nodes.get(to)
-        if target is None or not any(address in target.addresses for address in addresses):
-            took = None
-        else:
-            took = self._handshake_s(node.peer, to, now)
+        matching = [address for address in addresses if target is not None and address in target.addresses]
+        took = self._handshake_s(node.peer, to, now) if matching else None
         if took is None or took > self._config.dial_timeout_s:
             took, target = self._config.dial_timeout_s, None
-        self._push(now + took, self.here, Dialled(node, to, target))
+        self._push(now + took, self.here, Dialled(node, to, target, matching[0] if matching else b""))
 
     def disconnect(self, node: Node, peer: PeerId, now: float) -> None:
         """Close a connection from one side."""
@@ -209,12 +208,13 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
                 return attempt * _RETRY_S + self._config.dial_rtts * (there + back)
         return None
 
-    def _dialled(self, node: Node, peer: PeerId, target: Node | None, now: float) -> None:
+    def _dialled(self, event: Dialled, now: float) -> None:
+        node, peer, target = event.node, event.peer, event.target
         if not node.here.open:
             return
         if target is not None and target.here.open:
-            self._connect(node, target, now)
-            self._connect(target, node, now)
+            self._connect(node, target, event.address, True, now)
+            self._connect(target, node, node.source, False, now)
             for protocol in node.refused:  # as identify tells the side that was dialled
                 self._tell(node, node.up[peer], protocol, False, now)
             self._flush(node, peer, now)
@@ -222,7 +222,7 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
         elif node.dialling.pop(peer, None) is not None:
             self._push(now, node.here, PeerDown(peer))
 
-    def _connect(self, node: Node, target: Node, now: float) -> None:
+    def _connect(self, node: Node, target: Node, remote: Address, outbound: bool, now: float) -> None:
         """Let `node` have a connection to `target`, if it has none."""
         standing = node.up.get(target.peer)
         if standing is not None and standing.open:
@@ -231,7 +231,7 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
         if target.addresses:
             self._remember(node, target.peer, target.addresses)
         if standing is None:  # else it has not noticed that the old connection ended, and now never will
-            self._push(now, node.here, PeerUp(target.peer, target.addresses))
+            self._push(now, node.here, PeerUp(target.peer, target.addresses, outbound, remote))
 
     def _remember(self, node: Node, peer: PeerId, addresses: tuple[Address, ...]) -> None:
         if len(node.known) >= self._config.max_known and peer not in node.known:

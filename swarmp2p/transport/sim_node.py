@@ -13,8 +13,9 @@ class Node:
     """One peer.
 
     up: its side of its connections. known: where it could dial others. dialling: messages that wait for a
-    dial. refused: protocols that its engine does not serve. here: what comes from no other peer comes over this
-    edge; it closes when the peer crashes. tick_at: when its Tick is due; Ticks of other times in the queue are stale.
+    dial. refused: protocols that its engine does not serve. source: where its connections seem to come from.
+    here: what comes from no other peer comes over this edge; it closes when the peer crashes. tick_at: when its
+    Tick is due; Ticks of other times in the queue are stale.
     """
 
     __slots__ = (
@@ -26,14 +27,26 @@ class Node:
         "known",
         "peer",
         "refused",
+        "source",
         "tick_at",
         "up",
     )
 
     def __init__(
-        self, peer: PeerId, index: int, engine: Engine[Any, Any], addresses: tuple[Address, ...] = ()
+        self,
+        peer: PeerId,
+        index: int,
+        engine: Engine[Any, Any],
+        addresses: tuple[Address, ...] = (),
+        source: Address = b"",
     ) -> None:
-        self.peer, self.index, self.engine, self.addresses = peer, index, engine, addresses
+        self.peer, self.index, self.engine, self.addresses, self.source = (
+            peer,
+            index,
+            engine,
+            addresses,
+            source,
+        )
         self.tick_at = math.inf
         self.here = Edge(self, self)
         self.up: dict[PeerId, Edge] = {}

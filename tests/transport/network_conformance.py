@@ -48,7 +48,12 @@ class NetworkConformance:
         up = await alice.next(PeerUp)
         assert up.peer == bob.peer
         assert set(up.addresses) & set(bob.network.addresses)
-        assert (await bob.next(PeerUp)).peer == alice.peer
+        assert up.outbound
+        assert up.remote in bob.network.addresses
+        up = await bob.next(PeerUp)
+        assert up.peer == alice.peer
+        assert not up.outbound
+        assert up.remote[:5] in {address[:5] for address in alice.network.addresses}, "its host, at any port"
         bob.network.send(alice.peer, Shout(b"and back"))
         assert await alice.message() == Shout(b"and back")
         assert not alice.events

@@ -95,7 +95,7 @@ async def test_plain_asks_ours(alice: Station) -> None:
         with pytest.raises(StreamEOF):
             await stream.read(1)
         up = await alice.next(PeerUp)
-        assert up == PeerUp(id_of(host), tuple(addresses_of(host)))  # its identify told us
+        assert (up.peer, up.addresses) == (id_of(host), tuple(addresses_of(host)))  # its identify told us
     assert (await alice.next(PeerDown)).peer == up.peer
 
 

@@ -123,10 +123,12 @@ def test_the_first_send_dials_for_one_round_trip_then_both_sides_are_up_then_the
     world = World()
     world.send(A, B, 1, 2)
     world.sim.run(1.0)
-    assert world.recorders[A].seen[1:] == [(0.020, PeerUp(B, world.sim.addresses(B)))]
+    at_a, (b_at,) = world.recorders[A].seen, world.sim.addresses(B)
+    assert at_a[1:] == [(0.020, PeerUp(B, (b_at,), outbound=True, remote=b_at))]
+    (a_at,) = world.sim.addresses(A)
     at_b = world.recorders[B].seen
     assert at_b == [
-        (0.020, PeerUp(A, world.sim.addresses(A))),
+        (0.020, PeerUp(A, (a_at,), remote=a_at)),
         (0.030, Received(A, Note(1))),
         (0.030, Received(A, Note(2))),
     ]
@@ -184,7 +186,23 @@ def test_a_peer_without_addresses_cannot_be_dialled_but_dials() -> None:
     world.do(hidden, Introduce(A, world.sim.addresses(A)), Send(A, Note(2)))
     world.sim.run(7.0)
     assert world.recorders[A].notes() == [2]
-    assert PeerUp(hidden, ()) in world.recorders[A].events()
+    assert PeerUp(hidden, (), remote=sim_address(4)) in world.recorders[A].events()
+
+
+def test_connections_of_peers_on_one_host_come_from_one_address() -> None:
+    world = World()
+    world.recorders = {C: Recorder(), **{sim_peer(number): Recorder() for number in (8, 9)}}
+    world.sim.crash(C)
+    world.sim.add(C, world.recorders[C], addresses=(sim_address(70), sim_address(71)))
+    for peer in (sim_peer(8), sim_peer(9)):
+        world.sim.add(peer, world.recorders[peer], source=sim_address(50))
+        world.do(peer, Introduce(C, (sim_address(71),)), Send(C, Note(1)))
+    world.sim.run(1.0)
+    ups = [event for event in world.recorders[C].events() if isinstance(event, PeerUp)]
+    assert [(up.remote, up.outbound) for up in ups] == [(sim_address(50), False)] * 2
+    assert len({up.addresses for up in ups}) == 2, "each listens at its own"
+    (up,) = [event for event in world.recorders[sim_peer(8)].events() if isinstance(event, PeerUp)]
+    assert (up.remote, up.outbound) == (sim_address(71), True), "the address that was dialled"
 
 
 def test_messages_wait_for_a_dial_up_to_the_bound_and_are_counted_beyond() -> None:
@@ -242,7 +260,8 @@ def test_known_addresses_are_bounded_and_the_oldest_is_forgotten() -> None:
     world.do(A, Introduce(B, world.sim.addresses(B)), Introduce(C, world.sim.addresses(C)))
     world.do(A, Send(B, Note(1)), Send(C, Note(2)), delay=0.1)
     world.sim.run(1.0)
-    assert world.recorders[A].events() == [PeerDown(B), PeerUp(C, world.sim.addresses(C))]
+    (there,) = world.sim.addresses(C)
+    assert world.recorders[A].events() == [PeerDown(B), PeerUp(C, (there,), outbound=True, remote=there)]
 
 
 def test_disconnect_tells_both_sides_and_what_was_under_way_to_the_closer_is_lost() -> None:
@@ -292,7 +311,7 @@ def test_a_connection_made_anew_before_the_end_of_the_old_was_noticed_stands() -
     world.sim.run(2.0)
     assert world.recorders[B].notes() == [1, 2]
     assert world.recorders[A].notes() == [3]
-    assert world.recorders[B].events().count(PeerUp(A, world.sim.addresses(A))) == 1
+    assert [event.peer for event in world.recorders[B].events() if isinstance(event, PeerUp)] == [A]
     assert PeerDown(A) not in world.recorders[B].events()
 
 
@@ -412,8 +431,9 @@ def test_a_lost_handshake_is_repeated_each_second_up_to_three_times(losses: int,
     world = World(Scripted(*[None, 0.01] * losses))
     world.send(A, B, 1)
     world.sim.run(10.0)
-    address = world.sim.addresses(B)
-    expected = (5.0, PeerDown(B)) if up_at is None else (up_at, PeerUp(B, address))
+    (there,) = world.sim.addresses(B)
+    up = PeerUp(B, (there,), outbound=True, remote=there)
+    expected = (5.0, PeerDown(B)) if up_at is None else (up_at, up)
     assert world.recorders[A].seen[1] == expected
 
 
