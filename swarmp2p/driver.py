@@ -1,12 +1,14 @@
-"""Runs one engine under trio: one inbox, one timer, one loop.
+"""Runs one engine under trio: events as they come, one queue of commands, one timer, one loop.
 
-The loop takes what is due first: a Tick when `deadline()` has come, then the application's commands, then
-events from the network; each goes through `handle`, whose outputs are carried out at once. No protocol rule
-is here: what would need a unit test belongs into an engine.
+What the network delivers is handled at once, in the task that brought it: reading from a connection goes as fast as
+the engine takes what was read, and no task has to be woken for a message. The loop takes the rest: a Tick when
+`deadline()` has come, then the application's commands. Each goes through `handle`, whose outputs are carried out at
+once. No protocol rule is here: what would need a unit test belongs into an engine.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from .engine import (
     Engine,
     Introduce,
     NetworkEvent,
+    NetworkOutput,
     Output,
     Protect,
     Send,
@@ -27,14 +30,13 @@ from .engine import (
     Tick,
 )
 from .errors import SwarmError
-from .scopes import TaskStatus, background_nursery, start
+from .scopes import TaskStatus, background_nursery, cancel_scope, start
 from .transport.network import Network
 
-_MAX_EVENTS: Final = 256
 _MAX_COMMANDS: Final = 65_536
 # Unix time this far ahead of engine time means that the machine slept; less may be a clock being corrected.
 _SLEPT_S: Final = 10.0
-# Events handled before other tasks get a turn: writers then send what these produced in few large writes.
+# Commands handled before other tasks get a turn: writers then send what these produced in few large writes.
 _BATCH: Final = 32
 
 
@@ -53,7 +55,6 @@ class Driver(Generic[Command, Output]):
     that is not for the network; it must not block, and what it raises ends the run. It may be set until `run`
     starts. clock: Unix time in seconds.
 
-    Events from the network wait in a queue of 256; when it is full, `deliver` waits, and so do the senders.
     An exception from the engine is a bug: it leaves `run`, and with it the peer ends.
     """
 
@@ -69,9 +70,12 @@ class Driver(Generic[Command, Output]):
         self._network = network
         self._clock = clock
         self._commands: deque[Command] = deque()
-        self._events: deque[NetworkEvent] = deque()
+        self._events: deque[NetworkEvent] = deque()  # delivered while another was being handled
+        self._handling = False
+        self._bug: BaseException | None = None
         self._news = trio.Event()
-        self._room = trio.lowlevel.ParkingLot()
+        self._timer = cancel_scope()  # of the loop, while it waits
+        self._timer_at = math.inf  # the deadline that it is set to, in engine time
         self._offset: float | None = None  # engine time minus trio's time
         self._latest = 0.0
 
@@ -89,7 +93,7 @@ class Driver(Generic[Command, Output]):
         return self._latest
 
     def post(self, command: Command) -> None:
-        """Hand a command to the engine, which takes it soon, before anything from the network. Never blocks.
+        """Hand a command to the engine, which takes it soon, in the order they were posted. Never blocks.
 
         Raises Overloaded when too many wait.
         """
@@ -113,20 +117,34 @@ class Driver(Generic[Command, Output]):
     async def _run_network(self, *, task_status: TaskStatus[None]) -> None:
         await self._network.run(self._deliver, task_status=task_status)
 
-    async def _deliver(self, event: NetworkEvent) -> None:
-        while len(self._events) >= _MAX_EVENTS:
-            await self._room.park()
-        self._events.append(event)
-        self._news.set()
+    def _deliver(self, event: NetworkEvent) -> None:
+        """Have an event from the network handled now. Never raises: a bug of the engine's ends the loop."""
+        if self._handling:
+            self._events.append(event)
+            self._news.set()
+        elif self._bug is None:
+            try:
+                now = self.now()
+                if self._engine.deadline() <= now:
+                    self._handle(Tick(), now)
+                self._handle(event, now)
+            except BaseException as bug:  # noqa: BLE001 - whatever it is, the loop raises it
+                self._bug = bug
+                self._news.set()
+                return
+            if self._engine.deadline() < self._timer_at:
+                self._set_timer()
 
     async def _loop(self) -> None:
         while True:
             for _ in range(_BATCH):
+                if self._bug is not None:
+                    raise self._bug
                 event = self._next()
                 if event is None:
                     await self._wait()
                     break
-                self._handle(event)
+                self._handle(event, self._latest)
             else:
                 await trio.lowlevel.checkpoint()
 
@@ -136,42 +154,48 @@ class Driver(Generic[Command, Output]):
             return Tick()
         if self._commands:
             return self._commands.popleft()
-        if self._events:
-            self._room.unpark()
-            return self._events.popleft()
-        return None
+        return self._events.popleft() if self._events else None
 
     async def _wait(self) -> None:
-        """Until something is in the inbox, or the deadline has come."""
+        """Until there is something to do, or the deadline has come."""
         if self._news.is_set():
             self._news = trio.Event()
-            if self._commands or self._events:
+            if self._commands or self._events or self._bug is not None:
                 return
-        deadline = self._engine.deadline()
-        assert self._offset is not None
-        with trio.move_on_at(deadline - self._offset) as timer:
+        with cancel_scope() as self._timer:
+            self._set_timer()
             await self._news.wait()
-        if timer.cancelled_caught:
+        if self._timer.cancelled_caught:
             # The difference of two large floats may fall short of the deadline by its last digit.
-            self._latest = max(self._latest, deadline)
+            self._latest = max(self._latest, self._timer_at)
 
-    def _handle(self, event: NetworkEvent | Command) -> None:
-        now = self.now()
-        outputs = self._engine.handle(event, now)
-        for output in outputs:
-            if isinstance(output, Send):
-                self._network.send(output.to, output.message)
-            elif isinstance(output, Introduce):
-                self._network.introduce(output.peer, output.addresses)
-            elif isinstance(output, Disconnect):
-                self._network.disconnect(output.peer)
-            elif isinstance(output, Serve):
-                self._network.serve(output.protocol, output.serving)
-            elif isinstance(output, Protect):
-                self._network.protect(output.peer, output.protected)
-            else:
-                self.on_output(output)
+    def _set_timer(self) -> None:
+        assert self._offset is not None
+        self._timer_at = self._engine.deadline()
+        self._timer.deadline = self._timer_at - self._offset
+
+    def _handle(self, event: NetworkEvent | Command, now: float) -> None:
+        self._handling = True
+        try:
+            for output in self._engine.handle(event, now):
+                self._carry_out(output)
+        finally:
+            self._handling = False
         if isinstance(event, Tick):
             assert self._engine.deadline() > now, (
                 f"{self._engine!r} did not move its deadline past a due Tick"
             )
+
+    def _carry_out(self, output: NetworkOutput | Output) -> None:
+        if isinstance(output, Send):
+            self._network.send(output.to, output.message)
+        elif isinstance(output, Introduce):
+            self._network.introduce(output.peer, output.addresses)
+        elif isinstance(output, Disconnect):
+            self._network.disconnect(output.peer)
+        elif isinstance(output, Serve):
+            self._network.serve(output.protocol, output.serving)
+        elif isinstance(output, Protect):
+            self._network.protect(output.peer, output.protected)
+        else:
+            self.on_output(output)

@@ -32,7 +32,7 @@ from swarmp2p.engine import (
 )
 from swarmp2p.errors import ListenError
 from swarmp2p.identity import Identity, PeerId
-from swarmp2p.scopes import TaskStatus, start
+from swarmp2p.scopes import TaskStatus, background_nursery, start
 from swarmp2p.transport.link import UniformLink
 from swarmp2p.transport.memory import MemorySwitch
 from swarmp2p.transport.network import Deliver
@@ -202,53 +202,58 @@ async def test_a_command_that_arrives_moves_the_deadline(
     assert outputs == ["ticked"]
 
 
-async def test_commands_go_before_network_events_and_due_ticks_before_both(
+async def test_what_is_delivered_is_handled_at_once_after_a_tick_that_is_due(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    engine, network = Script(), Recorder()
-    driver = make(engine, network)
+    engine, network, outputs = Script(), Recorder(), list[str]()
+    driver = make(engine, network, outputs)
     await start(nursery, driver.run)
     assert network.deliver is not None
-    driver.post(Do(tick_in=0))
-    await network.deliver(PeerUp(PeerId(b"a")))
-    driver.post(Do(("x",)))
-    await trio.sleep(0.001)
-    assert [event for _, event in engine.seen] == [
-        Do(tick_in=0),
-        Tick(),
-        Do(("x",)),
-        PeerUp(PeerId(b"a")),
-    ]
+    driver.post(Do(tick_in=1))
+    await trio.sleep(0.5)
+    network.deliver(PeerUp(PeerId(b"a")))
+    assert outputs == ["PeerUp"]
+    autojump_clock.jump(1)
+    network.deliver(PeerUp(PeerId(b"b")))
+    assert outputs == ["PeerUp", "ticked", "PeerUp"]
 
 
-async def test_a_full_inbox_holds_the_network_up_and_nothing_is_lost(
+async def test_an_event_may_move_the_deadline(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    class Hasty(Script):
+        def handle(self, event: NetworkEvent | Do, now: float) -> Sequence[NetworkOutput | str]:
+            outputs = super().handle(event, now)
+            if isinstance(event, PeerUp):
+                self.next_tick = now + 1
+            return outputs
+
+    network, outputs = Recorder(), list[str]()
+    driver = make(Hasty(), network, outputs)
+    await start(nursery, driver.run)
+    driver.post(Do(tick_in=1000))
+    await trio.sleep(1)
+    assert network.deliver is not None
+    network.deliver(PeerUp(PeerId(b"a")))
+    await trio.sleep(0.9)
+    assert outputs == ["PeerUp"]
+    await trio.sleep(0.2)
+    assert outputs == ["PeerUp", "ticked"]
+
+
+async def test_what_is_delivered_while_outputs_are_carried_out_comes_after_them(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    engine, network = Script(), Recorder()
-    driver = make(engine, network)
-    peers = [PeerId(bytes((number >> 8, number & 0xFF))) for number in range(1000)]
-    delivered = 0
+    class Echo(Recorder):
+        def send(self, to: PeerId, message: object) -> None:
+            super().send(to, message)
+            assert self.deliver is not None
+            self.deliver(PeerDown(to))
 
-    async def flood() -> None:
-        nonlocal delivered
-        assert network.deliver is not None
-        for peer in peers:
-            await network.deliver(PeerUp(peer))
-            delivered += 1
-
-    class Held(Script):
-        def handle(self, event: NetworkEvent | Do, now: float) -> Sequence[NetworkOutput | str]:
-            waiting.append(delivered - len(self.seen))
-            return super().handle(event, now)
-
-    waiting: list[int] = []
-    engine = Held()
-    driver = make(engine, network)
+    network, outputs = Echo(), list[str]()
+    driver = make(Script(), network, outputs)
     await start(nursery, driver.run)
-    nursery.start_soon(flood)
+    driver.post(Do((Send(PeerId(b"you"), Ask(1, b"?")), "after it")))
     await trio.sleep(1)
-    assert [event for _, event in engine.seen] == [PeerUp(peer) for peer in peers]
-    assert max(waiting) == 256
+    assert outputs == ["after it", "PeerDown"]
 
 
 async def test_too_many_commands_are_refused(autojump_clock: MockClock) -> None:
@@ -274,6 +279,23 @@ async def test_a_bug_in_the_engine_ends_the_run(autojump_clock: MockClock) -> No
     driver.post(Do())
     with pytest.raises(ZeroDivisionError):
         await driver.run()
+
+
+async def test_a_bug_that_an_event_meets_ends_the_run_and_spares_the_network(
+    autojump_clock: MockClock,
+) -> None:
+    class Broken(Script):
+        def handle(self, event: NetworkEvent | Do, now: float) -> Sequence[NetworkOutput | str]:
+            raise ZeroDivisionError
+
+    network = Recorder()
+    with pytest.raises(ZeroDivisionError):
+        async with background_nursery() as nursery:
+            await start(nursery, make(Broken(), network).run)
+            assert network.deliver is not None
+            network.deliver(PeerDown(PeerId(b"a")))
+            network.deliver(PeerDown(PeerId(b"b")))
+            await trio.sleep(1)
 
 
 async def test_an_engine_that_does_not_move_its_deadline_is_a_bug(autojump_clock: MockClock) -> None:

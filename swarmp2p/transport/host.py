@@ -185,7 +185,7 @@ class Host:
                     nursery.start_soon(links.serve, listener, nursery)
                 nursery.start_soon(self._flush)
                 nursery.start_soon(pusher.run)
-                await watch.tell()
+                watch.tell()
                 nursery.start_soon(watch.run)
                 nursery.start_soon(self._sweep, running)
                 task_status.started()

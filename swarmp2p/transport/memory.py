@@ -241,7 +241,7 @@ class MemoryNetwork:
                 while True:
                     event = self._unpack(await self._next())
                     if event is not None:
-                        await deliver(event)
+                        deliver(event)
         finally:
             self._switch.stop(self)
             for peer, connection in self._connections.items():

@@ -14,8 +14,9 @@ from ..identity import PeerId
 from ..scopes import TaskStatus
 from .reachability import Status
 
-Deliver = Callable[[NetworkEvent], Awaitable[None]]
-"""Takes one event to the driver; may wait when the driver is behind."""
+Deliver = Callable[[NetworkEvent], None]
+"""Gives the driver one event, which it handles before this returns. Raises what the engine raises, which is a bug and
+ends the peer."""
 
 
 class PeerStream(trio.abc.HalfCloseableStream):

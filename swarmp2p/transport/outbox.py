@@ -147,7 +147,7 @@ async def receive_messages(session: PeerSession, protocol: WireProtocol, stream:
             for body in buffer.feed(chunk):
                 message = decoded(protocol.decode, session.peer, body, 0)
                 session.stats.received += 1
-                await session.deliver(Received(session.peer, message))
+                session.deliver(Received(session.peer, message))
         if buffer.partial:
             raise BadMessage("the stream ended within a message")
         stream.finish()

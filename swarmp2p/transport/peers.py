@@ -142,7 +142,7 @@ class Peers:
                 await session.connected.wait()
             known = await self._converse(session)
             if known or session.used:
-                await self._deliver(PeerDown(peer))
+                self._deliver(PeerDown(peer))
             del self._sessions[peer]
             session.over.set()
             if self._links.get(peer) is None:
@@ -171,7 +171,7 @@ class Peers:
                 addresses, said = await self._listening_at(connection)
                 if not session.gone.is_set():
                     outbound, remote = connection.dialled is not None, to_multiaddr(*connection.remote)
-                    await self._deliver(PeerUp(session.peer, addresses, outbound, remote))
+                    self._deliver(PeerUp(session.peer, addresses, outbound, remote))
                     session.up.set()
                     if said is not None:
                         await session.identified(self._protocols, said)

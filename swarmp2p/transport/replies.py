@@ -83,7 +83,7 @@ class RequestServer:
                     while len(self._slots) >= session.config.unanswered:
                         await self._room.park()
                     await stream.drained(_MAX_UNSENT_BYTES)
-                    await self._take(body)
+                    self._take(body)
             if buffer.partial:
                 raise BadMessage("the stream ended within a request")
             self._ended = True
@@ -97,7 +97,7 @@ class RequestServer:
             if not self._ended:
                 self.close()
 
-    async def _take(self, body: bytes) -> None:
+    def _take(self, body: bytes) -> None:
         number = self._desk.number()
         request = decoded(self._protocol.decode, self._session.peer, body, number)
         if isinstance(request, Request) and request.expects_reply:
@@ -105,7 +105,7 @@ class RequestServer:
             self._since[number] = trio.current_time()
             self._desk.expect(number, self)
         self._session.stats.received += 1
-        await self._session.deliver(Received(self._session.peer, request))
+        self._session.deliver(Received(self._session.peer, request))
 
     def reply(self, number: int, body: bytes) -> None:
         """The engine's answer to one request."""

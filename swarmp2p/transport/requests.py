@@ -147,7 +147,7 @@ class RequestPool:
                         raise
                     session.stats.received += 1
                     session.useful_at = trio.current_time()
-                    await session.deliver(Received(session.peer, message))
+                    session.deliver(Received(session.peer, message))
             if buffer.partial:
                 raise BadMessage("the stream ended within a message")
             stream.finish()

@@ -151,7 +151,7 @@ class PeerSession:
                 self._refused.pop(protocol.name, None)
             if self._said.get(protocol.name, True) != serving:
                 self._said[protocol.name] = serving
-                await self.deliver(Speaks(self.peer, protocol.name, serving))
+                self.deliver(Speaks(self.peer, protocol.name, serving))
 
     async def take_push(self, protocols: Sequence[WireProtocol], stream: MuxedStream) -> None:
         """The other side says of itself what has changed."""
@@ -188,7 +188,7 @@ class PeerSession:
     async def _report(self) -> None:
         await self.up.wait()
         while self._failed:
-            await self.deliver(self._failed.pop(next(iter(self._failed))))
+            self.deliver(self._failed.pop(next(iter(self._failed))))
 
     def drop(self, cause: str, number: int = 1) -> None:
         """Count lost messages."""

@@ -34,11 +34,11 @@ class Watch:
         if (self.reach.reachable, self.reach.ask_at) != before:
             self._news.set()
 
-    async def tell(self) -> None:
+    def tell(self) -> None:
         """Deliver what the engine does not know yet."""
         if self.reach.reachable != self._told:
             self._told = self.reach.reachable
-            await self._deliver(Reachable(self._told))
+            self._deliver(Reachable(self._told))
 
     async def run(self) -> None:
         """Ask and tell, until cancelled."""
@@ -46,8 +46,8 @@ class Watch:
             with trio.move_on_at(self.reach.ask_at):
                 await self._news.wait()
             self._news = trio.Event()
-            await self.tell()
+            self.tell()
             if trio.current_time() >= self.reach.ask_at:
                 await ask_around(self._links.all(), self.reach, self._me, self._addresses)
                 self.reach.asked(trio.current_time())
-                await self.tell()
+                self.tell()

@@ -35,7 +35,7 @@ class _Late(Host):
 async def test_what_was_queued_for_a_peer_that_has_left_is_dropped() -> None:
     host, left = _Late(), trio.Event()
 
-    async def deliver(event: NetworkEvent) -> None:
+    def deliver(event: NetworkEvent) -> None:
         match event:
             case PeerUp(peer):
                 host.send(peer, Shout(b"hello"))

@@ -41,8 +41,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
 
 
 class Station:
-    """One peer. events: everything delivered and not yet taken. reachable: what was told of that. hold(): deliver no
-    more until release()."""
+    """One peer. events: everything delivered and not yet taken. reachable: what was told of that."""
 
     def __init__(self, identity: Identity, network: PeerNetwork) -> None:
         self.identity, self.network = identity, network
@@ -50,8 +49,6 @@ class Station:
         self.reachable: list[bool] = []
         self.on_message: Callable[[PeerId, Message], None] | None = None
         self._news = trio.Event()
-        self._open = trio.Event()
-        self._open.set()
         self._scope = trio.move_on_after(math.inf)
         self._stopped = trio.Event()
 
@@ -64,12 +61,6 @@ class Station:
         for other in others:
             self.network.introduce(other.peer, other.network.addresses)
 
-    def hold(self) -> None:
-        self._open = trio.Event()
-
-    def release(self) -> None:
-        self._open.set()
-
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         with self._scope:
             await self.network.run(self._deliver, task_status=task_status)
@@ -81,8 +72,7 @@ class Station:
         with trio.fail_after(PATIENCE_S):
             await self._stopped.wait()
 
-    async def _deliver(self, event: NetworkEvent) -> None:
-        await self._open.wait()
+    def _deliver(self, event: NetworkEvent) -> None:
         if isinstance(event, Reachable):
             self.reachable.append(event.reachable)
             return
