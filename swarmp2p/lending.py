@@ -109,6 +109,7 @@ class Lending:
             latency_s=0.0,
             kind=self.offer.kind,
             region=self.offer.region,
+            speed=self.offer.cpus,
         )
 
     async def _publish_loads(self) -> None:

@@ -248,7 +248,12 @@ DECODERS: tuple[Decoder, ...] = (
         "load-signal",
         decode_signal,
         (BadMessage,),
-        (encode_signal(LoadSignal(4.0, 1 << 33, 1.0, 2, 1, 0.5, "individual", "eu", 9, 2e9)),),
+        (
+            encode_signal(LoadSignal(4.0, 1 << 33, 1.0, 2, 1, 0.5, "individual", "eu", 9, 2e9)),
+            encode_signal(
+                LoadSignal(0.5, 0, 0.5, 0, 0, 0.0, "other", "", 9, 2e9, bytes(range(22)), 8.5, 70_000, 5.0, 7)
+            ),
+        ),
     ),
     Decoder(
         "loads-request",
