@@ -127,6 +127,11 @@ class Simulator(Generic[Command, Output]):
         """
         self._network.crash(self._node(peer), self.now, notice_s)
 
+    def connect(self, peer: PeerId, to: PeerId) -> None:
+        """Have `peer` connect to another that runs, at once and without a dial: for a network that stands already
+        when the scenario begins. Nothing happens when they are connected."""
+        self._network.connect_now(self._node(peer), self._node(to), self.now)
+
     def post(self, peer: PeerId, event: NetworkEvent | Command, delay: float = 0.0) -> None:
         """Hand an event to a peer's engine `delay` seconds from now, unless it has crashed by then."""
         self._queue.push(self._time(delay), self._node(peer).here, event)

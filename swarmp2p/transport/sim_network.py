@@ -153,6 +153,12 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
             took, target = self._config.dial_timeout_s, None
         self._push(now + took, self.here, Dialled(node, to, target, matching[0] if matching else b""))
 
+    def connect_now(self, node: Node, target: Node, now: float) -> None:
+        """Connect two peers as a dial does that takes no time."""
+        if target.peer not in node.up and target is not node:
+            node.dialling.setdefault(target.peer, [])
+            self._push(now, self.here, Dialled(node, target.peer, target))
+
     def disconnect(self, node: Node, peer: PeerId, now: float) -> None:
         """Close a connection from one side."""
         edge = node.up.pop(peer, None)

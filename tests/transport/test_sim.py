@@ -145,6 +145,22 @@ def test_the_other_side_answers_over_the_same_connection_without_an_introduction
     assert world.sim.dials == 1
 
 
+def test_peers_are_connected_at_once_and_without_a_dial_when_the_scenario_says_so() -> None:
+    world = World()
+    for target in (B, B, A):
+        world.sim.connect(A, target)
+    world.sim.run(0.0)
+    world.sim.connect(B, A)
+    world.sim.run(0.1)
+    for peer, other in ((A, B), (B, A)):
+        (up,) = world.recorders[peer].seen
+        assert isinstance(up[1], PeerUp)
+        assert (up[0], up[1].peer) == (0.0, other)
+    assert world.sim.dials == 0
+    with pytest.raises(UsageError, match="no peer"):
+        world.sim.connect(A, sim_peer(9))
+
+
 def test_dial_rtts_sets_the_price_of_a_connection() -> None:
     world = World(config=SimulatorConfig(dial_rtts=4.0))
     world.send(A, B, 1)
