@@ -157,7 +157,8 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
         """Connect two peers as a dial does that takes no time."""
         if target.peer not in node.up and target is not node:
             node.dialling.setdefault(target.peer, [])
-            self._push(now, self.here, Dialled(node, target.peer, target))
+            address = target.addresses[0] if target.addresses else target.source
+            self._push(now, self.here, Dialled(node, target.peer, target, address))
 
     def disconnect(self, node: Node, peer: PeerId, now: float) -> None:
         """Close a connection from one side."""

@@ -152,10 +152,9 @@ def test_peers_are_connected_at_once_and_without_a_dial_when_the_scenario_says_s
     world.sim.run(0.0)
     world.sim.connect(B, A)
     world.sim.run(0.1)
-    for peer, other in ((A, B), (B, A)):
-        (up,) = world.recorders[peer].seen
-        assert isinstance(up[1], PeerUp)
-        assert (up[0], up[1].peer) == (0.0, other)
+    at_a, at_b = world.sim.addresses(A), world.sim.addresses(B)
+    assert world.recorders[A].seen == [(0.0, PeerUp(B, at_b, True, at_b[0]))]
+    assert world.recorders[B].seen == [(0.0, PeerUp(A, at_a, False, at_a[0]))]
     assert world.sim.dials == 0
     with pytest.raises(UsageError, match="no peer"):
         world.sim.connect(A, sim_peer(9))
