@@ -17,9 +17,9 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.tools.anyio_service import background_trio_service
 
 from swarmp2p.driver import Driver
+from swarmp2p.gossip.codec import pubsub_protocol
 from swarmp2p.gossip.events import Delivered, GossipCommand, GossipOutput, Publish, Subscribe
 from swarmp2p.gossip.router import GossipRouter
-from swarmp2p.gossip.wire import pubsub_protocol
 from swarmp2p.identity import Identity, verify
 from swarmp2p.scopes import background_nursery, start
 from swarmp2p.transport.host import Host

@@ -16,8 +16,8 @@ from .dht.wire import dht_protocol as _dht_protocol
 from .dht.wire import record_protocol
 from .driver import Driver, Overloaded
 from .errors import UsageError
+from .gossip.codec import pubsub_protocol
 from .gossip.load import loads_protocol
-from .gossip.wire import pubsub_protocol
 from .identity import Identity, verify
 from .joining import Targets
 from .node import NodeCommand, NodeConfig, NodeEngine, NodeOutput

@@ -50,6 +50,7 @@ from swarmp2p.dht.records import DOMAIN
 from swarmp2p.dht.state import Entry, HeldProvider, HeldValue, OwnSequence, RememberedPeer
 from swarmp2p.dht.wire import dht_protocol, record_protocol
 from swarmp2p.engine import PeerInfo
+from swarmp2p.gossip.codec import pubsub_protocol
 from swarmp2p.gossip.config import GossipConfig
 from swarmp2p.gossip.events import Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
 from swarmp2p.gossip.load import LoadBoard, LoadConfig, LoadOutput, PublishLoad, TableConfig, loads_protocol
@@ -57,7 +58,7 @@ from swarmp2p.gossip.load_signal import LOAD_TOPIC, LoadSignal, encode_signal
 from swarmp2p.gossip.load_wire import LoadsReply, LoadsRequest
 from swarmp2p.gossip.messages import Rpc
 from swarmp2p.gossip.router import GossipRouter
-from swarmp2p.gossip.wire import StrictSign, pubsub_protocol
+from swarmp2p.gossip.wire import StrictSign
 from swarmp2p.identity import PeerId
 from swarmp2p.node import FollowLoads, NodeConfig, NodeEngine, NodeOutput, UnfollowLoads
 from swarmp2p.ray_bridge import messages as lease_messages

@@ -8,7 +8,7 @@ as it arrived, so that fields which we do not know are covered and survive relay
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -17,10 +17,9 @@ from ..engine import Message
 from ..errors import BadMessage, UsageError
 from ..identity import PeerId
 from ..signed import Sign, Verify
-from ..wire import Exchange, Framing, WireProtocol
 from . import rpc_pb2 as pb
 from .events import GossipMessage
-from .messages import MAX_RPC_BYTES, MAX_TOPIC_BYTES, PUBSUB, IHave, Prune, Rpc, Verdict
+from .messages import MAX_TOPIC_BYTES, IHave, Prune, Rpc, Verdict
 
 IDS: Final = ("/meshsub/1.2.0", "/meshsub/1.1.0", "/meshsub/1.0.0")
 
@@ -45,11 +44,6 @@ _KEY_FIELD: Final = 6
 # PublicKey{Type: Ed25519 (1), Data: 32 bytes}, as in the `key` field.
 _ED25519_KEY: Final = bytes.fromhex("08011220")
 _SHA256_MULTIHASH: Final = bytes.fromhex("1220")
-
-
-def pubsub_protocol(ids: tuple[str, ...] = IDS) -> WireProtocol:
-    """The wire protocol of `Rpc`. ids: preferred first."""
-    return WireProtocol(PUBSUB, ids, Exchange.MESSAGES, Framing.UVARINT, MAX_RPC_BYTES, encode, decode)
 
 
 # Signed messages --------------------------------------------------------------------------------------------
@@ -216,7 +210,9 @@ def _encode_control(message: Rpc, control: pb.ControlMessage) -> None:
         control.idontwant.add(message_ids=message.idontwant)
 
 
-def decode(sender: PeerId, body: bytes, _id: int = 0) -> Rpc:
+def decode(
+    sender: PeerId, body: bytes, _id: int = 0, parse: Callable[[bytes], GossipMessage] = parse_message
+) -> Rpc:
     """Protobuf to Rpc; raises BadMessage, nothing else. Signatures are not checked here: most copies of a
     message are repeats, which the engine drops before it pays for that."""
     try:
@@ -227,7 +223,7 @@ def decode(sender: PeerId, body: bytes, _id: int = 0) -> Rpc:
     subscriptions = rpc.subscriptions
     if len(published) > MAX_ITEMS or len(subscriptions) > MAX_ITEMS:
         raise BadMessage("a pubsub RPC with too many messages or subscriptions")
-    publish = tuple([parse_message(raw) for raw in published])
+    publish = tuple([parse(raw) for raw in published])
     topics = tuple([(_topic(option.topicid), option.subscribe) for option in subscriptions])
     if not rpc.HasField("control"):
         return Rpc(topics, publish)

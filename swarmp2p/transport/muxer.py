@@ -29,7 +29,7 @@ class MuxedStream:
     protocol: what was negotiated on it, "" until then.
     """
 
-    __slots__ = ("_connection", "_core", "_kept", "_waiting", "protocol")
+    __slots__ = ("_act", "_connection", "_core", "_kept", "_problem", "_waiting", "protocol")
 
     def __init__(self, connection: MuxedConnection, core: Stream) -> None:
         core.owner = self
@@ -37,6 +37,8 @@ class MuxedStream:
         self._connection = connection
         self._core = core
         self._kept = b""
+        self._act: Callable[[bytes], None] | None = None
+        self._problem: Exception | None = None  # what it raised
         self._waiting = trio.lowlevel.ParkingLot()
 
     @property
@@ -86,9 +88,33 @@ class MuxedStream:
             if core.eof:
                 return b""
             await self._waiting.park()
+        return self._take()
+
+    async def pour(self, act: Callable[[bytes], None]) -> None:
+        """Have all that arrives handed to `act` where it arrives, without a task being woken for it, until the end.
+
+        Raises trio.BrokenResourceError when the stream was reset, and what `act` raises, which gets no more then.
+        Nobody may read, or wait for `drained`, meanwhile.
+        """
+        self._act = act
+        if self._kept:
+            self._core.unread[:0] = self._kept
+            self._kept = b""
+        try:
+            self.wake()
+            while self._problem is None and not self._core.broken and not self._core.eof:
+                await self._waiting.park()
+        finally:
+            self._act = None
+        if self._problem is not None:
+            raise self._problem
+        if self._core.broken:
+            raise trio.BrokenResourceError("the stream was reset, or its connection broke")
+
+    def _take(self) -> bytes:
+        core, session = self._core, self._connection.session
         data = bytes(core.unread)
         core.unread.clear()
-        session = self._connection.session
         session.grant(core, len(data))
         if session.pending:
             self._connection.flush()
@@ -115,6 +141,15 @@ class MuxedStream:
 
     def wake(self) -> None:
         """Something happened."""
+        act, core = self._act, self._core
+        if act is not None:
+            if core.unread and self._problem is None:
+                try:
+                    act(self._take())
+                except Exception as problem:  # noqa: BLE001 - raised where `act` came from
+                    self._problem = problem
+            if self._problem is None and not core.eof and not core.broken:
+                return
         self._waiting.unpark_all()
 
 

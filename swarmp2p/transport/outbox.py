@@ -142,12 +142,16 @@ async def _discard(stream: MuxedStream) -> None:
 async def receive_messages(session: PeerSession, protocol: WireProtocol, stream: MuxedStream) -> None:
     """Deliver what comes on a stream that the other side opened, until it ends."""
     buffer = FrameBuffer(protocol.framing, protocol.max_frame_bytes)
+    peer, stats, deliver, decode = session.peer, session.stats, session.deliver, protocol.decode
+
+    def arrived(chunk: bytes) -> None:
+        for body in buffer.feed(chunk):
+            message = decoded(decode, peer, body, 0)
+            stats.received += 1
+            deliver(Received(peer, message))
+
     try:
-        while chunk := await stream.read():
-            for body in buffer.feed(chunk):
-                message = decoded(protocol.decode, session.peer, body, 0)
-                session.stats.received += 1
-                session.deliver(Received(session.peer, message))
+        await stream.pour(arrived)
         if buffer.partial:
             raise BadMessage("the stream ended within a message")
         stream.finish()

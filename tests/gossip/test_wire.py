@@ -13,7 +13,6 @@ from swarmp2p.gossip import rpc_pb2 as pb
 from swarmp2p.gossip.events import GossipMessage
 from swarmp2p.gossip.messages import MAX_DATA_BYTES, MAX_RPC_BYTES, MAX_TOPIC_BYTES, IHave, Rpc, Verdict
 from swarmp2p.gossip.wire import (
-    IDS,
     MAX_ID_BYTES,
     MAX_IDS,
     MAX_ITEMS,
@@ -22,12 +21,10 @@ from swarmp2p.gossip.wire import (
     encode,
     encode_message,
     parse_message,
-    pubsub_protocol,
     signing_bytes,
     verify_message,
 )
 from swarmp2p.identity import Identity, PeerId, verify
-from swarmp2p.wire import Exchange, Framing
 
 from .network import peer_id, stub_sign
 from .strategies import rpcs, signed_messages
@@ -49,15 +46,6 @@ def field(number: int, value: bytes) -> bytes:
 
 
 UNKNOWN = b"\xca\x3e\x03new" + b"\xd0\x3e\x2a"  # field 1001, "new"; field 1002, varint 42
-
-
-def test_protocol() -> None:
-    protocol = pubsub_protocol()
-    assert protocol.name == Rpc.protocol
-    assert protocol.ids == IDS == ("/meshsub/1.2.0", "/meshsub/1.1.0", "/meshsub/1.0.0")
-    assert (protocol.exchange, protocol.framing) == (Exchange.MESSAGES, Framing.UVARINT)
-    assert protocol.max_frame_bytes == 1 << 20
-    assert protocol.decode(SENDER, protocol.encode(Rpc()), 0) == Rpc()
 
 
 # Signed messages
