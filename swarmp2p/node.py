@@ -33,7 +33,7 @@ from .engine import (
 )
 from .errors import UsageError
 from .gossip.config import GossipConfig
-from .gossip.events import Delivered, GossipCommand, Publish, Subscribe, Unsubscribe
+from .gossip.events import Delivered, GossipCommand, GossipOutput, Publish, Subscribe, Unsubscribe
 from .gossip.load import (
     LOAD_TOPIC,
     LoadBoard,
@@ -82,7 +82,7 @@ class NodeConfig:
 
 
 NodeCommand = DhtCommand | GossipCommand | PublishLoad | FollowLoads | UnfollowLoads | LeaseCommand
-NodeOutput = DhtOutput | Delivered | LoadUpdated | LoadSuspected | LeaseOutput
+NodeOutput = DhtOutput | GossipOutput | LoadUpdated | LoadSuspected | LeaseOutput
 
 Outputs = Sequence[NetworkOutput | NodeOutput]
 Handler = Callable[[Any, float], Outputs]

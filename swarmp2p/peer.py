@@ -41,7 +41,7 @@ from .dht_client import Dht
 from .driver import Driver
 from .engine import PeerInfo
 from .errors import BadMessage, DialError, UsageError
-from .gossip.events import Delivered, Publish, Subscribe, Unsubscribe
+from .gossip.events import Delivered, Publish, Subscribe, Unsubscribe, Validate
 from .gossip.load import (
     LoadSignal,
     LoadSuspected,
@@ -377,7 +377,7 @@ class Peer:
         elif isinstance(output, StateChanged):
             if self._storage is not None:
                 self._storage.put(output)
-        elif not isinstance(output, LoadUpdated | LoadSuspected):
+        elif not isinstance(output, LoadUpdated | LoadSuspected | Validate):
             self._market.output(output)
 
     def _close(self) -> None:

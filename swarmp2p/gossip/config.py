@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
 from ..errors import UsageError
+from .events import MessageId, Validator
 from .score import ScoreConfig
 
 
@@ -17,14 +19,34 @@ class TopicConfig:
 
     flush_interval_s: what is for one peer within that many seconds leaves as one RPC; 0: with the call that caused
         it. None for the router's.
-    latest_only: a source's newer message replaces its older one that still waits to be sent to a peer.
+    latest_only: of each source only the newest message counts. A newer one replaces an older one that still waits
+        to be sent, and those that come after a newer one are dropped.
+    no_replays: messages older than the seen cache's time are dropped even when the cache has forgotten them, by
+        their sequence numbers (sequences.py). Not where js-libp2p publishes, whose numbers are random.
+    anonymous: messages have no source, sequence number, key or signature, and those that have one are refused
+        (pubsub spec, "Message signing": StrictNoSign). All peers of the topic need the same setting. The two
+        settings above need a source, and do nothing then.
+    message_id: how messages get their ids; None for source and sequence number, and for the SHA-256 of the data on
+        anonymous topics. All peers of the topic need the same.
+    validator: judges each genuine message before anything else is done with it.
     """
 
     flush_interval_s: float | None = None
     latest_only: bool = False
+    no_replays: bool = False
+    anonymous: bool = False
+    message_id: MessageId | None = None
+    validator: Validator | None = None
+
+    def __post_init__(self) -> None:
+        if self.flush_interval_s is not None and not 0 <= self.flush_interval_s < math.inf:
+            raise UsageError(f"flush_interval_s is 0 or more seconds, or None, not {self.flush_interval_s}")
 
 
 _PLAIN_TOPIC: Final = TopicConfig()
+
+_BUILT_IN: Final = {"swarm/load/*": TopicConfig(flush_interval_s=0.02, latest_only=True)}
+"""Load signals: 20 ms are nothing beside their age, and put the signals of many providers into one packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +79,9 @@ class GossipConfig:
         one peer, and the length of their names together; further ones are ignored.
     max_fanout: topics; the longest unused goes. max_seen: ids; the oldest goes. max_cached, max_cached_bytes:
     see MessageCache. max_queued, max_queued_bytes: messages for one peer within one flush; further ones are
-    dropped and counted. max_unwanted: ids of one peer's IDONTWANT; at it they are forgotten.
+    dropped and counted. max_unwanted: ids of one peer's IDONTWANT; at it they are forgotten. max_validating,
+    max_validating_bytes: messages that wait for Validated, of one peer at most a quarter; further ones are dropped.
+    max_rejected: ids of refused messages, whose later senders pay as well. max_sources: see Sequences.
     """
 
     mesh_degree: int = 6
@@ -90,17 +114,24 @@ class GossipConfig:
     max_queued: int = 1024
     max_queued_bytes: int = 4 << 20
     max_unwanted: int = 1000
+    max_validating: int = 1024
+    max_validating_bytes: int = 16 << 20
+    max_rejected: int = 1024
+    max_sources: int = 65_536
     score: ScoreConfig = field(default_factory=ScoreConfig)
     topics: Mapping[str, TopicConfig] = field(default_factory=lambda: MappingProxyType({}))
 
     def topic(self, name: str) -> TopicConfig:
         """The settings of a topic: those under its name, else those under the longest key that ends in "*" and
-        begins like it, else the defaults."""
-        exact = self.topics.get(name)
-        if exact is not None:
-            return exact
-        prefixes = [key for key in self.topics if key.endswith("*") and name.startswith(key[:-1])]
-        return self.topics[max(prefixes, key=len)] if prefixes else _PLAIN_TOPIC
+        begins like it, else the defaults. Load topics have defaults of their own."""
+        for topics in (self.topics, _BUILT_IN):
+            exact = topics.get(name)
+            if exact is not None:
+                return exact
+            prefixes = [key for key in topics if key.endswith("*") and name.startswith(key[:-1])]
+            if prefixes:
+                return topics[max(prefixes, key=len)]
+        return _PLAIN_TOPIC
 
     def __post_init__(self) -> None:
         if not 0 <= self.mesh_low <= self.mesh_degree <= self.mesh_high:
@@ -122,8 +153,9 @@ class GossipStats:
     Dropped: invalid (forged or malformed), unknown_key (of a kind that we cannot check), not_subscribed,
     own_returned (ours, sent back to us), graylisted (RPCs of peers with too low a score), oversized (own, too
     large to send), queue_full (copies to a peer with too much queued), over_limit (subscriptions, peers and
-    gossip beyond the bounds). promises_kept, promises_broken: IWANTs answered in time (by anyone), and not;
-    one id of each IWANT is watched.
+    gossip beyond the bounds), old (replays, or overtaken where only the latest counts). Judged by a validator:
+    rejected, ignored, and of those timed_out; validation_full (too many waited). promises_kept,
+    promises_broken: IWANTs answered in time (by anyone), and not; one id of each IWANT is watched.
     """
 
     published: int = 0
@@ -138,5 +170,10 @@ class GossipStats:
     oversized: int = 0
     queue_full: int = 0
     over_limit: int = 0
+    old: int = 0
+    rejected: int = 0
+    ignored: int = 0
+    timed_out: int = 0
+    validation_full: int = 0
     promises_kept: int = 0
     promises_broken: int = 0

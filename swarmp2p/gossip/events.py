@@ -2,9 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
 
 from ..identity import PeerId
+
+# Messages ---------------------------------------------------------------------------------------------------
+
+ANONYMOUS: Final = PeerId(b"")
+"""The source of messages on anonymous topics: nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class GossipMessage:
+    """A pubsub message, as published.
+
+    source: who signed it; ANONYMOUS, which is empty, on anonymous topics. seqno: 8 bytes, big endian, growing per
+    source; empty on anonymous topics. raw: the encoded protobuf message as it arrived, so that fields which we do
+    not know survive relaying; empty where it was never encoded (simulation). signature: over "libp2p-pubsub:" and
+    the message without signature and key (pubsub spec).
+    """
+
+    source: PeerId
+    seqno: bytes
+    topic: str
+    data: bytes
+    signature: bytes = b""
+    raw: bytes = b""
+    id: bytes = field(init=False, repr=False, compare=False)
+    """The message id: source followed by sequence number (pubsub spec), unless the topic has ids of its own. Made
+    once: every copy that arrives is looked up by it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", bytes(self.source) + self.seqno)
+
+    def named(self, message_id: bytes) -> GossipMessage:
+        """The same message under another id."""
+        named = GossipMessage(self.source, self.seqno, self.topic, self.data, self.signature, self.raw)
+        object.__setattr__(named, "id", message_id)
+        return named
+
+    @property
+    def sequence(self) -> int:
+        """The sequence number as an integer."""
+        return int.from_bytes(self.seqno, "big")
+
+
+MessageId = Callable[[GossipMessage], bytes]
+"""Makes a message's id, of 1 to 128 bytes, out of what the message says; all peers of a topic need the same one. Must
+not raise, whatever the message."""
+
+
+class Acceptance(Enum):
+    """What a validator says of a message (gossipsub 1.1, "Extended validators")."""
+
+    ACCEPT = "accept"
+    """Deliver it, and pass it on."""
+    REJECT = "reject"
+    """Neither, and whoever sent it should have known: it counts against them."""
+    IGNORE = "ignore"
+    """Neither, and nobody's fault."""
+
+
+Validator = Callable[[GossipMessage, float], Acceptance]
+"""Judges a message, given the engine's time in seconds. Part of the engine: pure, quick, and must not raise."""
 
 # Commands ---------------------------------------------------------------------------------------------------
 
@@ -31,37 +94,35 @@ class Publish:
     data: bytes
 
 
-GossipCommand = Subscribe | Unsubscribe | Publish
+@dataclass(frozen=True, slots=True)
+class StartValidating:
+    """Ask about each message of a topic, by Validate, before it is delivered and passed on.
 
-# Outputs ----------------------------------------------------------------------------------------------------
+    timeout_s: seconds after which a message that got no answer is ignored.
+    """
+
+    topic: str
+    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class GossipMessage:
-    """A signed pubsub message, as published.
+class StopValidating:
+    """Undo StartValidating; messages that wait for an answer are ignored."""
 
-    source: who signed it. seqno: 8 bytes, big endian, growing per source. raw: the encoded protobuf message
-    as it arrived, so that fields which we do not know survive relaying; empty where it was never encoded
-    (simulation). signature: over "libp2p-pubsub:" and the message without signature and key (pubsub spec).
-    """
-
-    source: PeerId
-    seqno: bytes
     topic: str
-    data: bytes
-    signature: bytes = b""
-    raw: bytes = b""
-    id: bytes = field(init=False, repr=False, compare=False)
-    """The default message id: source followed by sequence number (pubsub spec). Made once: every copy that
-    arrives is looked up by it."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "id", bytes(self.source) + self.seqno)
 
-    @property
-    def sequence(self) -> int:
-        """The sequence number as an integer."""
-        return int.from_bytes(self.seqno, "big")
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """The answer to Validate. Too late, or for a message that nobody asked about, it means nothing."""
+
+    message_id: bytes
+    acceptance: Acceptance
+
+
+GossipCommand = Subscribe | Unsubscribe | Publish | StartValidating | StopValidating | Validated
+
+# Outputs ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +133,12 @@ class Delivered:
     sender: PeerId
 
 
-GossipOutput = Delivered
+@dataclass(frozen=True, slots=True)
+class Validate:
+    """A genuine message waits for the application's Validated. sender: who relayed it to us first."""
+
+    message: GossipMessage
+    sender: PeerId
+
+
+GossipOutput = Delivered | Validate

@@ -1,10 +1,8 @@
 """Lazy gossip: IHAVE, IWANT and the promises they make (gossipsub 1.0, "Control messages"; 1.1, "Spam
 protection measures").
 
-Peers outside a topic's mesh hear of its recent messages by id, and ask for those that they miss. Who
-advertises
-an id promises the message: asked for and not delivered within the follow-up time, it counts against its
-    score.
+Peers outside a topic's mesh hear of its recent messages by id, and ask for those that they miss. Who advertises an
+id promises the message: asked for and not delivered within the follow-up time, it counts against its score.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ class LazyGossip:
     Promises are bounded by the IHAVE caps: one a peer and RPC listened to, for the follow-up time.
     """
 
-    __slots__ = ("_beat", "_config", "_outbox", "_peers", "_promises", "_rng", "_seen", "_stats", "cache")
+    __slots__ = ("_beat", "_config", "_outbox", "_promises", "_rng", "_stats", "cache", "peers", "seen")
 
     def __init__(
         self,
@@ -37,7 +35,7 @@ class LazyGossip:
         config: GossipConfig,
         stats: GossipStats,
     ) -> None:
-        self._peers, self._outbox, self._seen = peers, outbox, seen
+        self.peers, self._outbox, self.seen = peers, outbox, seen
         self._rng, self._config, self._stats = rng, config, stats
         self.cache = MessageCache(
             config.history, config.history_gossip, config.max_cached, config.max_cached_bytes
@@ -74,7 +72,7 @@ class LazyGossip:
         wanted: dict[bytes, None] = {}
         for offer in offers:
             if offer.topic in topics:
-                wanted.update(dict.fromkeys(self._seen.unseen(offer.ids, now)))
+                wanted.update(dict.fromkeys(self.seen.unseen(offer.ids, now)))
         if not wanted:
             return
         ids = list(wanted)
@@ -105,7 +103,7 @@ class LazyGossip:
             return
         self._stats.promises_kept += 1
         for peer in promised:
-            state = self._peers.get(peer)
+            state = self.peers.get(peer)
             if state is not None:
                 state.score.kept_promise(now)
 
@@ -124,7 +122,7 @@ class LazyGossip:
         threshold = config.score.gossip_threshold
         candidates = [
             state
-            for state in self._peers.of(topic).values()
+            for state in self.peers.of(topic).values()
             if state.peer not in known and (state.score.clean or state.score.value(now) >= threshold)
         ]
         count = max(config.gossip_degree, int(config.gossip_factor * len(candidates)))
@@ -149,7 +147,7 @@ class LazyGossip:
             for peer in [peer for peer, until in promised.items() if until <= now]:
                 del promised[peer]
                 self._stats.promises_broken += 1
-                state = self._peers.get(peer)
+                state = self.peers.get(peer)
                 if state is not None:
                     state.score.broke_promise(now)
             if not promised:

@@ -1,14 +1,14 @@
 """GossipRouter: the gossip engine, gossipsub 1.1 (libp2p specs, pubsub/gossipsub).
 
-Theory of operation. Each subscribed topic has a *mesh* of a few peers (mesh.py). A message comes in an RPC;
-the seen cache drops repeats; its signature is checked, once; it is delivered, and leaves at once for the rest
-of the mesh. What got lost on the way returns lazily (lazy.py): at each heartbeat ids of recent messages go to
-random peers outside the mesh (IHAVE), who ask for what they miss (IWANT). Peers that lie pay for it
+Theory of operation. Each subscribed topic has a *mesh* of a few peers (mesh.py). A message comes in an RPC; the seen
+cache drops repeats; its signature is checked, once; validators judge it (intake.py); it is delivered, and leaves at
+once for the rest of the mesh. What got lost on the way returns lazily (lazy.py): at each heartbeat ids of recent
+messages go to random peers outside the mesh (IHAVE), who ask for what they miss (IWANT). Peers that lie pay for it
 (score.py).
 
     Subscribe / Unsubscribe ----> mesh ----> GRAFT, PRUNE ------+
     Publish ----> sign ---------> mesh or fanout, or all -------+--> outbox --flush--> one Rpc per peer
-    Received(Rpc) -> seen? -> signature? -> Delivered -> mesh --+
+    Received(Rpc) -> intake -> Delivered -> mesh -------------+
     Tick (heartbeat) -> meshes within bounds -> IHAVE ----------+
 
 1.2: IDONTWANT is heeded, never sent. It would leave with the very message that it announces, since messages
@@ -28,7 +28,6 @@ from typing import Final, assert_never
 from ..engine import (
     Engine,
     NetworkEvent,
-    NetworkOutput,
     PeerDown,
     PeerUp,
     Reachable,
@@ -41,12 +40,23 @@ from ..identity import PeerId
 from ..signed import Sign, Verify
 from .caches import SeenCache
 from .config import GossipConfig, GossipStats
-from .events import Delivered, GossipCommand, GossipMessage, GossipOutput, Publish, Subscribe, Unsubscribe
+from .events import (
+    GossipCommand,
+    GossipOutput,
+    Publish,
+    StartValidating,
+    StopValidating,
+    Subscribe,
+    Unsubscribe,
+    Validated,
+)
+from .intake import Intake, Outputs
 from .lazy import LazyGossip
 from .mesh import Mesh
-from .messages import MAX_DATA_BYTES, MAX_TOPIC_BYTES, MessageForm, Rpc, Verdict
+from .messages import MAX_DATA_BYTES, MAX_TOPIC_BYTES, MessageForm, Rpc
 from .outbox import Outbox
 from .peers import Peers, PeerState
+from .topics import Topics
 from .wire import StrictSign
 
 _SEQNO_MODULUS: Final = 1 << 64
@@ -66,15 +76,18 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
     ) -> None:
         """peer: this one. form: how messages are made; by default signed protobuf, as on real networks.
         Simulations pass messages.BareMessages() and stand-ins for sign and verify."""
-        self._peer, self._sign, self._verify, self._rng = peer, sign, verify, rng
+        self._peer, self._sign, self._rng = peer, sign, rng
         self._config = config = config or GossipConfig()
-        self._form: MessageForm = form or StrictSign()
         self.stats = GossipStats()
         self._peers = Peers(config, self.stats)
         self._outbox = Outbox(config, self.stats)
         self._seen = SeenCache(config.seen_ttl_s, config.max_seen)
         self._mesh = Mesh(self._peers, self._outbox, rng, config)
         self._lazy = LazyGossip(self._peers, self._outbox, self._seen, rng, config, self.stats)
+        self._topics = Topics(config, form or StrictSign())
+        self._intake = Intake(
+            peer, verify, self._topics, self._mesh, self._lazy, self._outbox, config, self.stats
+        )
         self._subscribed: dict[str, int] = {}  # topic to the number of Subscribes that stand
         self._greeted: dict[
             PeerId, float
@@ -121,12 +134,13 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             "cached_bytes": self._lazy.cache.held_bytes,
             "promises": self._lazy.promises,
             "queued": self._outbox.queued,
+            **self._intake.sizes(),
         }
 
     # The engine ---------------------------------------------------------------------------------------------
 
-    def handle(self, event: NetworkEvent | GossipCommand, now: float) -> list[NetworkOutput | GossipOutput]:
-        out: list[NetworkOutput | GossipOutput] = []
+    def handle(self, event: NetworkEvent | GossipCommand, now: float) -> Outputs:
+        out: Outputs = []
         match event:
             case Received(sender, message):
                 if isinstance(message, Rpc):
@@ -138,7 +152,14 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             case Subscribe(topic):
                 self._subscribe(topic, now)
             case Unsubscribe(topic):
-                self._unsubscribe(topic, now)
+                self._unsubscribe(topic, now, out)
+            case StartValidating(topic, timeout_s):
+                self._intake.start(topic, timeout_s)
+            case StopValidating(topic):
+                self._intake.stop(topic, now, out)
+            case Validated(message_id, acceptance):
+                self._intake.validated(message_id, acceptance, now, out)
+                self._wake(now)
             case PeerUp():
                 self._peer_up(event, now)
             case PeerDown(peer):
@@ -149,12 +170,14 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         if now >= self._heartbeat_at:
             self._heartbeat(now)
             self._heartbeat_at = math.inf if self._idle else now + self._config.heartbeat_s
+        if now >= self._intake.deadline():
+            self._intake.advance(now, out)
         if self._outbox or now >= self._flush_at:
             self._flush(now, out)
         return out
 
     def deadline(self) -> float:
-        return min(self._heartbeat_at, self._flush_at)
+        return min(self._heartbeat_at, self._flush_at, self._intake.deadline())
 
     @property
     def _idle(self) -> bool:
@@ -165,7 +188,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         if self._heartbeat_at == math.inf and not self._idle:
             self._heartbeat_at = now + self._config.heartbeat_s * (0.1 + 0.9 * self._rng.random())
 
-    def _flush(self, now: float, out: list[NetworkOutput | GossipOutput]) -> None:
+    def _flush(self, now: float, out: Outputs) -> None:
         """Let go what waits, or have it wait until the flush interval is over."""
         interval_s = self._config.flush_interval_s
         if interval_s > 0 and now < self._flush_at:
@@ -188,7 +211,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         self._mesh.join(topic, now)
         self._wake(now)
 
-    def _unsubscribe(self, topic: str, now: float) -> None:
+    def _unsubscribe(self, topic: str, now: float, out: Outputs) -> None:
         count = self._subscribed.get(topic, 0)
         if count > 1:
             self._subscribed[topic] = count - 1
@@ -197,6 +220,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         del self._subscribed[topic]
         self._announce(topic, False)
         self._mesh.leave(topic, now)
+        self._intake.left(topic, now, out)
 
     def _announce(self, topic: str, joined: bool) -> None:
         for state in self._peers:
@@ -210,8 +234,14 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         # go-libp2p-pubsub.
         self._seqno = self._seqno + 1 if self._seqno >= 0 else int(now * 1e9)
         seqno = (self._seqno % _SEQNO_MODULUS).to_bytes(8, "big")
-        message = self._form.make(self._peer, topic, data, seqno, self._sign)
+        rules = self._topics.rules(topic)
+        message = rules.form.make(self._peer, topic, data, seqno, self._sign)
+        if rules.identify is not None:
+            message = message.named(rules.identify(message))
         message_id = message.id
+        if rules.anonymous and self._seen.has(message_id, now):
+            self.stats.duplicates += 1  # said already, by whomever
+            return
         self.stats.published += 1
         self._seen.add(message_id, now)
         self._lazy.cache.put(message_id, message)
@@ -244,13 +274,12 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         del self._greeted[peer]
         self._mesh.gone(peer)
         self._lazy.gone(peer)
+        self._intake.gone(peer)
         self._outbox.forget(peer)
 
     # RPCs ---------------------------------------------------------------------------------------------------
 
-    def _received(
-        self, sender: PeerId, rpc: Rpc, now: float, out: list[NetworkOutput | GossipOutput]
-    ) -> None:
+    def _received(self, sender: PeerId, rpc: Rpc, now: float, out: Outputs) -> None:
         state = self._peers.get(sender)
         if state is None:
             # It was faster than its PeerUp.
@@ -264,7 +293,8 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         if rpc.subscriptions:
             self._subscriptions(state, rpc.subscriptions, now)
         if rpc.publish:
-            self._messages(state, rpc.publish, now, out)
+            self._intake.take(state, rpc.publish, now, out)
+            self._wake(now)
         if rpc.ihave:
             self._lazy.offered(state, rpc.ihave, self._subscribed, now)
         if rpc.iwant:
@@ -288,59 +318,6 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
                 self._mesh.withdrawn(state, topic)
             elif self._peers.joins(state, topic):
                 self._mesh.announced(state, topic, now)
-
-    def _messages(
-        self,
-        state: PeerState,
-        messages: Iterable[GossipMessage],
-        now: float,
-        out: list[NetworkOutput | GossipOutput],
-    ) -> None:
-        stats, seen, sender, meshes = self.stats, self._seen, state.peer, self._mesh.meshes
-        for message in messages:
-            members = meshes.get(message.topic)
-            if members is None:
-                stats.not_subscribed += 1
-                continue
-            message_id = message.id
-            if seen.has(message_id, now):
-                stats.duplicates += 1
-                self._outbox.cancel(sender, message_id)
-                continue
-            if message.source == self._peer:
-                stats.own_returned += 1
-                continue
-            # Only a genuine message is marked as seen: a forged copy must not keep the real one out.
-            verdict = self._form.check(message, self._verify)
-            if verdict is Verdict.UNKNOWN_KEY:
-                stats.unknown_key += 1
-                continue
-            if verdict is Verdict.FORGED:
-                stats.invalid += 1
-                state.score.invalid_message(now)
-                if self._graylisted(state, now):
-                    return  # the rest of its RPC is not worth the checks
-                continue
-            seen.add(message_id, now)
-            stats.delivered += 1
-            self._lazy.arrived(message_id, now)
-            self._lazy.cache.put(message_id, message)
-            out.append(Delivered(message, sender))
-            self._forward(message_id, message, members, sender)
-        self._wake(now)
-
-    def _forward(
-        self, message_id: bytes, message: GossipMessage, members: dict[PeerId, PeerState], sender: PeerId
-    ) -> None:
-        """To the mesh, but neither to who sent it nor to who made it (gossipsub 1.0, "Message
-        processing")."""
-        origin, outbox, copies = (sender, message.source), self._outbox, 0
-        for peer, state in members.items():
-            if peer in origin or message_id in state.unwanted:
-                continue
-            outbox.message(peer, message_id, message)
-            copies += 1
-        self.stats.forwarded += copies
 
     def _unwanted(self, state: PeerState, ids: Iterable[bytes]) -> None:
         """IDONTWANT (gossipsub 1.2)."""

@@ -18,7 +18,7 @@ from ..errors import BadMessage, UsageError
 from ..identity import PeerId
 from ..signed import Sign, Verify
 from . import rpc_pb2 as pb
-from .events import GossipMessage
+from .events import ANONYMOUS, GossipMessage
 from .messages import MAX_TOPIC_BYTES, IHave, Prune, Rpc, Verdict
 
 IDS: Final = ("/meshsub/1.2.0", "/meshsub/1.1.0", "/meshsub/1.0.0")
@@ -81,6 +81,30 @@ class StrictSign:
         return Verdict.GENUINE if verify(signer, signed, message.signature) else Verdict.FORGED
 
 
+class StrictNoSign:
+    """The MessageForm of anonymous topics: data and topic, and nothing that names anybody (pubsub spec, "Message
+    signing")."""
+
+    def make(self, source: PeerId, topic: str, data: bytes, seqno: bytes, sign: Sign) -> GossipMessage:
+        """source, seqno and sign are not used."""
+        return GossipMessage(
+            ANONYMOUS, b"", topic, data, raw=pb.Message(data=data, topic=topic).SerializeToString()
+        )
+
+    def check(self, message: GossipMessage, verify: Verify) -> Verdict:
+        """FORGED when a field is present that must not be, be it empty."""
+        if message.source or message.seqno or message.signature:
+            return Verdict.FORGED
+        if message.raw:
+            try:
+                fields = _parse(message.raw)
+            except BadMessage:
+                return Verdict.FORGED
+            if any(map(fields.HasField, ("from", "seqno", "signature", "key"))):
+                return Verdict.FORGED
+        return Verdict.GENUINE
+
+
 def verify_message(message: GossipMessage, verify: Verify) -> bool:
     """Whether the message is well-formed and signed by its source. Never raises."""
     return StrictSign().check(message, verify) is Verdict.GENUINE
@@ -111,6 +135,8 @@ def encode_message(message: GossipMessage) -> bytes:
     """A message's protobuf bytes: those it arrived as, where there are any."""
     if message.raw:
         return message.raw
+    if not message.source:
+        return pb.Message(data=message.data, topic=message.topic).SerializeToString()
     body = _encode_fields(message.source, message.topic, message.data, message.seqno)
     return body + _SIGNATURE_TAG + _uvarint(len(message.signature)) + message.signature
 

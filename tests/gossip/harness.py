@@ -29,16 +29,18 @@ def rpcs(outputs: Sequence[Any]) -> dict[PeerId, Rpc]:
 
 
 class Scripted:
-    """A router numbered ME. Each call returns the RPCs that it caused, by peer; `delivered` collects messages."""
+    """A router numbered ME. Each call returns the RPCs that it caused, by peer; `delivered` collects messages,
+    `outputs` is all that the last event caused."""
 
     def __init__(self, config: GossipConfig | None = None, seed: int = 0) -> None:
         self.config = config or GossipConfig()
         self.router = router(ME, self.config, seed)
         self.now = 0.0
         self.delivered: list[GossipMessage] = []
+        self.outputs: Sequence[Any] = ()
 
     def handle(self, event: Any) -> dict[PeerId, Rpc]:
-        outputs = self.router.handle(event, self.now)
+        outputs = self.outputs = self.router.handle(event, self.now)
         self.delivered.extend(output.message for output in outputs if isinstance(output, Delivered))
         return rpcs(outputs)
 

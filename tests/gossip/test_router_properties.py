@@ -10,8 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmp2p.engine import PeerDown, PeerUp, Received, Send, Tick
-from swarmp2p.gossip.config import GossipConfig
-from swarmp2p.gossip.events import Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
+from swarmp2p.gossip.config import GossipConfig, TopicConfig
+from swarmp2p.gossip.events import (
+    ANONYMOUS,
+    Acceptance,
+    Delivered,
+    GossipMessage,
+    Publish,
+    StartValidating,
+    StopValidating,
+    Subscribe,
+    Unsubscribe,
+    Validated,
+)
 from swarmp2p.gossip.messages import BareMessages, IHave, Prune, Rpc
 from swarmp2p.gossip.router import GossipRouter
 from swarmp2p.identity import PeerId
@@ -33,6 +44,11 @@ CONFIG = GossipConfig(
     max_cached_bytes=100,
     max_queued=3,
     max_unwanted=3,
+    max_validating=8,
+    max_validating_bytes=200,
+    max_rejected=4,
+    max_sources=3,
+    topics={"c": TopicConfig(no_replays=True), "d": TopicConfig(anonymous=True)},
 )
 BOUNDS = {
     "peers": 5,
@@ -47,6 +63,10 @@ BOUNDS = {
     # one an RPC looked at, of each heartbeat within the follow-up time
     "promises": 5 * 2 * 5,
     "queued": 3,
+    "validating": 8,
+    "validating_bytes": 200,
+    "rejected": 4,
+    "sources": 3,
 }
 
 numbers = st.integers(1, 8)
@@ -59,6 +79,10 @@ messages = st.builds(
     st.binary(max_size=40),
     st.sampled_from([TRUE_SIGNATURE, TRUE_SIGNATURE, TRUE_SIGNATURE, b"false"]),
 )
+unsigned = st.builds(
+    GossipMessage, st.just(ANONYMOUS), st.just(b""), st.just("d"), st.binary(max_size=40), st.just(b"")
+)
+messages = st.one_of(messages, messages, unsigned)
 ids = st.lists(st.one_of(messages.map(lambda sent: sent.id), st.binary(max_size=2)), max_size=8).map(tuple)
 rpcs = st.builds(
     Rpc,
@@ -78,6 +102,9 @@ events = st.one_of(
     st.builds(Subscribe, topics),
     st.builds(Unsubscribe, topics),
     st.builds(Publish, topics, st.binary(max_size=30)),
+    st.builds(StartValidating, topics, st.sampled_from([0.1, 5.0])),
+    st.builds(StopValidating, topics),
+    st.builds(Validated, messages.map(lambda sent: sent.id), st.sampled_from(Acceptance)),
     st.just(Tick()),
 )
 histories = st.lists(st.tuples(events, st.sampled_from([0.0, 0.0, 0.01, 0.5, 1.0, 30.0])), max_size=40)
@@ -121,7 +148,7 @@ def test_bounds_and_no_repeats(history: list[tuple[Any, float]], flush_interval_
             if isinstance(output, Delivered):
                 sent = output.message
                 assert sent.topic in subscribed
-                assert sent.signature == TRUE_SIGNATURE
+                assert sent.signature == (TRUE_SIGNATURE if sent.topic != "d" else b"")
                 assert sent.source != peer_id(0)
                 assert delivered.get(sent.id, -1000.0) <= now - 120
                 delivered[sent.id] = now
