@@ -48,7 +48,7 @@ fuzz: $(VENV)/dev.stamp
 
 # Needs grpcio-tools 1.62: its protobuf 4.25 output is read by every runtime that setup.cfg allows.
 protos:
-	$(PYTHON) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. swarmp2p/dht/kad.proto swarmp2p/gossip/rpc.proto
+	$(PYTHON) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. swarmp2p/dht/kad.proto swarmp2p/gossip/rpc.proto swarmp2p/peer_record.proto
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info out $(JS)/node_modules $(JS)/.node

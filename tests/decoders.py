@@ -41,6 +41,7 @@ from swarmp2p.gossip.load_wire import LoadsReply, LoadsRequest
 from swarmp2p.gossip.messages import IHave, Prune, Rpc
 from swarmp2p.gossip.wire import StrictSign
 from swarmp2p.identity import Identity, PeerId
+from swarmp2p.peer_record import open_record, seal_record
 from swarmp2p.ray_bridge import wire as lease_wire
 from swarmp2p.ray_bridge.events import Need, Versions
 from swarmp2p.ray_bridge.messages import (
@@ -83,6 +84,7 @@ _PROTOCOL = "/swarm/kad/1.0.0"
 _RECORD = make_record(
     SENDER, "ray-worker", {"gpu": "h100", "cpus": 8, "share": 0.5}, 7, 2e9, AUTHOR.sign
 ).envelope
+_PEER_RECORD = seal_record(SENDER, (_PLACE, _PLACE), 1 << 60, AUTHOR.sign)
 _MESSAGE = StrictSign().make(SENDER, "loads", b"data", bytes(8), AUTHOR.sign)
 _SIGNED = sign_map("a domain", {"number": 1, "text": "two", "bytes": b"three"}, AUTHOR.sign)
 
@@ -160,6 +162,7 @@ _IDENTIFY = Identify(
     listen_addrs=[_PLACE],
     protocols=[_PROTOCOL, "/ipfs/ping/1.0.0"],
     observed_addr=_PLACE,
+    signedPeerRecord=_PEER_RECORD,
 ).SerializeToString()
 
 DECODERS: tuple[Decoder, ...] = (
@@ -324,6 +327,7 @@ DECODERS: tuple[Decoder, ...] = (
         (BadMessage,),
         (b"\x13/multistream/1.0.0\n\x03na\n\x07/other\nrest",),
     ),
+    Decoder("peer-record", lambda data: open_record(data, _verify_none), (BadMessage,), (_PEER_RECORD,)),
     Decoder("identify", parse_identify, (BadMessage,), (_IDENTIFY,)),
     Decoder(
         "address",
