@@ -93,6 +93,15 @@ class PeerUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Certified:
+    """A connected peer's signed peer record, as it came and unverified, where it came after the PeerUp: because this
+    side dialled, or because it is a newer one."""
+
+    peer: PeerId
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class PeerDown:
     """The last connection to `peer` closed, or it could not be reached. Streams and queues to it are gone."""
 
@@ -181,7 +190,7 @@ class Protect:
     protected: bool
 
 
-NetworkEvent = Received | PeerUp | PeerDown | Undeliverable | Speaks | Reachable | Tick
+NetworkEvent = Received | PeerUp | Certified | PeerDown | Undeliverable | Speaks | Reachable | Tick
 NetworkOutput = Send | Introduce | Disconnect | Serve | Protect
 
 Command = TypeVar("Command")

@@ -20,6 +20,7 @@ from .dht.config import DhtConfig
 from .dht.events import DhtCommand, DhtOutput
 from .dht.kademlia import Kademlia
 from .engine import (
+    Certified,
     Engine,
     NetworkEvent,
     NetworkOutput,
@@ -145,6 +146,8 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
             case Undeliverable(protocol=protocol) | Speaks(protocol=protocol):
                 handler = self._by_protocol.get(protocol)
                 return handler(event, now) if handler is not None else ()
+            case Certified():
+                return self._gossip(event, now)
             case PeerUp() | PeerDown() | Reachable():
                 return [output for handler in self._children for output in handler(event, now)]
             case FollowLoads():

@@ -35,11 +35,11 @@ DEFAULT_DHT_PROTOCOL: Final = "/swarm/kad/1.0.0"
 
 
 def _libp2p_host(
-    identity: Identity, listen: Sequence[Multiaddr], protocols: Sequence[WireProtocol]
+    identity: Identity, listen: Sequence[Multiaddr], protocols: Sequence[WireProtocol], config: NodeConfig
 ) -> PeerNetwork:
-    from .transport.host import Host  # py-libp2p costs half a second to import
+    from .transport.host import Host, HostConfig  # py-libp2p costs half a second to import
 
-    return Host(identity, listen, protocols)
+    return Host(identity, listen, protocols, HostConfig(ask_records=config.gossip.peer_exchange))
 
 
 @asynccontextmanager
@@ -81,11 +81,11 @@ async def open_peer(
         )
     if not isinstance(cast(object, mdns), bool):
         raise UsageError(f"mdns is True or False, not {mdns!r}")
-    network = network or _libp2p_host(identity, addresses, node_protocols(protocol_argument(dht_protocol)))
+    config = config or NodeConfig()
+    protocols = node_protocols(protocol_argument(dht_protocol))
+    network = network or _libp2p_host(identity, addresses, protocols, config)
     keys = LeaseKeys(identity.sign, verify, identity.seal_to, identity.open_sealed, os.urandom)
-    engine = NodeEngine(
-        identity.peer_id, keys, random.Random(os.urandom(16)), guarded(config or NodeConfig())
-    )
+    engine = NodeEngine(identity.peer_id, keys, random.Random(os.urandom(16)), guarded(config))
     driver: Driver[NodeCommand, NodeOutput] = Driver(engine, network)
 
     def save_all() -> None:

@@ -19,6 +19,7 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from swarmp2p.engine import (
+    Certified,
     Disconnect,
     Engine,
     Introduce,
@@ -38,7 +39,8 @@ from swarmp2p.engine import (
 )
 from swarmp2p.errors import BadMessage
 from swarmp2p.identity import PeerId
-from swarmp2p.transport.sim_peers import sim_address
+from swarmp2p.peer_record import seal_record
+from swarmp2p.transport.sim_peers import sim_address, sim_sign
 from swarmp2p.wire import WireProtocol
 from tests.made_up import PEERS, Make, Maker
 
@@ -152,6 +154,7 @@ class World:
             "flap": self._flap,
             "undeliverable": self._undeliverable,
             "speaks": self._speaks,
+            "certified": self._certified,
             "reachable": self._reachable,
             "command": self._command,
         }
@@ -342,6 +345,13 @@ class World:
             name = maker.rng.choice(self.case.wires).name
             self._feed(self.nodes[target], Speaks(source, name, maker.rng.random() < 0.5))
 
+    def _certified(self, maker: Maker) -> None:
+        """A connected peer's signed record, its own or made up."""
+        source, target = self._pair(maker)
+        if source in self.nodes[target].up:
+            record = seal_record(source, (sim_address(1),), maker.rng.randrange(9), sim_sign(source))
+            self._feed(self.nodes[target], Certified(source, maker.rng.choice((record, maker.data()))))
+
     def _reachable(self, maker: Maker) -> None:
         self._feed(self.nodes[maker.rng.choice(PEERS[:ENGINES])], Reachable(maker.rng.random() < 0.5))
 
@@ -366,7 +376,7 @@ STEPS = (
     *("wait", "wait", "wait", "late", "late") * 2,
     *("deliver", "deliver", "settle", "settle", "repeat", "lose", "corrupt", "garbage") * 2,
     *("hostile", "hostile", "answer", "answer", "command", "command", "command") * 2,
-    *("up", "up", "down", "flap", "age", "undeliverable", "speaks", "reachable"),
+    *("up", "up", "down", "flap", "age", "undeliverable", "speaks", "certified", "reachable"),
 )
 """What can happen in a World; often named, often chosen."""
 

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from swarmp2p.driver import Driver, Overloaded
 from swarmp2p.engine import (
+    Certified,
     Disconnect,
     Engine,
     Introduce,
@@ -70,7 +71,7 @@ class Script(Engine[Do, str]):
                 return [Send(sender, Answer(number, text))]
             case Received(_, Answer(_, text)):
                 return [text.decode()]
-            case PeerUp() | PeerDown() | Received() | Undeliverable() | Speaks() | Reachable():
+            case PeerUp() | Certified() | PeerDown() | Received() | Undeliverable() | Speaks() | Reachable():
                 return [type(event).__name__]
 
     def deadline(self) -> float:

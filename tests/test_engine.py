@@ -8,6 +8,7 @@ import pytest
 
 from swarmp2p import engine
 from swarmp2p.engine import (
+    Certified,
     Disconnect,
     Engine,
     Introduce,
@@ -34,6 +35,7 @@ VALUES = [
     PeerUp(A, (sim_address(1),)),
     PeerDown(A),
     Undeliverable(A, "dht", (1,)),
+    Certified(A, b"record"),
     Speaks(A, "dht", serving=True),
     Reachable(reachable=True),
     Tick(),

@@ -19,6 +19,7 @@ from random import Random
 from typing import Final, assert_never
 
 from ..engine import (
+    Certified,
     Engine,
     NetworkEvent,
     NetworkOutput,
@@ -222,6 +223,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 self.publishing.heard(peer, False, now)
             case Undeliverable():
                 traffic.undeliverable(event, now)
+            case Certified():
+                pass  # its addresses came with identify
             case Speaks():
                 self._liveness.speaks(event, now)
             case Reachable(reachable):

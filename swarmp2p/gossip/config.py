@@ -69,6 +69,8 @@ class GossipConfig:
     flood_publish: own messages go to all of the topic's peers, not to the mesh or fanout alone.
     flush_interval_s: what is for one peer within that many seconds leaves as one RPC. 0: with the call that
         caused it.
+    peer_exchange: peers that are pruned because a mesh is full, or left, are told of others in the topic, with their
+        signed peer records. For those that many dial, such as bootstrap peers; off elsewhere, as in go.
     hello_interval_s: subscriptions are repeated to each peer that often. Queues may drop (Network.send), and
         a lost announcement would otherwise leave the two ends disagreeing for good. Ours: an RPC of some 20
         bytes a minute and neighbour.
@@ -103,6 +105,7 @@ class GossipConfig:
     retransmissions: int = 3
     flood_publish: bool = True
     flush_interval_s: float = 0.0
+    peer_exchange: bool = False
     hello_interval_s: float = 60.0
     max_peers: int = 10_000
     max_peer_topics: int = 1000

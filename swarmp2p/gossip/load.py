@@ -21,6 +21,7 @@ from random import Random
 from typing import assert_never
 
 from ..engine import (
+    Certified,
     Engine,
     NetworkEvent,
     NetworkOutput,
@@ -172,7 +173,7 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
                     out.append(Send(sender, self._snapshot(sender, message, now)))
                 elif isinstance(message, LoadsReply):
                     self._answered(sender, message, now)
-            case Tick() | Speaks() | Reachable():
+            case Tick() | Certified() | Speaks() | Reachable():
                 pass
             case PublishLoad(signal):
                 self._publish(signal, now, out)

@@ -26,6 +26,7 @@ from random import Random
 from typing import Final, assert_never
 
 from ..engine import (
+    Certified,
     Engine,
     NetworkEvent,
     PeerDown,
@@ -145,7 +146,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             case Received(sender, message):
                 if isinstance(message, Rpc):
                     self._received(sender, message, now, out)
-            case Tick() | Undeliverable() | Speaks() | Reachable():
+            case Tick() | Certified() | Undeliverable() | Speaks() | Reachable():
                 pass
             case Publish(topic, data):
                 self._publish(topic, data, now)

@@ -57,6 +57,7 @@ from random import Random
 from typing import assert_never
 
 from ..engine import (
+    Certified,
     Engine,
     Message,
     NetworkEvent,
@@ -144,7 +145,7 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
                 return self._receive(sender, message, now)
             case PeerDown(peer=peer):
                 return given.down(peer, now) + taken.down(peer, now)
-            case Tick() | PeerUp() | Undeliverable() | Speaks() | Reachable():
+            case Tick() | PeerUp() | Certified() | Undeliverable() | Speaks() | Reachable():
                 return []
             case Lend():
                 return given.lend(event)

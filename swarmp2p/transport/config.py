@@ -33,6 +33,8 @@ class HostConfig:
         5 s to 5 min). What an application dials by address is not held back.
     dial_stagger_s: after which the next address is tried too. 250 ms in RFC 8305 and go-libp2p.
     negotiate_timeout_s: to agree on a stream's protocol. 10 s in py-libp2p.
+    ask_records: peers that we dialled are asked who they are, too, after their PeerUp, for their signed peer records
+        (gossip.config.GossipConfig.peer_exchange); of those that dialled us it comes with their addresses anyway.
     identify_timeout_s: how long PeerUp of a peer that dialled us waits for the addresses it listens on.
     queue_messages, queue_bytes: that wait for one peer in one protocol; more are dropped and counted.
     request_streams: to one peer in one protocol. stall_s: how long the oldest request of every open one has
@@ -70,6 +72,7 @@ class HostConfig:
     max_backoff_s: float = 300.0
     dial_stagger_s: float = 0.25
     negotiate_timeout_s: float = 10.0
+    ask_records: bool = False
     identify_timeout_s: float = 2.0
     queue_messages: int = 1024
     queue_bytes: int = 4 << 20

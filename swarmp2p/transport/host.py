@@ -26,6 +26,7 @@ from ..wire import WireProtocol
 from .addresses import listen_address, reachable, split_address
 from .autonat import Server
 from .config import HostConfig, HostStats
+from .identify import own_record
 from .links import Links
 from .multistream import NegotiationEnded, propose
 from .muxer import MuxedConnection
@@ -168,8 +169,9 @@ class Host:
             protocols = self._handlers.protocols
             peers = Peers(links, self._config, self.stats, deliver, nursery, protocols, self._soon)
             dialler = Server(links.can_reach)
+            record = own_record(self._identity, addresses)
             reception = Reception(
-                self._handlers, libp2p, peers, desk, dialler, self._config, addresses, nursery
+                self._handlers, libp2p, peers, desk, dialler, self._config, addresses, record, nursery
             )
             watch = Watch(links, self.peer_id, addresses, deliver)
 

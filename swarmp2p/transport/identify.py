@@ -8,20 +8,19 @@ peer says of itself, and no more is made of them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import trio
 from google.protobuf.message import DecodeError
-from libp2p.crypto.keys import KeyPair
 from libp2p.identity.identify.pb.identify_pb2 import Identify
-from libp2p.peer.id import ID
-from libp2p.peer.peerstore import create_signed_peer_record
-from multiaddr.multiaddr import Multiaddr
 
 from ..engine import Address
 from ..errors import BadMessage, SwarmError
+from ..identity import Identity
+from ..peer_record import MAX_RECORD_BYTES, seal_record
 from ..wire import Framing
 from .addresses import parse_transport, to_multiaddr
 from .framing import FrameBuffer, encode_frame
@@ -37,29 +36,33 @@ _MAX_ADDRESSES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """What a peer says of itself. addresses: where it listens, those that can be dialled, at most 16."""
+    """What a peer says of itself. addresses: where it listens, those that can be dialled, at most 16. record: its
+    signed peer record, unverified; empty when it has none, or one of more than 4 KiB."""
 
     addresses: tuple[Address, ...]
     protocols: frozenset[str]
     agent: str
+    record: bytes = b""
 
 
 class Introduction:
-    """Our answer to identify."""
+    """Our answer to identify. public_key: the libp2p protobuf of our key. record: our signed peer record."""
 
     def __init__(
-        self, keys: KeyPair, agent: str, addresses: Sequence[Address], protocols: Sequence[str]
+        self,
+        public_key: bytes,
+        agent: str,
+        addresses: Sequence[Address],
+        protocols: Sequence[str],
+        record: bytes,
     ) -> None:
-        record = create_signed_peer_record(
-            ID.from_pubkey(keys.public_key), [Multiaddr(address) for address in addresses], keys.private_key
-        )
         self._message = Identify(
             protocol_version=_PROTOCOL_VERSION,
             agent_version=agent,
-            public_key=keys.public_key.serialize(),
+            public_key=public_key,
             listen_addrs=list(addresses),
             protocols=list(protocols),
-            signedPeerRecord=record.marshal_envelope(),
+            signedPeerRecord=record,
         ).SerializeToString()
 
     def answer(self, stream: MuxedStream) -> None:
@@ -106,8 +109,16 @@ def _parse(body: bytes) -> Identified:
     except DecodeError:
         raise BadMessage("identify: no such message") from None
     found = (parse_transport(raw) for raw in list(message.listen_addrs)[:_MAX_ADDRESSES])
+    record = message.signedPeerRecord
     return Identified(
         tuple(address.to_bytes() for address in found if address is not None),
         frozenset(message.protocols),
         message.agent_version[:128],
+        record if len(record) <= MAX_RECORD_BYTES else b"",
     )
+
+
+def own_record(identity: Identity, addresses: Sequence[Address]) -> bytes:
+    """Our signed peer record. Its sequence number is the time, in nanoseconds as go-libp2p's, so that one made after a
+    restart is newer."""
+    return seal_record(identity.peer_id, addresses, time.time_ns(), identity.sign)

@@ -139,7 +139,8 @@ def _made_up_address(number: int) -> Address:
 class MemoryNetwork:
     """One peer's side of a MemorySwitch; see transport/network.py for what its methods promise.
 
-    dropped: messages lost here, by cause. refused: protocols that the engine does not serve.
+    dropped: messages lost here, by cause. refused: protocols that the engine does not serve. record: this peer's
+    signed peer record, which others get with their PeerUp; none unless somebody sets it.
     """
 
     def __init__(self, switch: MemorySwitch, peer: PeerId, address: Address) -> None:
@@ -148,6 +149,7 @@ class MemoryNetwork:
         self._address = address
         self.dropped: Counter[str] = Counter()
         self.refused: dict[str, None] = {}
+        self.record = b""
         self._known: dict[PeerId, tuple[Address, ...]] = {}
         self._handlers: dict[str, StreamHandler] = {}
         self._reset()
@@ -306,23 +308,24 @@ class MemoryNetwork:
         for _ in range(_DIAL_TRIES):
             there, back = self._switch.delay(self._peer, to), self._switch.delay(to, self._peer)
             if there is not None and back is not None:
-                target.expect(now + there, self._peer, connection, self.addresses)
-                up = PeerUp(to, target.addresses, outbound=True, remote=target.addresses[0])
+                target.expect(now + there, self, connection)
+                where = target.addresses
+                up = PeerUp(to, where, outbound=True, remote=where[0], record=target.record)
                 self._schedule(now + there + back, to, up, connection)
                 return connection
         self._schedule(now + _DIAL_TIMEOUT_S, to, PeerDown(to), connection)
         return connection
 
-    def expect(
-        self, due: float, peer: PeerId, connection: _Connection, addresses: tuple[Address, ...]
-    ) -> None:
+    def expect(self, due: float, source: MemoryNetwork, connection: _Connection) -> None:
         """Another peer's dial arrives at `due`; what waited for a dial of our own goes over it."""
+        peer, addresses = source.peer_id, source.addresses
         failing = self._connections.get(peer)
         if failing is not None and self._peer in failing.waiting:  # not of an earlier life of this peer
             connection.waiting[self._peer] = failing.waiting[self._peer]
             connection.settled[self._peer] = failing.settled[self._peer]
         self._connections[peer] = connection
-        self._schedule(due, peer, PeerUp(peer, addresses, remote=addresses[0]), connection)
+        up = PeerUp(peer, addresses, remote=addresses[0], record=source.record)
+        self._schedule(due, peer, up, connection)
 
     def _tell(self, peer: PeerId, connection: _Connection, fact: Speaks) -> None:
         target, delay = self._switch.running(peer), self._switch.delay(self._peer, peer)

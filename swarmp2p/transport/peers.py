@@ -171,10 +171,14 @@ class Peers:
                 addresses, said = await self._listening_at(connection)
                 if not session.gone.is_set():
                     outbound, remote = connection.dialled is not None, to_multiaddr(*connection.remote)
-                    self._deliver(PeerUp(session.peer, addresses, outbound, remote))
+                    record = said.record if said is not None else b""
+                    self._deliver(PeerUp(session.peer, addresses, outbound, remote, record))
                     session.up.set()
                     if said is not None:
                         await session.identified(self._protocols, said)
+                    elif outbound and self._config.ask_records:
+                        nursery.start_soon(self._ask, session, connection)
+                    del record
                     del said  # as long as the connection stands, it is 1 kB
                     await session.gone.wait()
             finally:
@@ -183,6 +187,13 @@ class Peers:
                 )
             nursery.cancel_scope.cancel()
         return session.up.is_set()
+
+    async def _ask(self, session: PeerSession, connection: MuxedConnection) -> None:
+        """Have a peer that we dialled say who it is."""
+        said = await identify(connection, self._config.identify_timeout_s)
+        if said is not None:
+            await session.identified(self._protocols, said)
+            session.certified(said)
 
     async def _listening_at(
         self, connection: MuxedConnection

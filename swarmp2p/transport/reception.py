@@ -72,11 +72,13 @@ class Reception:
         dialler: autonat.Server,
         config: HostConfig,
         addresses: Sequence[Address],
+        record: bytes,
         nursery: trio.Nursery,
     ) -> None:
         self._handlers, self._libp2p, self._peers, self._desk = handlers, libp2p, peers, desk
         self._dialler = dialler
         self._config, self._addresses, self._nursery = config, addresses, nursery
+        self._record = record
         self._introduction = self._introduce()
 
     def changed(self) -> None:
@@ -143,7 +145,8 @@ class Reception:
     def _introduce(self) -> Introduction:
         handlers = self._handlers
         served = [*handlers.engines, *handlers.embedders, *OWN_IDS, *self._libp2p.services()]
-        return Introduction(self._libp2p.keys, self._config.agent, self._addresses, served)
+        key = self._libp2p.keys.public_key.serialize()
+        return Introduction(key, self._config.agent, self._addresses, served, self._record)
 
 
 async def _serve(handler: StreamHandler, stream: Libp2pStream) -> None:

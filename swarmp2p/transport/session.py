@@ -8,7 +8,7 @@ from typing import TypeGuard
 
 import trio
 
-from ..engine import Message, Request, Speaks, Undeliverable
+from ..engine import Certified, Message, Request, Speaks, Undeliverable
 from ..errors import BadMessage
 from ..identity import PeerId
 from ..wire import Exchange, WireProtocol
@@ -153,6 +153,11 @@ class PeerSession:
                 self._said[protocol.name] = serving
                 self.deliver(Speaks(self.peer, protocol.name, serving))
 
+    def certified(self, said: Identified) -> None:
+        """The other side's record came after its PeerUp."""
+        if said.record and not self.gone.is_set():
+            self.deliver(Certified(self.peer, said.record))
+
     async def take_push(self, protocols: Sequence[WireProtocol], stream: MuxedStream) -> None:
         """The other side says of itself what has changed."""
         try:
@@ -164,6 +169,7 @@ class PeerSession:
                 raise BadMessage(f"{self._pushes} times within {self.config.sweep_s:g} s what has changed")
             if said is not None:
                 await self.identified(protocols, said)
+                self.certified(said)
         except BadMessage as problem:
             stream.reset()
             self.offence(str(problem))

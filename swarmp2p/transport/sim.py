@@ -44,10 +44,11 @@ from ..engine import (
 )
 from ..errors import SwarmError, UsageError
 from ..identity import PeerId
+from ..peer_record import seal_record
 from .link import Link
 from .sim_network import Call, SimNetwork, SimulatorConfig
 from .sim_node import Node
-from .sim_peers import sim_address
+from .sim_peers import sim_address, sim_sign
 from .sim_queue import SLOTS_PER_S, Entry, EventQueue, time_of
 
 __all__ = ["BrokenPromise", "Simulator", "SimulatorConfig", "random_for"]
@@ -85,7 +86,8 @@ class Simulator(Generic[Command, Output]):
         self.seed, self.link, self.on_output = seed, link, on_output
         self._rng = random_for(seed, "link")
         self._queue = EventQueue()
-        self._network = SimNetwork(config or SimulatorConfig(), link, self._rng, self._queue)
+        self._config = config or SimulatorConfig()
+        self._network = SimNetwork(self._config, link, self._rng, self._queue)
         self._handled = 0
         self._added = 0
         self._running = False
@@ -116,6 +118,8 @@ class Simulator(Generic[Command, Output]):
         if source is None:
             source = addresses[0] if addresses else sim_address(self._added)
         node = Node(peer, self._added, engine, addresses, source)
+        if self._config.signed_records and addresses:
+            node.record = seal_record(peer, addresses, self._added, sim_sign(peer))
         self._network.nodes[peer] = node
         self._schedule_tick(node, engine.deadline())
 

@@ -43,6 +43,7 @@ class SimulatorConfig:
     silence_s: until a peer notices that the other end closed, when the link loses the notice.
     dial_queue: messages that wait for one dial; more are lost.
     max_known: peers whose addresses one peer remembers; beyond, the one remembered first is forgotten.
+    signed_records: peers give each other signed peer records (of sim_peers.sim_sign), as identify does.
     """
 
     dial_rtts: float = 1.0
@@ -50,6 +51,7 @@ class SimulatorConfig:
     silence_s: float = 10.0
     dial_queue: int = 64
     max_known: int = 8192
+    signed_records: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,8 @@ class SimNetwork(Engine[Dialled | Closed | Call, None]):
         if target.addresses:
             self._remember(node, target.peer, target.addresses)
         if standing is None:  # else it has not noticed that the old connection ended, and now never will
-            self._push(now, node.here, PeerUp(target.peer, target.addresses, outbound, remote))
+            up = PeerUp(target.peer, target.addresses, outbound, remote, target.record)
+            self._push(now, node.here, up)
 
     def _remember(self, node: Node, peer: PeerId, addresses: tuple[Address, ...]) -> None:
         if len(node.known) >= self._config.max_known and peer not in node.known:

@@ -14,6 +14,7 @@ class Node:
 
     up: its side of its connections. known: where it could dial others. dialling: messages that wait for a
     dial. refused: protocols that its engine does not serve. source: where its connections seem to come from.
+    record: its signed peer record, or none.
     here: what comes from no other peer comes over this edge; it closes when the peer crashes. tick_at: when its
     Tick is due; Ticks of other times in the queue are stale.
     """
@@ -26,6 +27,7 @@ class Node:
         "index",
         "known",
         "peer",
+        "record",
         "refused",
         "source",
         "tick_at",
@@ -47,6 +49,7 @@ class Node:
             addresses,
             source,
         )
+        self.record = b""
         self.tick_at = math.inf
         self.here = Edge(self, self)
         self.up: dict[PeerId, Edge] = {}

@@ -11,8 +11,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from swarmp2p.identity import PeerId
+from swarmp2p.identity import PeerId, verify
 from swarmp2p.opening import open_peer
+from swarmp2p.peer_record import open_record
 from tests.interop.js_gossip import JsGossip
 from tests.interop.js_peers import JsPeers, js_peers
 from tests.interop.py_peers import until
@@ -53,3 +54,17 @@ async def test_each_receives_what_the_other_publishes(peers: JsPeers, version: s
             return await js.has(b"sun", PeerId(ours.id))
 
         await until(arrived)
+
+
+async def test_each_takes_the_others_signed_record(peers: JsPeers) -> None:
+    js = await JsGossip.start(peers)
+    async with open_peer() as ours:
+        await js.dial(ours.addresses[0])
+
+        async def stored() -> bool:
+            return bool((await js.record(PeerId(ours.id)))[0])
+
+        await until(stored)
+        envelope, certified = await js.record(PeerId(ours.id))
+        assert open_record(envelope, verify, PeerId(ours.id)).info.addresses
+        assert certified == [str(address).split("/p2p/")[0] for address in ours.addresses]

@@ -11,6 +11,7 @@ from typing import TypeVar
 import trio
 
 from swarmp2p.engine import (
+    Certified,
     Message,
     NetworkEvent,
     PeerDown,
@@ -25,7 +26,7 @@ from swarmp2p.scopes import TaskStatus, start
 from swarmp2p.transport.network import PeerNetwork
 
 PATIENCE_S = 30.0
-Event = TypeVar("Event", PeerUp, PeerDown, Received, Undeliverable, Speaks)
+Event = TypeVar("Event", PeerUp, PeerDown, Received, Undeliverable, Speaks, Certified)
 
 
 def named(name: str) -> Identity:
