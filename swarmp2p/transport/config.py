@@ -34,7 +34,8 @@ class HostConfig:
     dial_stagger_s: after which the next address is tried too. 250 ms in RFC 8305 and go-libp2p.
     negotiate_timeout_s: to agree on a stream's protocol. 10 s in py-libp2p.
     ask_records: peers that we dialled are asked who they are, too, after their PeerUp, for their signed peer records
-        (gossip.config.GossipConfig.peer_exchange); of those that dialled us it comes with their addresses anyway.
+        (gossip.config.GossipConfig.peer_exchange), and newer ones are passed on; those of peers that dialled us come
+        with their addresses anyway.
     identify_timeout_s: how long PeerUp of a peer that dialled us waits for the addresses it listens on.
     queue_messages, queue_bytes: that wait for one peer in one protocol; more are dropped and counted.
     request_streams: to one peer in one protocol. stall_s: how long the oldest request of every open one has

@@ -155,7 +155,7 @@ class PeerSession:
 
     def certified(self, said: Identified) -> None:
         """The other side's record came after its PeerUp."""
-        if said.record and not self.gone.is_set():
+        if self.config.ask_records and said.record and not self.gone.is_set():
             self.deliver(Certified(self.peer, said.record))
 
     async def take_push(self, protocols: Sequence[WireProtocol], stream: MuxedStream) -> None:

@@ -52,6 +52,7 @@ async def test_who_dials_asks_afterwards_where_it_wants_records(hosts: Hosts) ->
 
 
 async def test_a_push_brings_a_record(hosts: Hosts) -> None:
+    hosts.ask_records = True
     alice, bob = await hosts.pair()
     alice.network.send(bob.peer, Shout(b"hello"))
     up = await bob.next(PeerUp)
