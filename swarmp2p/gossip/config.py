@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from ..engine import PeerInfo
 from ..errors import UsageError
 from .events import MessageId, Validator
-from .score import ScoreConfig
+from .score_config import ScoreConfig, TopicScoreConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class TopicConfig:
     message_id: how messages get their ids; None for source and sequence number, and for the SHA-256 of the data on
         anonymous topics. All peers of the topic need the same.
     validator: judges each genuine message before anything else is done with it.
+    score: what peers earn and pay for in it; None: invalid messages count, and nothing else (P4).
     """
 
     flush_interval_s: float | None = None
@@ -37,6 +39,7 @@ class TopicConfig:
     anonymous: bool = False
     message_id: MessageId | None = None
     validator: Validator | None = None
+    score: TopicScoreConfig | None = None
 
     def __post_init__(self) -> None:
         if self.flush_interval_s is not None and not 0 <= self.flush_interval_s < math.inf:
@@ -53,7 +56,16 @@ _BUILT_IN: Final = {"swarm/load/*": TopicConfig(flush_interval_s=0.02, latest_on
 class GossipConfig:
     """Tuning of a GossipRouter. Defaults without a source of their own are go-libp2p-pubsub's.
 
-    mesh_degree, mesh_low, mesh_high: D, Dlo and Dhi, peers in a topic's mesh: aimed at, at least, at most.
+    mesh_degree, mesh_low, mesh_high: D, Dlo and Dhi, peers in a topic's mesh: aimed at, at least, at most. Those
+        that this peer dialled may come on top of Dhi until the next heartbeat.
+    mesh_score, mesh_outbound: Dscore and Dout; when a mesh is cut back to D, so many are kept for their score, and
+        that this peer dialled. Dout is below Dlo and at most D / 2 (gossipsub 1.1, "Outbound Mesh Quotas"); None
+        for 2, or what those two allow.
+    opportunistic_graft_beats, opportunistic_graft_peers: so often, in heartbeats, a mesh whose median score is below
+        the threshold is improved, by so many.
+    direct_peers: messages always go to them and are taken from them, whatever their score, and they are in no mesh
+        (gossipsub 1.1, "Explicit Peering Agreements"); both sides have to agree. direct_connect_s: those that are
+        not connected are dialled that often.
     gossip_degree, gossip_factor: Dlazy and the share of a topic's other peers that IHAVE goes to each
         heartbeat; the larger of the two counts.
     heartbeat_s: seconds between heartbeats.
@@ -89,6 +101,12 @@ class GossipConfig:
     mesh_degree: int = 6
     mesh_low: int = 5
     mesh_high: int = 12
+    mesh_score: int = 4
+    mesh_outbound: int | None = None
+    opportunistic_graft_beats: int = 60
+    opportunistic_graft_peers: int = 2
+    direct_peers: tuple[PeerInfo, ...] = ()
+    direct_connect_s: float = 300.0
     gossip_degree: int = 6
     gossip_factor: float = 0.25
     heartbeat_s: float = 1.0
@@ -136,11 +154,36 @@ class GossipConfig:
                 return topics[max(prefixes, key=len)]
         return _PLAIN_TOPIC
 
+    @property
+    def outbound_quota(self) -> int:
+        """Dout: mesh_outbound, or what stands for None."""
+        return min(2, self._most_outbound) if self.mesh_outbound is None else self.mesh_outbound
+
+    @property
+    def _most_outbound(self) -> int:
+        return max(0, min(self.mesh_low - 1, self.mesh_degree // 2))
+
     def __post_init__(self) -> None:
         if not 0 <= self.mesh_low <= self.mesh_degree <= self.mesh_high:
             raise UsageError(
                 f"mesh degrees must satisfy 0 <= low <= degree <= high, "
                 f"not {self.mesh_low}, {self.mesh_degree}, {self.mesh_high}"
+            )
+        most = self._most_outbound
+        if self.mesh_score < 0 or (self.mesh_outbound is not None and not 0 <= self.mesh_outbound <= most):
+            raise UsageError(
+                f"mesh_score is at least 0 and mesh_outbound 0 to {most} here, not {self.mesh_score} and "
+                f"{self.mesh_outbound}: mesh_outbound is less than mesh_low ({self.mesh_low}), and at most half of "
+                f"mesh_degree ({self.mesh_degree})"
+            )
+        if self.opportunistic_graft_beats < 1 or self.opportunistic_graft_peers < 0:
+            raise UsageError(
+                "opportunistic_graft_beats is at least 1; opportunistic_graft_peers is at least 0"
+            )
+        if min(self.prune_backoff_s, self.unsubscribe_backoff_s, self.direct_connect_s) <= 0:
+            raise UsageError(
+                "prune_backoff_s, unsubscribe_backoff_s and direct_connect_s are above 0; on the wire backoffs are "
+                "whole seconds, rounded up"
             )
         if not 1 <= self.history_gossip <= self.history:
             raise UsageError(f"history_gossip is 1 to history ({self.history}), not {self.history_gossip}")

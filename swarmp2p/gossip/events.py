@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from ..errors import UsageError
 from ..identity import PeerId
 
 # Messages ---------------------------------------------------------------------------------------------------
@@ -95,6 +97,22 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAppScore:
+    """What the application thinks of a peer, connected or not: its P5 (gossipsub 1.1, "Peer Scoring").
+
+    value: good above 0, bad below; 0, as for all others, to say nothing. Added to the peer's score as it is, unless
+    ScoreConfig.app_weight says otherwise. Raises UsageError for what is no number.
+    """
+
+    peer: PeerId
+    value: float
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.value < math.inf:
+            raise UsageError(f"an application's score of a peer is a finite number, not {self.value}")
+
+
+@dataclass(frozen=True, slots=True)
 class StartValidating:
     """Ask about each message of a topic, by Validate, before it is delivered and passed on.
 
@@ -120,7 +138,7 @@ class Validated:
     acceptance: Acceptance
 
 
-GossipCommand = Subscribe | Unsubscribe | Publish | StartValidating | StopValidating | Validated
+GossipCommand = Subscribe | Unsubscribe | Publish | StartValidating | StopValidating | Validated | SetAppScore
 
 # Outputs ----------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ class Intake:
         "_outbox",
         "_peers",
         "_rejected",
+        "_scores",
         "_seen",
         "_sequences",
         "_stats",
@@ -62,6 +63,7 @@ class Intake:
         self._me, self._verify, self._topics = me, verify, topics
         self._mesh, self._lazy, self._outbox = mesh, lazy, outbox
         self._peers: Peers = lazy.peers
+        self._scores = lazy.peers.scores
         self._seen: SeenCache = lazy.seen
         self._config, self._stats = config, stats
         self._waiting = WaitingRoom(config)
@@ -94,7 +96,7 @@ class Intake:
                 stats.own_returned += 1
             elif self._genuine(state, message, rules, now):
                 self._fresh(state, message, rules, now, out)
-            elif not state.score.clean and state.score.value(now) < self._config.score.graylist_threshold:
+            elif self._scores.is_graylisted(state.score, now) and not state.direct:
                 return  # the rest of its RPC is not worth the checks
 
     def _repeated(self, state: PeerState, message: GossipMessage, now: float) -> None:
@@ -103,7 +105,9 @@ class Intake:
         if self._waiting:
             self._waiting.again(message.id, state.peer)
         if self._rejected and self._rejected.has(message.id, now):
-            state.score.invalid_message(now)
+            self._scores.rejected(state.score, message.topic, now)
+        elif self._scores.watched:
+            self._scores.copied(state.score, message.id, now)
 
     def _genuine(self, state: PeerState, message: GossipMessage, rules: Rules, now: float) -> bool:
         """Whether the message is news and signed as it should be."""
@@ -116,7 +120,7 @@ class Intake:
             self._stats.unknown_key += 1
         else:
             self._stats.invalid += 1
-            state.score.invalid_message(now)
+            self._scores.rejected(state.score, message.topic, now)
         return False
 
     def _old(self, message: GossipMessage, rules: Rules, now: float) -> bool:
@@ -164,7 +168,19 @@ class Intake:
         out.append(Delivered(message, known[0]))
         members = self._mesh.meshes.get(message.topic)
         if members is not None:
-            self._forward(message, members, (*known, message.source))
+            receivers = self._mesh.receivers(message.topic, members)
+            self._forward(message, receivers, (*known, message.source))
+        if self._scores.scored:
+            self._reward(message, known, now)
+
+    def _reward(self, message: GossipMessage, senders: tuple[PeerId, ...], now: float) -> None:
+        first = self._peers.get(senders[0])
+        if first is not None:
+            self._scores.delivered(first.score, message.topic, message.id, now)
+        for peer in senders[1:]:
+            state = self._peers.get(peer)
+            if state is not None:
+                self._scores.copied(state.score, message.id, now)
 
     def _forward(
         self, message: GossipMessage, members: dict[PeerId, PeerState], known: tuple[PeerId, ...]
@@ -208,7 +224,7 @@ class Intake:
             for peer in judged.senders:
                 state = self._peers.get(peer)
                 if state is not None:
-                    state.score.invalid_message(now)
+                    self._scores.rejected(state.score, judged.message.topic, now)
 
     # Time and peers -----------------------------------------------------------------------------------------
 

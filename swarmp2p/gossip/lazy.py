@@ -123,7 +123,9 @@ class LazyGossip:
         candidates = [
             state
             for state in self.peers.of(topic).values()
-            if state.peer not in known and (state.score.clean or state.score.value(now) >= threshold)
+            if state.peer not in known
+            and not state.direct
+            and (state.score.clean or state.score.value(now) >= threshold)
         ]
         count = max(config.gossip_degree, int(config.gossip_factor * len(candidates)))
         if len(candidates) > count:

@@ -9,8 +9,8 @@ exchange its messages in full. A *fanout* belongs to a topic that this peer only
 Beyond the specs: a peer that announces a topic whose mesh is too small is grafted at once rather than at the
 next heartbeat, so that newcomers and restarted peers miss as little as possible.
 
-A mesh never has more than Dhi peers, since GRAFTs are refused from there on (gossipsub 1.1, against takeovers);
-so there is nothing to cut back at heartbeats, as 1.0 has it.
+Bounds. From Dhi on only peers that this one dialled may graft themselves: those an attacker cannot bring about. A mesh
+with Dhi or more is cut back to D at the heartbeat, as in go-libp2p-pubsub: a full one would take no newcomers.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from random import Random
 
 from ..identity import PeerId
 from .config import GossipConfig
+from .mesh_choice import Member, median, surplus
 from .messages import Prune
 from .outbox import Outbox
 from .peers import Peers, PeerState
@@ -40,10 +41,12 @@ class _Fanout:
 class Mesh:
     """Keeps the meshes of all subscribed topics within their bounds, and the fanouts of the others."""
 
-    __slots__ = ("_config", "_fanouts", "_meshes", "_outbox", "_peers", "_rng")
+    __slots__ = ("_beats", "_config", "_fanouts", "_meshes", "_outbox", "_peers", "_rng", "_scores")
 
     def __init__(self, peers: Peers, outbox: Outbox, rng: Random, config: GossipConfig) -> None:
         self._peers, self._outbox, self._rng, self._config = peers, outbox, rng, config
+        self._scores = peers.scores
+        self._beats = 0
         self._meshes: dict[str, dict[PeerId, PeerState]] = {}
         self._fanouts: dict[str, _Fanout] = {}
 
@@ -70,12 +73,13 @@ class Mesh:
         fanout = self._fanouts.pop(topic, None)
         if fanout is not None:
             chosen = [state for state in fanout.peers.values() if self._may_graft(state, topic, members, now)]
-            self._graft(topic, members, chosen[: self._config.mesh_degree])
+            self._graft(topic, members, chosen[: self._config.mesh_degree], now)
         self._fill(topic, members, now)
 
     def leave(self, topic: str, now: float) -> None:
         """Prune every peer of the topic's mesh (gossipsub 1.0, LEAVE), with the short backoff of 1.1."""
         for state in self._meshes.pop(topic).values():
+            self._scores.left(state.score, topic, now, failed=False)
             self._outbox.prune(state.peer, topic, self._config.unsubscribe_backoff_s)
             self._back_off(state, topic, self._config.unsubscribe_backoff_s, now)
 
@@ -93,12 +97,24 @@ class Mesh:
             self._fill_fanout(topic, fanout, now)
             members = fanout.peers
         if not self._config.flood_publish:
-            return members
+            return self.receivers(topic, members)
         return {
             peer: state
             for peer, state in self._peers.of(topic).items()
-            if state.score.clean or state.score.value(now) >= threshold
+            if state.score.clean or state.direct or state.score.value(now) >= threshold
         }
+
+    def receivers(self, topic: str, members: dict[PeerId, PeerState]) -> dict[PeerId, PeerState]:
+        """A topic's mesh or fanout, and the direct peers that follow the topic (gossipsub 1.1, "Explicit Peering
+        Agreements"). Not to be changed."""
+        direct = self._peers.direct
+        if not direct:
+            return members
+        return members | {peer: state for peer, state in direct.items() if topic in state.topics}
+
+    def may_exchange(self, state: PeerState, now: float) -> bool:
+        """Whether the peers that a peer names in PRUNE are to be dialled (gossipsub 1.1, "Peer Exchange")."""
+        return state.direct or state.score.value(now) >= self._config.score.accept_px_threshold
 
     # What peers say -----------------------------------------------------------------------------------------
 
@@ -108,13 +124,13 @@ class Mesh:
         if members is None or len(members) >= self._config.mesh_low:
             return
         if self._may_graft(state, topic, members, now):
-            self._graft(topic, members, (state,))
+            self._graft(topic, members, (state,), now)
 
-    def withdrawn(self, state: PeerState, topic: str) -> None:
+    def withdrawn(self, state: PeerState, topic: str, now: float) -> None:
         """A peer unsubscribed."""
         members = self._meshes.get(topic)
-        if members is not None:
-            members.pop(state.peer, None)
+        if members is not None and members.pop(state.peer, None) is not None:
+            self._scores.left(state.score, topic, now)
         fanout = self._fanouts.get(topic)
         if fanout is not None:
             fanout.peers.pop(state.peer, None)
@@ -134,7 +150,8 @@ class Mesh:
                 self._outbox.graft(peer, topic)
 
     def grafted(self, state: PeerState, topic: str, now: float) -> None:
-        """GRAFT (gossipsub 1.0, "Topic membership"; 1.1, "Prune backoff" and "Spam protection measures").
+        """GRAFT (gossipsub 1.0, "Topic membership"; 1.1, "Prune backoff", "Outbound Mesh Quotas" and "Spam protection
+        measures").
 
         Ignored for topics that this peer is not in; an answer would tell strangers so.
         """
@@ -142,13 +159,17 @@ class Mesh:
         if members is None or state.peer in members:
             return
         config = self._config
-        until = state.backoff.get(topic, 0.0)
+        if state.direct:
+            self._outbox.prune(state.peer, topic, config.prune_backoff_s)
+            return
+        until = state.backoff.get(topic, -math.inf)
         if now < until:
             state.score.misbehaved(now)
             if now < until - config.prune_backoff_s + config.graft_flood_s:
                 state.score.misbehaved(now)
-        elif state.score.value(now) >= 0 and len(members) < config.mesh_high:
+        elif (len(members) < config.mesh_high or state.outbound) and state.score.value(now) >= 0:
             members[state.peer] = state
+            self._scores.joined(state.score, topic, now)
             return
         self._outbox.prune(state.peer, topic, config.prune_backoff_s)
         self._back_off(state, topic, config.prune_backoff_s, now)
@@ -158,22 +179,31 @@ class Mesh:
         members = self._meshes.get(prune.topic)
         if members is None:
             return
-        members.pop(state.peer, None)
+        if members.pop(state.peer, None) is not None:
+            self._scores.left(state.score, prune.topic, now)
         backoff_s = min(float(prune.backoff_s), _MAX_BACKOFF_S) or self._config.prune_backoff_s
         self._back_off(state, prune.topic, backoff_s, now)
 
     # Heartbeat ----------------------------------------------------------------------------------------------
 
     def maintain(self, now: float) -> None:
-        """Bring each mesh and fanout within bounds (gossipsub 1.0, "Mesh maintenance", "Fanout
+        """Bring each mesh and fanout within bounds (gossipsub 1.1, "Maintaining the mesh"; 1.0, "Fanout
         maintenance")."""
         config = self._config
+        self._beats += 1
+        self._scores.beat(now)
         for topic, members in self._meshes.items():
             bad = [s for s in members.values() if not s.score.clean and s.score.value(now) < 0]
             if bad:
                 self._prune(topic, members, bad, now)
             if len(members) < config.mesh_low:
                 self._fill(topic, members, now)
+            if len(members) >= config.mesh_high:
+                self._cut_back(topic, members, now)
+            if len(members) >= config.mesh_low:
+                self._fill_outbound(topic, members, now)
+            if self._beats % config.opportunistic_graft_beats == 0:
+                self._improve(topic, members, now)
         for topic in list(self._fanouts):
             fanout = self._fanouts[topic]
             if now >= fanout.published + config.fanout_ttl_s:
@@ -186,7 +216,40 @@ class Mesh:
         chosen = self._peers.sample(
             topic, wanted, self._rng, lambda state: self._may_graft(state, topic, members, now)
         )
-        self._graft(topic, members, chosen)
+        self._graft(topic, members, chosen, now)
+
+    def _cut_back(self, topic: str, members: dict[PeerId, PeerState], now: float) -> None:
+        """Keep the best and the outbound ones of too many."""
+        config, states = self._config, list(members.values())
+        choice = [Member(i, state.score.value(now), state.outbound) for i, state in enumerate(states)]
+        numbers = surplus(choice, config.mesh_degree, config.mesh_score, config.outbound_quota, self._rng)
+        self._prune(topic, members, [states[number] for number in numbers], now)
+
+    def _fill_outbound(self, topic: str, members: dict[PeerId, PeerState], now: float) -> None:
+        """Graft outbound peers when there are too few in the mesh."""
+        wanted = self._config.outbound_quota - sum(state.outbound for state in members.values())
+        if wanted > 0:
+            chosen = self._peers.sample(
+                topic,
+                wanted,
+                self._rng,
+                lambda state: state.outbound and self._may_graft(state, topic, members, now),
+            )
+            self._graft(topic, members, chosen, now)
+
+    def _improve(self, topic: str, members: dict[PeerId, PeerState], now: float) -> None:
+        """Opportunistic grafting: out of a mesh of poor peers there is a way (gossipsub 1.1)."""
+        if len(members) < 2:
+            return
+        middle = median([state.score.value(now) for state in members.values()])
+        if middle < self._config.score.opportunistic_graft_threshold:
+            chosen = self._peers.sample(
+                topic,
+                self._config.opportunistic_graft_peers,
+                self._rng,
+                lambda s: s.score.value(now) > middle and self._may_graft(s, topic, members, now),
+            )
+            self._graft(topic, members, chosen, now)
 
     def _fill_fanout(self, topic: str, fanout: _Fanout, now: float) -> None:
         threshold = self._config.score.publish_threshold
@@ -199,19 +262,22 @@ class Mesh:
             topic,
             wanted,
             self._rng,
-            lambda s: s.peer not in fanout.peers and s.score.value(now) >= threshold,
+            lambda s: s.peer not in fanout.peers and not s.direct and s.score.value(now) >= threshold,
         ):
             fanout.peers[state.peer] = state
 
     def _may_graft(self, state: PeerState, topic: str, members: dict[PeerId, PeerState], now: float) -> bool:
-        if state.peer in members or (not state.score.clean and state.score.value(now) < 0):
+        if state.direct or state.peer in members or (not state.score.clean and state.score.value(now) < 0):
             return False
         # Two heartbeats later than agreed, so that a GRAFT never arrives early by the other side's clock.
         return now >= state.backoff.get(topic, -math.inf) + 2 * self._config.heartbeat_s
 
-    def _graft(self, topic: str, members: dict[PeerId, PeerState], states: Iterable[PeerState]) -> None:
+    def _graft(
+        self, topic: str, members: dict[PeerId, PeerState], states: Iterable[PeerState], now: float
+    ) -> None:
         for state in states:
             members[state.peer] = state
+            self._scores.joined(state.score, topic, now)
             self._outbox.graft(state.peer, topic)
 
     def _prune(
@@ -219,6 +285,7 @@ class Mesh:
     ) -> None:
         for state in states:
             del members[state.peer]
+            self._scores.left(state.score, topic, now)
             self._outbox.prune(state.peer, topic, self._config.prune_backoff_s)
             self._back_off(state, topic, self._config.prune_backoff_s, now)
 

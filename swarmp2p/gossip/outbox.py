@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from ..engine import Send
@@ -115,7 +116,9 @@ class Outbox:
         """Take the peer out of the mesh of a topic, or refuse its GRAFT."""
         pending = self._pending(to)
         pending.grafts.pop(topic, None)
-        pending.prunes[topic] = Prune(topic, round(backoff_s))
+        pending.prunes[topic] = Prune(
+            topic, math.ceil(backoff_s)
+        )  # rounded down, GRAFTs would come too early
 
     def forget(self, peer: PeerId) -> None:
         """The peer is gone, and with it all that waited for it."""

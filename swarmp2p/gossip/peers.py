@@ -10,6 +10,7 @@ from ..engine import Address
 from ..identity import PeerId
 from .config import GossipConfig, GossipStats
 from .score import PeerScore
+from .scores import Scores
 
 _IP4: Final = b"\x04"  # multiaddr's codes
 _IP6: Final = b"\x29"
@@ -23,6 +24,7 @@ class PeerState:
     __slots__ = (
         "backoff",
         "beat",
+        "direct",
         "ihave_ids",
         "ihave_rpcs",
         "outbound",
@@ -45,12 +47,14 @@ class PeerState:
         """Topic to the time before which neither side may graft the other."""
         self.unwanted: dict[bytes, None] = {}
         """Ids of its IDONTWANT."""
-        self.beat = -1
-        """Heartbeat that the two counters below belong to."""
         self.outbound = False
         """This side dialled it: an attacker cannot bring that about at will."""
         self.place = b""
         """The host that its connection comes from, see `place_of`; b"" when unknown."""
+        self.direct = False
+        """One of GossipConfig.direct_peers."""
+        self.beat = -1
+        """Heartbeat that the two counters below belong to."""
         self.ihave_rpcs = 0
         self.ihave_ids = 0
 
@@ -72,14 +76,16 @@ def place_of(remote: Address) -> bytes:
 class Peers:
     """All connected peers, by id and by topic. Iterates in the order they came up."""
 
-    __slots__ = ("_by_topic", "_config", "_disgraced", "_states", "_stats")
+    __slots__ = ("_by_topic", "_config", "_direct", "_states", "_stats", "direct", "scores")
 
     def __init__(self, config: GossipConfig, stats: GossipStats) -> None:
         self._config, self._stats = config, stats
         self._states: dict[PeerId, PeerState] = {}
         self._by_topic: dict[str, dict[PeerId, PeerState]] = {}
-        self._disgraced: dict[PeerId, PeerScore] = {}
-        """Scores below 0 of peers that left: coming back does not wash them clean."""
+        self._direct = frozenset(info.peer for info in config.direct_peers)
+        self.direct: dict[PeerId, PeerState] = {}
+        """Direct peers that are connected. Not to be changed."""
+        self.scores = Scores(config)
 
     def __len__(self) -> int:
         return len(self._states)
@@ -87,35 +93,43 @@ class Peers:
     def __iter__(self) -> Iterator[PeerState]:
         return iter(self._states.values())
 
+    def __contains__(self, peer: object) -> bool:
+        return peer in self._states
+
     def get(self, peer: PeerId) -> PeerState | None:
         """The state of a connected peer."""
         return self._states.get(peer)
 
-    def add(self, peer: PeerId, outbound: bool = False, remote: Address = b"") -> PeerState | None:
+    def add(
+        self, peer: PeerId, now: float, outbound: bool = False, remote: Address = b""
+    ) -> PeerState | None:
         """A new peer, as PeerUp tells of it; None when there are too many."""
         if len(self._states) >= self._config.max_peers:
             self._stats.over_limit += 1
             return None
-        score = self._disgraced.pop(peer, None) or PeerScore(self._config.score)
-        state = self._states[peer] = PeerState(peer, score)
-        self.connects(state, outbound, remote)
+        place = place_of(remote)
+        state = self._states[peer] = PeerState(peer, self.scores.connected(peer, place, now))
+        state.outbound, state.place = outbound, place
+        if peer in self._direct:
+            state.direct = True
+            self.direct[peer] = state
         return state
 
     def connects(self, state: PeerState, outbound: bool, remote: Address) -> None:
         """A connection of a peer, as PeerUp tells of it."""
-        state.outbound, state.place = outbound, place_of(remote)
+        place = place_of(remote)
+        self.scores.moved(state.score, state.place, place)
+        state.outbound, state.place = outbound, place
 
     def remove(self, peer: PeerId, now: float) -> PeerState | None:
-        """Forget a peer. Only a score below 0 is kept, of at most `max_peers` former peers, the latest."""
+        """Forget a peer; its score is kept for a while when it is below 0."""
         state = self._states.pop(peer, None)
         if state is None:
             return None
         for topic in list(state.topics):
             self.leaves(state, topic)
-        if state.score.value(now) < 0:
-            if len(self._disgraced) >= self._config.max_peers:
-                del self._disgraced[next(iter(self._disgraced))]
-            self._disgraced[peer] = state.score
+        self.direct.pop(peer, None)
+        self.scores.gone(state.score, state.place, now)
         return state
 
     def joins(self, state: PeerState, topic: str) -> bool:

@@ -41,10 +41,12 @@ from ..identity import PeerId
 from ..signed import Sign, Verify
 from .caches import SeenCache
 from .config import GossipConfig, GossipStats
+from .direct import DirectPeers
 from .events import (
     GossipCommand,
     GossipOutput,
     Publish,
+    SetAppScore,
     StartValidating,
     StopValidating,
     Subscribe,
@@ -81,6 +83,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         self._config = config = config or GossipConfig()
         self.stats = GossipStats()
         self._peers = Peers(config, self.stats)
+        self._scores = self._peers.scores
         self._outbox = Outbox(config, self.stats)
         self._seen = SeenCache(config.seen_ttl_s, config.max_seen)
         self._mesh = Mesh(self._peers, self._outbox, rng, config)
@@ -94,7 +97,8 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             PeerId, float
         ] = {}  # when each peer last got our subscriptions, longest ago first
         self._seqno = -1
-        self._heartbeat_at = math.inf
+        self._direct = DirectPeers(config)
+        self._heartbeat_at = 0.0 if self._direct.wanted else math.inf
         self._flush_at = math.inf
 
     # What a snapshot of the engine shows --------------------------------------------------------------------
@@ -136,6 +140,8 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             "promises": self._lazy.promises,
             "queued": self._outbox.queued,
             **self._intake.sizes(),
+            "scores_kept": self._scores.retained,
+            "watched": len(self._scores.watched),
         }
 
     # The engine ---------------------------------------------------------------------------------------------
@@ -165,10 +171,14 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
                 self._peer_up(event, now)
             case PeerDown(peer):
                 self._peer_down(peer, now)
+            case SetAppScore(peer, value):
+                state = self._peers.get(peer)
+                self._scores.set_app(peer, value, state.score if state is not None else None)
             case _:
                 assert_never(event)
         # Not only at a Tick: a runner that is behind may have events to hand over before it.
         if now >= self._heartbeat_at:
+            out += self._direct.dial(self._peers, self._subscribed, now)
             self._heartbeat(now)
             self._heartbeat_at = math.inf if self._idle else now + self._config.heartbeat_s
         if now >= self._intake.deadline():
@@ -182,7 +192,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
 
     @property
     def _idle(self) -> bool:
-        return self._mesh.idle and self._lazy.idle
+        return self._mesh.idle and self._lazy.idle and not self._direct.wanted
 
     def _wake(self, now: float) -> None:
         """Begin heartbeats, at a phase of our own: engines that start together should not beat together."""
@@ -259,7 +269,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             self._peers.connects(state, up.outbound, up.remote)
             self._greet(peer, now)
             self._mesh.returned(peer)
-        elif self._peers.add(peer, up.outbound, up.remote) is not None:
+        elif self._peers.add(peer, now, up.outbound, up.remote) is not None:
             self._greet(peer, now)
 
     def _greet(self, peer: PeerId, now: float) -> None:
@@ -288,7 +298,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             state = self._peers.get(sender)
             if state is None:
                 return
-        if not state.score.clean and self._graylisted(state, now):
+        if not state.score.clean and self._scores.is_graylisted(state.score, now) and not state.direct:
             self.stats.graylisted += 1
             return
         if rpc.subscriptions:
@@ -309,14 +319,11 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         if rpc.idontwant:
             self._unwanted(state, rpc.idontwant)
 
-    def _graylisted(self, state: PeerState, now: float) -> bool:
-        return state.score.value(now) < self._config.score.graylist_threshold
-
     def _subscriptions(self, state: PeerState, changes: Iterable[tuple[str, bool]], now: float) -> None:
         for topic, joined in changes:
             if not joined:
                 self._peers.leaves(state, topic)
-                self._mesh.withdrawn(state, topic)
+                self._mesh.withdrawn(state, topic, now)
             elif self._peers.joins(state, topic):
                 self._mesh.announced(state, topic, now)
 

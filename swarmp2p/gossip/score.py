@@ -1,67 +1,74 @@
-"""Peer score: what a peer's misdeeds cost it (gossipsub 1.1, "Peer scoring").
+"""Peer score: what a peer's deeds earn it, and its misdeeds cost it (gossipsub 1.1, "Peer Scoring").
 
-The first of the spec's parameters, those that see attacks rather than performance:
+    score = min(cap, sum over topics of weight x (P1 + P2 + P3 + P3b + P4)) + P4 + P5 + P6 + P7
 
-- P4, invalid messages: forged or malformed, counted against whoever sent them; weight times the square.
-- P7, behaviour: GRAFT during backoff, IHAVE beyond the caps, and promises broken (ids advertised by IHAVE and
-  not delivered when asked for); weight times the square of what exceeds a tolerance.
+- P1 to P4 of topics that have a TopicScoreConfig: topic_score.py. Elsewhere only P4 counts, and not by topic.
+- P5, the application's own: SetAppScore.
+- P6, colocation: too many peers on one host (scores.py counts them).
+- P7, behaviour: GRAFT during backoff, IHAVE beyond the caps, and promises broken (ids advertised by IHAVE and not
+  delivered when asked for); the square of what exceeds a tolerance.
 
-Unlike go-libp2p-pubsub, promises kept make up for promises broken: on a network that loses or drops messages
-honest peers break some, and must not be shut out for it. Whoever breaks more than three of four does it on
-purpose. All counters decay by time. The score is at most 0 here; the positive parameters (P1, P2) and the
-topic's own (P3) come on top of `PeerScore.value`.
+Unlike in go-libp2p-pubsub, promises kept make up for promises broken: on a network that loses or drops messages
+honest peers break some, and must not be shut out for it. Whoever breaks more than three of four does it on purpose.
+Who is meant to be excused does not thereby earn anything: kept promises count against broken ones alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sized
 
-from ..errors import UsageError
+from ..identity import PeerId
+from .score_config import ScoreConfig, TopicScoreConfig
+from .topic_score import TopicScore, decayed
 
-
-@dataclass(frozen=True, slots=True)
-class ScoreConfig:
-    """Weights, decay and thresholds of the peer score.
-
-    invalid_weight, behaviour_weight: of P4 and P7; at most 0. Our choice: with the thresholds below, one
-        forged message costs a peer its place in meshes, three its voice.
-    behaviour_tolerance: misbehaviour that costs nothing, as 6 in Filecoin's and Ethereum's parameters.
-    kept_excuses: broken promises that one kept promise makes up for.
-    decay_s: seconds after which a counter has fallen to 1 %. Ethereum's P7 takes about as long.
-    gossip_threshold, publish_threshold, graylist_threshold: below them, no gossip is exchanged, own messages
-        are not sent, everything is ignored. Must fall in that order, below 0. Below 0, a peer is in no mesh.
-    """
-
-    invalid_weight: float = -10.0
-    behaviour_weight: float = -10.0
-    behaviour_tolerance: float = 6.0
-    kept_excuses: float = 3.0
-    decay_s: float = 600.0
-    gossip_threshold: float = -20.0
-    publish_threshold: float = -40.0
-    graylist_threshold: float = -80.0
-
-    def __post_init__(self) -> None:
-        if max(self.invalid_weight, self.behaviour_weight) > 0 or self.decay_s <= 0:
-            raise UsageError("score weights are at most 0, and decay_s is above 0")
-        if not 0 > self.gossip_threshold >= self.publish_threshold >= self.graylist_threshold:
-            raise UsageError("score thresholds must fall: 0 > gossip >= publish >= graylist")
+_MAX_TOPICS = 256
+"""Topics that a peer is scored in, all of them our own. At it the oldest goes in whose mesh the peer is not."""
 
 
 class PeerScore:
-    """One peer's counters. Most peers have none, and cost one attribute check."""
+    """One peer's counters. Most peers have nothing against them, and cost one attribute check.
 
-    __slots__ = ("_broken", "_config", "_invalid", "_kept", "_misbehaviour", "_updated", "clean")
+    peer: whose. clean: nothing counts against it, so that its value is not below 0. crowd: those that are connected
+    from the same host, itself included. app: P5 before its weight.
+    """
 
-    def __init__(self, config: ScoreConfig) -> None:
-        self._config = config
+    __slots__ = (
+        "_broken",
+        "_config",
+        "_invalid",
+        "_kept",
+        "_misbehaviour",
+        "_topics",
+        "_updated",
+        "app",
+        "clean",
+        "crowd",
+        "peer",
+    )
+
+    def __init__(self, config: ScoreConfig, peer: PeerId) -> None:
+        self._config, self.peer = config, peer
         self.clean = True
-        """Nothing counts against the peer: its value is 0."""
+        self.crowd: Sized = ()
+        self.app = 0.0
         self._invalid = self._misbehaviour = self._broken = self._kept = 0.0
+        self._topics: dict[str, TopicScore] = {}
         self._updated = 0.0
 
+    # What the peer did --------------------------------------------------------------------------------------
+
+    def topic(self, topic: str, config: TopicScoreConfig, now: float) -> TopicScore:
+        """Its counters in a scored topic. Whoever changes them for the worse sets `clean` to False."""
+        score = self._topics.get(topic)
+        if score is None:
+            if len(self._topics) >= _MAX_TOPICS:
+                outside = (name for name, held in self._topics.items() if not held.in_mesh)
+                del self._topics[next(outside, next(iter(self._topics)))]
+            score = self._topics[topic] = TopicScore(config, self._config, now)
+        return score
+
     def invalid_message(self, now: float) -> None:
-        """It sent a forged or malformed message."""
+        """It sent a message, outside of scored topics, that is forged, malformed or refused by a validator."""
         self._decay(now)
         self.clean = False
         self._invalid += 1.0
@@ -83,32 +90,66 @@ class PeerScore:
         self._decay(now)
         self._kept += 1.0
 
+    def leave(self, now: float) -> None:
+        """It disconnects: out of all meshes, and what it has earned is forgotten."""
+        for score in self._topics.values():
+            score.left(now, failed=True)
+            score.without_rewards()
+        self.clean = False
+
+    # What that makes ----------------------------------------------------------------------------------------
+
     def value(self, now: float) -> float:
-        """The score: 0 or below."""
+        """The score."""
         if self.clean:
-            return 0.0
-        self._decay(now)
+            if not self._topics and not self.app:
+                return 0.0
+        else:
+            self._decay(now)
+        config, topics, cap = self._config, 0.0, self._config.topic_score_cap
+        blank: list[str] = []
+        for name, score in self._topics.items():
+            topics += score.good(now) + score.bad(now)
+            if score.blank:
+                blank.append(name)
+        for name in blank:
+            del self._topics[name]
+        if 0 < cap < topics:
+            topics = cap
+        value = topics + config.app_weight * self.app
+        if not self.clean:
+            value += self._penalties()
+            self._look_whether_clean()
+        return value
+
+    def _penalties(self) -> float:
+        """P4 outside of scored topics, P6 and P7."""
         config = self._config
-        excess = (
-            self._misbehaviour
-            + max(0.0, self._broken - config.kept_excuses * self._kept)
-            - config.behaviour_tolerance
+        excess = self._misbehaviour - config.behaviour_tolerance
+        if self._broken:
+            excess += max(0.0, self._broken - config.kept_excuses * self._kept)
+        value = config.invalid_weight * self._invalid**2 + config.behaviour_weight * max(0.0, excess) ** 2
+        surplus = len(self.crowd) - config.colocation_threshold
+        return value + config.colocation_weight * surplus**2 if surplus > 0 else value
+
+    def _look_whether_clean(self) -> None:
+        self.clean = not (
+            self._invalid
+            or self._misbehaviour
+            or self._broken
+            or self.app < 0
+            or len(self.crowd) > self._config.colocation_threshold
+            or any(score.may_turn_bad() for score in self._topics.values())
         )
-        return config.invalid_weight * self._invalid**2 + config.behaviour_weight * max(0.0, excess) ** 2
 
     def _decay(self, now: float) -> None:
+        config = self._config
         passed = now - self._updated
-        if passed <= 0:
+        if passed < config.decay_interval_s or passed <= 0:
             return
         self._updated = now
-        left = 0.01 ** (passed / self._config.decay_s)
-        self._invalid *= left
-        self._misbehaviour *= left
-        self._broken *= left
-        self._kept *= left
-        # Below a hundredth of a count the past is forgotten, as go-libp2p-pubsub's DecayToZero has it.
-        if self._invalid < 0.01:
-            self._invalid = 0.0
-            if self._misbehaviour + self._broken < 0.01:
-                self._misbehaviour = self._broken = 0.0
-                self.clean = True
+        within, zero = config.decay_s, config.decay_to_zero
+        self._invalid = decayed(self._invalid, passed, within, zero)
+        self._misbehaviour = decayed(self._misbehaviour, passed, within, zero)
+        self._broken = decayed(self._broken, passed, within, zero)
+        self._kept = decayed(self._kept, passed, within, zero)

@@ -27,7 +27,7 @@ def test_everything_for_a_peer_is_one_rpc() -> None:
     box.ihave(A, IHave("t", (b"1",)))
     box.iwant(A, (b"2",))
     box.graft(A, "t")
-    box.prune(A, "u", 60.4)
+    box.prune(A, "u", 59.1)
     assert box
     assert box.flush() == [
         Send(

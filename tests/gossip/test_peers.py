@@ -48,7 +48,7 @@ def test_other_addresses_have_no_place(remote: bytes) -> None:
 
 def test_a_peer_has_the_place_and_the_direction_of_its_latest_connection() -> None:
     peers = Peers(GossipConfig(), GossipStats())
-    state = peers.add(peer_id(1), True, to_multiaddr("192.0.2.1", 1))
+    state = peers.add(peer_id(1), 0.0, True, to_multiaddr("192.0.2.1", 1))
     assert state is not None
     assert (state.outbound, state.place) == (True, ipaddress.ip_address("192.0.2.1").packed)
     peers.connects(state, False, to_multiaddr("192.0.2.2", 1))

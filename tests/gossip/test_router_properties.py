@@ -67,6 +67,8 @@ BOUNDS = {
     "validating_bytes": 200,
     "rejected": 4,
     "sources": 3,
+    "scores_kept": 5,
+    "watched": 6,
 }
 
 numbers = st.integers(1, 8)
