@@ -72,6 +72,7 @@ class Driver(Generic[Command, Output]):
         self._commands: deque[Command] = deque()
         self._events: deque[NetworkEvent] = deque()  # delivered while another was being handled
         self._handling = False
+        self._deadline = engine.deadline()  # as of the last event: nothing else changes it
         self._bug: BaseException | None = None
         self._news = trio.Event()
         self._timer = cancel_scope()  # of the loop, while it waits
@@ -125,14 +126,14 @@ class Driver(Generic[Command, Output]):
         elif self._bug is None:
             try:
                 now = self.now()
-                if self._engine.deadline() <= now:
+                if self._deadline <= now:
                     self._handle(Tick(), now)
                 self._handle(event, now)
             except BaseException as bug:  # noqa: BLE001 - whatever it is, the loop raises it
                 self._bug = bug
                 self._news.set()
                 return
-            if self._engine.deadline() < self._timer_at:
+            if self._deadline < self._timer_at:
                 self._set_timer()
 
     async def _loop(self) -> None:
@@ -150,7 +151,7 @@ class Driver(Generic[Command, Output]):
 
     def _next(self) -> NetworkEvent | Command | None:
         """What is to be handled now, or None when there is nothing."""
-        if self._engine.deadline() <= self.now():
+        if self._deadline <= self.now():
             return Tick()
         if self._commands:
             return self._commands.popleft()
@@ -171,8 +172,8 @@ class Driver(Generic[Command, Output]):
 
     def _set_timer(self) -> None:
         assert self._offset is not None
-        self._timer_at = self._engine.deadline()
-        self._timer.deadline = self._timer_at - self._offset
+        self._timer_at = self._deadline
+        self._timer.deadline = self._deadline - self._offset
 
     def _handle(self, event: NetworkEvent | Command, now: float) -> None:
         self._handling = True
@@ -181,10 +182,9 @@ class Driver(Generic[Command, Output]):
                 self._carry_out(output)
         finally:
             self._handling = False
+        self._deadline = self._engine.deadline()
         if isinstance(event, Tick):
-            assert self._engine.deadline() > now, (
-                f"{self._engine!r} did not move its deadline past a due Tick"
-            )
+            assert self._deadline > now, f"{self._engine!r} did not move its deadline past a due Tick"
 
     def _carry_out(self, output: NetworkOutput | Output) -> None:
         if isinstance(output, Send):

@@ -20,7 +20,9 @@ _U32_BYTES: Final = 4
 def encode_uvarint(value: int) -> bytes:
     """The unsigned varint of a number: seven bits a byte, least significant first (multiformats)."""
     if value < 0x80:
-        return value.to_bytes(1, "big")
+        return bytes((value,))
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     encoded = bytearray()
     while value >= 0x80:
         encoded.append(value & 0x7F | 0x80)

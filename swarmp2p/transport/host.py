@@ -75,7 +75,7 @@ class Host:
     ) -> None:
         quiet()
         self.stats = HostStats()
-        self._identity = identity
+        self._identity, self._peer_id = identity, identity.peer_id
         self._listen = [listen_address(address) for address in listen]
         self._config = config or HostConfig()
         self._protocols = {protocol.name: protocol for protocol in protocols}
@@ -87,7 +87,7 @@ class Host:
     @property
     def peer_id(self) -> PeerId:
         """The local peer."""
-        return self._identity.peer_id
+        return self._peer_id
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -115,7 +115,7 @@ class Host:
     def send(self, to: PeerId, message: Message) -> None:
         """Queue a message, dialling where needed."""
         protocol, running = self._protocols[message.protocol], self._running
-        if running is None or to == self.peer_id:
+        if running is None or to == self._peer_id:
             self.stats.dropped["not running" if running is None else "to itself"] += 1
         elif isinstance(message, Reply):
             if not running.desk.reply(message.id, protocol.encode(message)):

@@ -150,7 +150,8 @@ class MuxedStream:
                     self._problem = problem
             if self._problem is None and not core.eof and not core.broken:
                 return
-        self._waiting.unpark_all()
+        if self._waiting:
+            self._waiting.unpark_all()
 
 
 class MuxedConnection:

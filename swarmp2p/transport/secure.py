@@ -8,6 +8,7 @@ under locks, which costs more than the cipher.
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import Struct
 from typing import Any, Final, cast
 
 from libp2p.peer.id import ID
@@ -23,6 +24,9 @@ from .tcp import TcpPipe
 
 _MAX_PLAINTEXT: Final = 65_535 - 16  # a Noise message less its authentication tag
 _LENGTH_BYTES: Final = 2
+# Of a connection's n-th packet in one direction (Noise specification, "Cipher functions": 32 bits of zeros, then 64
+# bits, little endian). 2⁶⁴ packets are never sent.
+_nonce: Final = Struct("<4xQ").pack
 
 
 class HandshakeFailed(SwarmError):
@@ -45,7 +49,7 @@ class SecureChannel:
         self._encrypt: Callable[[bytes, bytes, None], bytes] = sending.cipher.cipher.encrypt
         self._decrypt_one: Callable[[bytes, bytes, None], bytes] = receiving.cipher.cipher.decrypt
         self._sent, self._received = int(sending.n), int(receiving.n)
-        self._packets = bytearray()
+        self._packets = b""  # the last one, as far as it has come
         self._kept = b""
 
     @property
@@ -55,13 +59,12 @@ class SecureChannel:
 
     def push(self, data: bytes) -> None:
         """Encrypt and send, or keep what cannot be sent now."""
-        packets = bytearray()
+        parts: list[bytes] = []
         for start in range(0, len(data), _MAX_PLAINTEXT):
             packet = self._encrypt(_nonce(self._sent), data[start : start + _MAX_PLAINTEXT], None)
             self._sent += 1
-            packets += len(packet).to_bytes(_LENGTH_BYTES, "big")
-            packets += packet
-        self.pipe.push(bytes(packets))
+            parts += (len(packet).to_bytes(_LENGTH_BYTES, "big"), packet)
+        self.pipe.push(b"".join(parts))
 
     async def read(self) -> bytes:
         """What has arrived; b"" at the end, also when a packet was not what the other side sent."""
@@ -73,9 +76,8 @@ class SecureChannel:
             chunk = await self.pipe.receive()
             if not chunk:
                 return b""
-            self._packets += chunk
             try:
-                plain = self._decrypt()
+                plain = self._decrypt(self._packets + chunk if self._packets else chunk)
             except Exception:  # noqa: BLE001 - whatever the cipher raises, the connection cannot be trusted
                 self.pipe.shut()
                 return b""
@@ -85,24 +87,18 @@ class SecureChannel:
         """Put bytes back in front of those to be read."""
         self._kept = data + self._kept
 
-    def _decrypt(self) -> bytes:
-        packets, start, parts = self._packets, 0, list[bytes]()
-        while len(packets) - start >= _LENGTH_BYTES:
+    def _decrypt(self, packets: bytes) -> bytes:
+        start, size, parts = 0, len(packets), list[bytes]()
+        while size - start >= _LENGTH_BYTES:
             body = start + _LENGTH_BYTES
             end = body + int.from_bytes(packets[start:body], "big")
-            if end > len(packets):
+            if end > size:
                 break
-            parts.append(self._decrypt_one(_nonce(self._received), bytes(packets[body:end]), None))
+            parts.append(self._decrypt_one(_nonce(self._received), packets[body:end], None))
             self._received += 1
             start = end
-        del packets[:start]
+        self._packets = packets[start:]
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _nonce(number: int) -> bytes:
-    """Of a connection's n-th packet in one direction (Noise specification, "Cipher functions": 32 bits of zeros, then
-    64 bits, little endian). 2⁶⁴ packets are never sent."""
-    return number.to_bytes(8, "little").rjust(12, b"\0")
 
 
 async def secure(pipe: TcpPipe, noise: Noise, peer: PeerId | None) -> SecureChannel:

@@ -224,7 +224,11 @@ class Session:
                     return
                 header = _HEADER.unpack(self._header)
                 self._header.clear()
-            self._frame(*header)
+            version, kind, flags, number, length = header
+            if not (version or kind or flags) and 0 < length <= end - position:
+                position = self._data(data, position, number, length)
+            else:
+                self._frame(version, kind, flags, number, length)
 
     def close(self) -> None:
         """The connection is over: every stream is broken."""
@@ -253,6 +257,17 @@ class Session:
             self.gone_away = True
         else:
             raise YamuxError(f"yamux frame of type {kind}")
+
+    def _data(self, data: bytes, position: int, number: int, length: int) -> int:
+        """A plain data frame that has come as a whole, as nearly all do. Returns the position after it."""
+        stream = self._streams.get(number)
+        if stream is None or stream.eof or length > stream.receive_window:
+            self._frame(0, _DATA, 0, number, length)
+            return position
+        stream.receive_window -= length
+        stream.unread += data[position : position + length]
+        self.touched[stream] = None
+        return position + length
 
     def _stream(self, flags: int, number: int) -> Stream | None:
         """The stream of a frame; None when it is unknown, over, or one too many."""
