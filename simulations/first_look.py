@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from swarmp2p.dht.events import Announce, FindService, QueryDone, ServiceFound
 from swarmp2p.dht.keys import service_key
 from swarmp2p.gossip.events import Delivered
-from swarmp2p.gossip.load import LOAD_TOPIC, LoadSignal, PublishLoad
+from swarmp2p.gossip.load import LOAD_TOPIC, FollowLoads, LoadSignal, PublishLoad
 from swarmp2p.identity import PeerId
-from swarmp2p.node import FollowLoads, NodeOutput
+from swarmp2p.node import NodeOutput
 from swarmp2p.transport.link import UniformLink
 from swarmp2p.transport.sim import SimulatorConfig
 

@@ -11,7 +11,7 @@ import trio
 from .arguments import peer_argument
 from .dht.records import Attribute
 from .errors import UsageError
-from .gossip.load import LoadSignal
+from .gossip.load import LoadSignal, SetLoad
 from .identity import PeerId
 from .ray_bridge.events import (
     LeaseCommand,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from .peer import Peer
 
 RAY_SERVICE: Final = "ray-worker"
-_SIGNAL_EVERY_S: Final = 5.0  # slow heartbeat of the load signal; changes are sent at once
 _STOP_S: Final = 10.0  # how long closing waits for the workers' trees to end; supervisors go on by themselves
 
 
@@ -41,7 +40,7 @@ class Lending:
     def __init__(
         self,
         peer: Peer,
-        post: Callable[[LeaseCommand], None],
+        post: Callable[[LeaseCommand | SetLoad], None],
         offer: Offer,
         versions: Versions,
         allowed: frozenset[PeerId] | None,
@@ -113,11 +112,13 @@ class Lending:
         )
 
     async def _publish_loads(self) -> None:
-        while True:
-            changed = self._changed
-            await self._peer.publish_load(self.signal())
-            with trio.move_on_after(_SIGNAL_EVERY_S):
+        try:
+            while True:
+                changed = self._changed
+                await self._peer.set_load(self.signal())
                 await changed.wait()
+        finally:
+            self._post(SetLoad(None))
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Lend until cancelled."""

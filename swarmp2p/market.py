@@ -18,10 +18,10 @@ import trio
 from .dht.records import ServiceRecord
 from .errors import HeadFailed, UsageError
 from .gossip.balancer import choose
-from .gossip.load import LoadTable
+from .gossip.load import FollowLoads, LoadTable, UnfollowLoads
 from .identity import PeerId
 from .lending import RAY_SERVICE, Lending, peer_set
-from .node import FollowLoads, NodeCommand, UnfollowLoads
+from .node import NodeCommand
 from .ray_bridge.cluster import Cluster
 from .ray_bridge.environment import applied
 from .ray_bridge.events import (

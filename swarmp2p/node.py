@@ -4,7 +4,7 @@
     PeerUp, PeerDown, Reachable -> all of them
     Tick ---------------------> those whose deadline is due
     commands ---by type-------> one of them
-    gossip Delivered on the load topic --> loads        loads Publish --> gossip
+    gossip Delivered on the load topic --> loads        loads Publish, Subscribe, Unsubscribe --> gossip
 
 A driver runs one of these over libp2p; the simulator runs thousands.
 """
@@ -37,12 +37,15 @@ from .gossip.config import GossipConfig
 from .gossip.events import Delivered, GossipCommand, GossipOutput, Publish, Subscribe, Unsubscribe
 from .gossip.load import (
     LOAD_TOPIC,
+    FollowLoads,
     LoadBoard,
     LoadCommand,
     LoadConfig,
     LoadSuspected,
     LoadUpdated,
     PublishLoad,
+    SetLoad,
+    UnfollowLoads,
 )
 from .gossip.messages import MessageForm
 from .gossip.router import GossipRouter
@@ -51,16 +54,6 @@ from .ray_bridge.auth import LeaseKeys
 from .ray_bridge.events import LeaseCommand, LeaseOutput
 from .ray_bridge.lease import Leases
 from .ray_bridge.lease_config import LeaseConfig
-
-
-@dataclass(frozen=True, slots=True)
-class FollowLoads:
-    """Follow the load topic, so that the load table fills; undone by `UnfollowLoads`. Counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnfollowLoads:
-    """Undo one FollowLoads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +75,8 @@ class NodeConfig:
                 )
 
 
-NodeCommand = DhtCommand | GossipCommand | PublishLoad | FollowLoads | UnfollowLoads | LeaseCommand
+NodeLoadCommand = SetLoad | PublishLoad | FollowLoads | UnfollowLoads
+NodeCommand = DhtCommand | GossipCommand | NodeLoadCommand | LeaseCommand
 NodeOutput = DhtOutput | GossipOutput | LoadUpdated | LoadSuspected | LeaseOutput
 
 Outputs = Sequence[NetworkOutput | NodeOutput]
@@ -122,7 +116,7 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
             **dict.fromkeys(get_args(DhtCommand), self._dht),
             **dict.fromkeys(get_args(GossipCommand), self._gossip),
             **dict.fromkeys(get_args(LeaseCommand), self._leases),
-            PublishLoad: self._loads,
+            **dict.fromkeys(get_args(NodeLoadCommand), self._loads),
         }
         # A runner asks for the deadline after every event, and an event moves one child's: asking all of them
         # each time took 10 % of a simulation.
@@ -150,10 +144,6 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
                 return self._gossip(event, now)
             case PeerUp() | PeerDown() | Reachable():
                 return [output for handler in self._children for output in handler(event, now)]
-            case FollowLoads():
-                return self._gossip(Subscribe(LOAD_TOPIC), now)
-            case UnfollowLoads():
-                return self._gossip(Unsubscribe(LOAD_TOPIC), now)
             case _:
                 return self._by_command[type(event)](event, now)
 
@@ -188,7 +178,7 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
         outputs = self.loads.handle(event, now)
         self._deadlines[2] = self.loads.deadline()
         for output in outputs:
-            if isinstance(output, Publish):
+            if isinstance(output, Publish | Subscribe | Unsubscribe):
                 passed += self._gossip(output, now)
             else:
                 passed.append(output)

@@ -43,11 +43,13 @@ from .engine import PeerInfo
 from .errors import BadMessage, DialError, UsageError
 from .gossip.events import Delivered, Publish, Subscribe, Unsubscribe, Validate
 from .gossip.load import (
+    FollowLoads,
     LoadSignal,
     LoadSuspected,
     LoadTable,
     LoadUpdated,
     PublishLoad,
+    SetLoad,
     decode_signal,
     encode_signal,
 )
@@ -56,7 +58,7 @@ from .identity import Identity, PeerId
 from .joining import Joining, Targets
 from .lending import Lending, peer_set
 from .market import Market
-from .node import FollowLoads, NodeCommand, NodeEngine, NodeOutput
+from .node import NodeCommand, NodeEngine, NodeOutput
 from .queries import Found, Queries, Results, with_peer
 from .ray_bridge.events import Need, Offer
 from .scopes import TaskStatus, background_nursery, cancel_scope, start
@@ -227,14 +229,19 @@ class Peer:
         self._driver.post(message)
         await trio.lowlevel.checkpoint()
 
+    async def set_load(self, signal: LoadSignal | None) -> None:
+        """Say how loaded this peer is, as often as you like; None: it is no provider any more. Signals are sent when
+        that has changed by a tenth, twice a second at most, and every 5 s anyway (`SenderConfig`)."""
+        if signal is not None:
+            _check_signal(signal)
+        self._queries.check_open()
+        self._driver.post(SetLoad(signal))
+        await trio.lowlevel.checkpoint()
+
     async def publish_load(self, signal: LoadSignal) -> None:
-        """Sign a load signal and spread it; sequence and expiry are filled in."""
-        if not isinstance(cast(object, signal), LoadSignal):
-            raise UsageError(f"a LoadSignal is published, not {signal!r}")
-        try:
-            decode_signal(encode_signal(signal))
-        except BadMessage as problem:
-            raise UsageError(f"others would drop {signal}: {problem}; counts are whole numbers") from None
+        """Sign a load signal and spread it now, once; sequence and expiry are filled in. A peer that has load to tell
+        of all the time uses `set_load`."""
+        _check_signal(signal)
         self._queries.check_open()
         self._driver.post(PublishLoad(signal))
         await trio.lowlevel.checkpoint()
@@ -385,6 +392,15 @@ class Peer:
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:
                 subscription.close()
+
+
+def _check_signal(signal: object) -> None:
+    if not isinstance(signal, LoadSignal):
+        raise UsageError(f"a LoadSignal is published, not {signal!r}")
+    try:
+        decode_signal(encode_signal(signal))
+    except (BadMessage, TypeError) as problem:
+        raise UsageError(f"others would drop {signal}: {problem}; counts are whole numbers") from None
 
 
 def _index_argument(index: object) -> tuple[str, ...]:

@@ -53,14 +53,24 @@ from swarmp2p.engine import PeerInfo
 from swarmp2p.gossip.codec import pubsub_protocol
 from swarmp2p.gossip.config import GossipConfig
 from swarmp2p.gossip.events import Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
-from swarmp2p.gossip.load import LoadBoard, LoadConfig, LoadOutput, PublishLoad, TableConfig, loads_protocol
+from swarmp2p.gossip.load import (
+    FollowLoads,
+    LoadBoard,
+    LoadConfig,
+    LoadOutput,
+    PublishLoad,
+    SetLoad,
+    TableConfig,
+    UnfollowLoads,
+    loads_protocol,
+)
 from swarmp2p.gossip.load_signal import LOAD_TOPIC, LoadSignal, encode_signal
 from swarmp2p.gossip.load_wire import LoadsReply, LoadsRequest
 from swarmp2p.gossip.messages import Rpc
 from swarmp2p.gossip.router import GossipRouter
 from swarmp2p.gossip.wire import StrictSign
 from swarmp2p.identity import PeerId
-from swarmp2p.node import FollowLoads, NodeConfig, NodeEngine, NodeOutput, UnfollowLoads
+from swarmp2p.node import NodeConfig, NodeEngine, NodeOutput
 from swarmp2p.ray_bridge import messages as lease_messages
 from swarmp2p.ray_bridge.events import (
     EndLease,
@@ -306,7 +316,7 @@ def loads_engine(peer: PeerId, seed: int) -> LoadBoard:
 def loads_command(maker: Maker) -> object:
     """What the router delivers was checked by it, but what it says is its author's."""
     if maker.rng.random() < 0.5:
-        return PublishLoad(signal(maker))
+        return loads_or_follow(maker)
     return Delivered(message(maker), maker.rng.choice(PEERS))
 
 
@@ -383,7 +393,10 @@ def node_command(maker: Maker) -> object:
 
 
 def loads_or_follow(maker: Maker) -> object:
-    return maker.rng.choice((PublishLoad(signal(maker)), FollowLoads(), UnfollowLoads()))
+    loaded = signal(maker)
+    return maker.rng.choice(
+        (PublishLoad(loaded), SetLoad(loaded), SetLoad(None), FollowLoads(), UnfollowLoads())
+    )
 
 
 NODE_CASE = EngineCase(

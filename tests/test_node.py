@@ -12,11 +12,18 @@ from simulations.swarm import Swarm
 from swarmp2p.dht.events import DhtOutput, FindClosest, Join
 from swarmp2p.engine import Message, PeerDown, PeerUp, Received, Send, Tick
 from swarmp2p.gossip.events import Delivered, Publish, Subscribe
-from swarmp2p.gossip.load import LoadSignal, LoadSuspected, LoadUpdated, PublishLoad
+from swarmp2p.gossip.load import (
+    FollowLoads,
+    LoadSignal,
+    LoadSuspected,
+    LoadUpdated,
+    PublishLoad,
+    UnfollowLoads,
+)
 from swarmp2p.gossip.load_wire import LoadsRequest
 from swarmp2p.gossip.messages import Rpc
 from swarmp2p.identity import PeerId
-from swarmp2p.node import FollowLoads, NodeEngine, NodeOutput, UnfollowLoads
+from swarmp2p.node import NodeEngine, NodeOutput
 from swarmp2p.transport.link import UniformLink
 from tests.conformance import storm
 from tests.engine_cases import NODE_CASE, node_engine

@@ -1,8 +1,9 @@
 """LoadBoard: the engine that keeps the load table.
 
-Theory of operation. A provider posts PublishLoad; the board numbers and dates the signal and outputs a gossip
-Publish, which the node hands to its GossipRouter. Messages that the router delivers on LOAD_TOPIC come back
-as Delivered, already verified, and go into the table. A newcomer asks the first peers that come up for their
+Theory of operation. A provider posts SetLoad as often as it likes; when it is time for a signal (load_sender.py),
+the board numbers and dates it and outputs a gossip Publish, which the node hands to its GossipRouter, as it does
+with Subscribe and Unsubscribe. Messages that the router delivers on LOAD_TOPIC come back as Delivered, already
+verified, and go into the table. A newcomer asks the first peers that come up for their
 tables, one after the other, until `ask_peers` of them had something to say:
 
     PeerUp -> candidate --LoadsRequest--> asked --LoadsReply with messages--> answered
@@ -37,7 +38,18 @@ from ..engine import (
 from ..errors import BadMessage, UsageError
 from ..identity import PeerId
 from ..signed import Sign, Verify
-from .events import Delivered, GossipMessage, Publish
+from .events import Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
+from .load_events import (
+    FollowLoads,
+    LoadCommand,
+    LoadOutput,
+    LoadSuspected,
+    LoadUpdated,
+    PublishLoad,
+    SetLoad,
+    UnfollowLoads,
+)
+from .load_sender import LoadSender, SenderConfig
 from .load_signal import LOAD_TOPIC, LoadSignal, decode_signal, encode_signal
 from .load_table import LoadEntry, LoadTable, TableConfig
 from .load_wire import MAX_REPLY_BYTES, LoadsReply, LoadsRequest, loads_protocol
@@ -46,6 +58,7 @@ from .wire import StrictSign
 
 __all__ = [
     "LOAD_TOPIC",
+    "FollowLoads",
     "LoadBoard",
     "LoadCommand",
     "LoadConfig",
@@ -59,7 +72,10 @@ __all__ = [
     "LoadsReply",
     "LoadsRequest",
     "PublishLoad",
+    "SenderConfig",
+    "SetLoad",
     "TableConfig",
+    "UnfollowLoads",
     "decode_signal",
     "encode_signal",
     "loads_protocol",
@@ -73,45 +89,17 @@ _MESSAGE_OVERHEAD_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
-class PublishLoad:
-    """Tell everybody; sequence and expires are filled in."""
-
-    signal: LoadSignal
-
-
-LoadCommand = PublishLoad | Delivered
-
-
-@dataclass(frozen=True, slots=True)
-class LoadUpdated:
-    """A provider's newer signal entered the table; it is not suspected any more."""
-
-    provider: PeerId
-    signal: LoadSignal
-
-
-@dataclass(frozen=True, slots=True)
-class LoadSuspected:
-    """A provider has been silent for too long; once, until its next signal."""
-
-    provider: PeerId
-
-
-LoadOutput = Publish | LoadUpdated | LoadSuspected
-
-
-@dataclass(frozen=True, slots=True)
 class LoadConfig:
     """Tuning of a LoadBoard.
 
-    ttl_s: life of an own signal. ask_peers: snapshots that a newcomer wants; 0 for a node that follows no
-    loads. ask_timeout_s: seconds to wait for one. max_asks: requests in all, when answers are empty or
-    missing.
+    sender: when own signals are sent, and how long they live. ask_peers: snapshots that a newcomer wants; 0 for a
+    node that follows no loads. ask_timeout_s: seconds to wait for one. max_asks: requests in all, when answers
+    are empty or missing.
     serve_every_s: a peer gets a snapshot that often, and empty ones in between. verify_batch, verify_pause_s:
     messages of a snapshot verified in one call (about 5 ms of work), and seconds between calls.
     """
 
-    ttl_s: float = 60.0
+    sender: SenderConfig = field(default_factory=SenderConfig)
     ask_peers: int = 3
     ask_timeout_s: float = 5.0
     max_asks: int = 10
@@ -145,13 +133,19 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
         rng: Random,
         config: LoadConfig | None = None,
         form: MessageForm | None = None,
+        coordinate: Callable[[], bytes] = lambda: b"",
     ) -> None:
-        """Arguments as GossipRouter's; `form` must be the same as its."""
+        """Arguments as GossipRouter's; `form` must be the same as its. coordinate: where this peer is now, encoded;
+        own signals that do not say so get it."""
         self._peer, self._sign, self._verify, self._rng = peer, sign, verify, rng
         self._config = config = config or LoadConfig()
         self._form: MessageForm = form or StrictSign()
         self.table = LoadTable(config.table)
         self.stats = LoadStats()
+        self._coordinate = coordinate
+        self._sender = LoadSender(rng, config.sender)
+        self._followers = 0  # FollowLoads that stand
+        self._subscribed = False
         self._sequence = 0
         self._own: LoadSignal | None = None
         self._own_message: GossipMessage | None = None  # made when first asked for
@@ -175,8 +169,17 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
                     self._answered(sender, message, now)
             case Tick() | Certified() | Speaks() | Reachable():
                 pass
+            case SetLoad(signal):
+                self._sender.set(signal)
+                self._subscribe(out)
             case PublishLoad(signal):
                 self._publish(signal, now, out)
+            case FollowLoads():
+                self._followers += 1
+                self._subscribe(out)
+            case UnfollowLoads():
+                self._followers = max(0, self._followers - 1)
+                self._subscribe(out)
             case PeerUp(peer):
                 if len(self._candidates) < self._config.max_asks:
                     self._candidates[peer] = None
@@ -190,6 +193,9 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
                     self._asked = None
             case _:
                 assert_never(event)
+        due = self._sender.due(now)
+        if due is not None:
+            self._publish(due, now, out)
         if now >= self._backlog_at:
             self._verify_some(now, out)
         if self._asked is None or now >= self._asked[2]:
@@ -200,7 +206,14 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
 
     def deadline(self) -> float:
         give_up = self._asked[2] if self._asked is not None else math.inf
-        return min(self.table.deadline(), give_up, self._backlog_at)
+        return min(self.table.deadline(), give_up, self._backlog_at, self._sender.deadline())
+
+    def _subscribe(self, out: list[NetworkOutput | LoadOutput]) -> None:
+        """Be in the topic while signals are followed, or sent: senders relay, too."""
+        wanted = self._followers > 0 or self._sender.active
+        if wanted != self._subscribed:
+            self._subscribed = wanted
+            out.append(Subscribe(LOAD_TOPIC) if wanted else Unsubscribe(LOAD_TOPIC))
 
     # Own signals --------------------------------------------------------------------------------------------
 
@@ -208,7 +221,12 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
         # Milliseconds since the epoch to begin with, so that numbers grow over restarts.
         self._sequence = max(self._sequence + 1, int(now * 1000))
         try:
-            self._own = replace(signal, sequence=self._sequence, expires=now + self._config.ttl_s)
+            self._own = replace(
+                signal,
+                sequence=self._sequence,
+                expires=now + self._config.sender.ttl_s,
+                coordinate=signal.coordinate or self._coordinate(),
+            )
             data = encode_signal(self._own)
         except UsageError:
             return  # LoadSignal told the application; only text that is no Unicode gets here
