@@ -137,6 +137,20 @@ class Speaks:
 
 
 @dataclass(frozen=True, slots=True)
+class Congested:
+    """Whether more waits to leave for a connected peer in one protocol than its connection takes. What is sent
+    nevertheless waits, or is dropped when too much does. Told when it changes; a new connection is not congested. Only
+    networks that carry bytes tell it, and only of protocols whose messages have no replies.
+
+    protocol: name of the WireProtocol.
+    """
+
+    peer: PeerId
+    protocol: str
+    congested: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Reachable:
     """Whether other peers can dial this one, as far as the network knows; told when that changes. They can until
     it is told."""
@@ -190,7 +204,9 @@ class Protect:
     protected: bool
 
 
-NetworkEvent = Received | PeerUp | Certified | PeerDown | Undeliverable | Speaks | Reachable | Tick
+NetworkEvent = (
+    Received | PeerUp | Certified | PeerDown | Undeliverable | Speaks | Congested | Reachable | Tick
+)
 NetworkOutput = Send | Introduce | Disconnect | Serve | Protect
 
 Command = TypeVar("Command")

@@ -1,6 +1,6 @@
 """The engine of a whole node: the child engines, and the facts that pass between them.
 
-    Received, Undeliverable, Speaks ---by protocol---> dht | gossip | loads | leases
+    Received, Undeliverable, Speaks, Congested ---by protocol---> dht | gossip | loads | leases
     PeerUp, PeerDown, Reachable -> all of them
     Tick ---------------------> those whose deadline is due
     commands ---by type-------> one of them
@@ -21,6 +21,7 @@ from .dht.events import DhtCommand, DhtOutput
 from .dht.kademlia import Kademlia
 from .engine import (
     Certified,
+    Congested,
     Engine,
     NetworkEvent,
     NetworkOutput,
@@ -137,7 +138,7 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
                     if deadline <= now
                 ]
                 return [output for handler in due for output in handler(event, now)]
-            case Undeliverable(protocol=protocol) | Speaks(protocol=protocol):
+            case Undeliverable(protocol=protocol) | Speaks(protocol=protocol) | Congested(protocol=protocol):
                 handler = self._by_protocol.get(protocol)
                 return handler(event, now) if handler is not None else ()
             case Certified():

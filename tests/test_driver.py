@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from swarmp2p.driver import Driver, Overloaded
 from swarmp2p.engine import (
     Certified,
+    Congested,
     Disconnect,
     Engine,
     Introduce,
@@ -71,7 +72,16 @@ class Script(Engine[Do, str]):
                 return [Send(sender, Answer(number, text))]
             case Received(_, Answer(_, text)):
                 return [text.decode()]
-            case PeerUp() | Certified() | PeerDown() | Received() | Undeliverable() | Speaks() | Reachable():
+            case (
+                PeerUp()
+                | Certified()
+                | PeerDown()
+                | Received()
+                | Undeliverable()
+                | Speaks()
+                | Congested()
+                | Reachable()
+            ):
                 return [type(event).__name__]
 
     def deadline(self) -> float:

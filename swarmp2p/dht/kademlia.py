@@ -20,6 +20,7 @@ from typing import Final, assert_never
 
 from ..engine import (
     Certified,
+    Congested,
     Engine,
     NetworkEvent,
     NetworkOutput,
@@ -231,6 +232,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 if self.config.server == "auto" and self.serving != reachable:
                     self.serving = reachable
                     out.append(Serve(FindNode.protocol, reachable))
+            case Congested():
+                pass
             case Tick():
                 for item in self._timers.due(now):
                     self._due(item, now)

@@ -198,10 +198,11 @@ class GossipStats:
     published: own messages. delivered, duplicates, forwarded (copies sent on): other peers' messages.
     Dropped: invalid (forged or malformed), unknown_key (of a kind that we cannot check), not_subscribed,
     own_returned (ours, sent back to us), graylisted (RPCs of peers with too low a score), oversized (own, too
-    large to send), queue_full (copies to a peer with too much queued), over_limit (subscriptions, peers and
-    gossip beyond the bounds), old (replays, or overtaken where only the latest counts). Judged by a validator:
-    rejected, ignored, and of those timed_out; validation_full (too many waited). promises_kept,
-    promises_broken: IWANTs answered in time (by anyone), and not; one id of each IWANT is watched.
+    large to send), over_limit (subscriptions, peers and gossip beyond the bounds), old (replays, or overtaken where
+    only the latest counts). Copies dropped: queue_full (for a peer with too much queued), superseded (a newer message
+    of the same source took their place), peer_gone (they waited for a peer that left). Judged by a validator:
+    rejected, ignored, and of those timed_out; validation_full (too many waited). promises_kept, promises_broken:
+    IWANTs answered in time (by anyone), and not; one id of each IWANT is watched.
     """
 
     published: int = 0
@@ -215,6 +216,8 @@ class GossipStats:
     graylisted: int = 0
     oversized: int = 0
     queue_full: int = 0
+    superseded: int = 0
+    peer_gone: int = 0
     over_limit: int = 0
     old: int = 0
     rejected: int = 0

@@ -187,11 +187,13 @@ class Intake:
     ) -> None:
         """To the mesh, but neither to who sent it nor to who made it (gossipsub 1.0, "Message
         processing")."""
-        outbox, message_id, copies = self._outbox, message.id, 0
+        rules = self._topics.rules(message.topic)
+        outbox, message_id, interval_s, copies = self._outbox, message.id, rules.interval_s, 0
+        replaces = (message.topic, message.source) if rules.latest_only else None
         for peer, state in members.items():
             if peer in known or message_id in state.unwanted:
                 continue
-            outbox.message(peer, message_id, message)
+            outbox.message(peer, message_id, message, interval_s, replaces)
             copies += 1
         self._stats.forwarded += copies
 

@@ -58,6 +58,8 @@ class LazyGossip:
     ) -> None:
         """IHAVE: ask for what is new, within the caps per peer and heartbeat."""
         config = self._config
+        if self._outbox.congested(state.peer):
+            return  # the question would wait, and the answer be late
         if not state.score.clean and state.score.value(now) < config.score.gossip_threshold:
             return
         if state.beat != self._beat:
@@ -125,6 +127,7 @@ class LazyGossip:
             for state in self.peers.of(topic).values()
             if state.peer not in known
             and not state.direct
+            and not self._outbox.congested(state.peer)
             and (state.score.clean or state.score.value(now) >= threshold)
         ]
         count = max(config.gossip_degree, int(config.gossip_factor * len(candidates)))

@@ -23,6 +23,7 @@ from typing import assert_never
 
 from ..engine import (
     Certified,
+    Congested,
     Engine,
     NetworkEvent,
     NetworkOutput,
@@ -167,7 +168,7 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
                     out.append(Send(sender, self._snapshot(sender, message, now)))
                 elif isinstance(message, LoadsReply):
                     self._answered(sender, message, now)
-            case Tick() | Certified() | Speaks() | Reachable():
+            case Tick() | Certified() | Speaks() | Congested() | Reachable():
                 pass
             case SetLoad(signal):
                 self._sender.set(signal)

@@ -1,9 +1,19 @@
-"""What waits to leave: per peer, one RPC's worth at a time."""
+"""What waits to leave: per peer, one RPC's worth at a time.
+
+Ordinarily everything leaves with the call that caused it, or within the topic's flush interval. When the network says
+that it has a backlog for a peer (engine.Congested), what is for that peer waits here instead of in the network's
+queue: here control goes first, a source's newer load signal takes the place of its older one, and a message that the
+peer turns out to have is taken back. Once the backlog is gone, what waited leaves in portions, so that the network
+can say again that it is enough. Nobody else waits for a slow peer.
+
+    normal --Congested--> held --no longer--> catching up --all has left--> normal
+                            ^------Congested------+
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from ..engine import Send
 from ..identity import PeerId
@@ -13,6 +23,11 @@ from .messages import MAX_RPC_BYTES, IHave, Prune, Rpc
 
 _SPLIT_BYTES = MAX_RPC_BYTES // 2
 """RPCs are begun anew above this estimate; half the limit leaves room for what the estimate leaves out."""
+
+_PORTION_BYTES = 65_536
+_PORTION_S = 0.005
+"""What leaves at once for a peer that is catching up, and seconds until more does: 13 MB/s, unless the network calls a
+halt. Our choice: it leaves the network time to."""
 
 _MESSAGE_OVERHEAD_BYTES = 256
 """Source, sequence number, signature, framing and a topic of ordinary length."""
@@ -41,29 +56,67 @@ class _Control:
 class Outbox:
     """Collects what the engine has to say and hands it out as few RPCs, control before messages.
 
-    Bounded per peer and flush: `max_queued` messages and `max_queued_bytes`, what exceeds them is dropped and
-    counted as queue_full (IHAVE will offer it again). Control is bounded by the engine's own limits.
+    Bounded per peer: `max_queued` messages and `max_queued_bytes`, what exceeds them is dropped and counted as
+    queue_full (IHAVE will offer it again). Control is bounded by the engine's own limits; gossip about messages,
+    which would grow, is not begun with a congested peer.
     """
 
-    __slots__ = ("_bytes", "_config", "_control", "_publish", "_stats")
+    __slots__ = (
+        "_bytes",
+        "_config",
+        "_control",
+        "_due",
+        "_interval_s",
+        "_newest",
+        "_patient_s",
+        "_publish",
+        "_ready",
+        "_slow",
+        "_stats",
+    )
 
     def __init__(self, config: GossipConfig, stats: GossipStats) -> None:
         self._config, self._stats = config, stats
+        self._interval_s = config.flush_interval_s
         self._control: dict[PeerId, _Control] = {}
         self._publish: dict[PeerId, dict[bytes, GossipMessage]] = {}
         self._bytes: dict[PeerId, int] = {}
+        # Of messages that a newer one replaces: the one that waits, by peer and key.
+        self._newest: dict[PeerId, dict[Hashable, bytes]] = {}
+        self._ready: dict[PeerId, None] = {}  # something for them leaves with this call
+        self._patient_s = math.inf  # the shortest interval of what this call has queued besides
+        self._due = math.inf  # when everything leaves
+        self._slow: dict[PeerId, bool] = {}  # True while held, False while catching up
 
-    def __bool__(self) -> bool:
-        """Whether anything waits."""
-        return bool(self._publish or self._control)
+    def stirred(self) -> bool:
+        """Whether anything came in since the last flush."""
+        return bool(self._ready) or self._patient_s < math.inf
 
     @property
     def queued(self) -> int:
         """Messages that wait for the peer with the most of them."""
         return max(map(len, self._publish.values()), default=0)
 
-    def message(self, to: PeerId, message_id: bytes, message: GossipMessage) -> None:
-        """Send a published message; at most once within a flush."""
+    def deadline(self) -> float:
+        """When `flush` is wanted, besides after calls that stirred it."""
+        return self._due
+
+    def message(
+        self,
+        to: PeerId,
+        message_id: bytes,
+        message: GossipMessage,
+        interval_s: float = 0.0,
+        replaces: Hashable = None,
+    ) -> None:
+        """Send a published message; at most once within a flush. interval_s: it may wait that long for others.
+        replaces: it takes the place of one that waits and was given the same value."""
+        if interval_s:
+            self._patient_s = min(self._patient_s, interval_s)
+        else:
+            self._ready[to] = None
+        if replaces is not None:
+            self._replace(to, message_id, replaces)
         waiting = self._publish.get(to)
         if waiting is None:
             self._publish[to] = {message_id: message}
@@ -79,17 +132,30 @@ class Outbox:
         self._bytes[to] = size
         waiting[message_id] = message
 
-    def cancel(self, to: PeerId, message_id: bytes) -> None:
-        """The peer has that message already."""
+    def _replace(self, to: PeerId, message_id: bytes, key: Hashable) -> None:
+        newest = self._newest.get(to)
+        if newest is None:
+            newest = self._newest[to] = {}
+        older = newest.get(key)
+        newest[key] = message_id
+        if older is not None and older != message_id and self.cancel(to, older):
+            self._stats.superseded += 1
+        elif len(newest) > 2 * self._config.max_queued:  # some were taken back, or found the queue full
+            waiting = self._publish.get(to, {})
+            self._newest[to] = {key: name for key, name in newest.items() if name in waiting}
+
+    def cancel(self, to: PeerId, message_id: bytes) -> bool:
+        """The peer has that message already. Returns whether it waited."""
         waiting = self._publish.get(to)
         if waiting is None or message_id not in waiting:
-            return
+            return False
         size = _size(waiting.pop(message_id))
         if not waiting:
             del self._publish[to]
             self._bytes.pop(to, None)
         elif to in self._bytes:
             self._bytes[to] -= size
+        return True
 
     def subscriptions(self, to: PeerId, topics: Iterable[str], joined: bool) -> None:
         """Announce topics joined or left."""
@@ -123,80 +189,158 @@ class Outbox:
     def forget(self, peer: PeerId) -> None:
         """The peer is gone, and with it all that waited for it."""
         self._control.pop(peer, None)
-        self._publish.pop(peer, None)
+        self._stats.peer_gone += len(self._publish.pop(peer, ()))
         self._bytes.pop(peer, None)
+        self._newest.pop(peer, None)
+        self._slow.pop(peer, None)
 
-    def flush(self) -> list[Send]:
-        """Everything that waits, as few RPCs as fit; the outbox is empty afterwards."""
-        out: list[Send] = []
-        if self._control:
-            gossip: IHave | None = None  # so is what a heartbeat offers to a quarter of all peers
-            gossip_rpc = Rpc()
-            for peer, control in self._control.items():
-                waiting = self._publish.pop(peer, None)
-                offer = control.only_ihave if waiting is None else None
-                if offer is None:
-                    self._send_control(out, peer, control, waiting)
-                    continue
-                if offer is not gossip:
-                    gossip, gossip_rpc = offer, Rpc(ihave=(offer,))
-                out.append(Send(peer, gossip_rpc))
-            self._control = {}
-        if self._publish:
-            shared: GossipMessage | None = None  # a message on its way to the whole mesh is one Rpc for all
-            shared_rpc = Rpc()
-            for peer, waiting in self._publish.items():
-                if len(waiting) > 1:
-                    out.extend(Send(peer, Rpc(publish=part)) for part in _split(waiting.values(), 0))
-                    continue
-                (message,) = waiting.values()
-                if message is not shared:
-                    shared, shared_rpc = message, Rpc(publish=(message,))
-                out.append(Send(peer, shared_rpc))
-            self._publish = {}
-        if self._bytes:
-            self._bytes = {}
-        return out
+    # Slow peers ---------------------------------------------------------------------------------------------
+
+    def congested(self, peer: PeerId) -> bool:
+        """Whether what is for a peer waits for the network."""
+        return self._slow.get(peer, False)
+
+    def hold(self, peer: PeerId) -> None:
+        """The network has enough for a peer."""
+        self._slow[peer] = True
+
+    def release(self, peer: PeerId, now: float) -> None:
+        """It has room again."""
+        if peer in self._slow:
+            self._slow[peer] = False
+            self._due = min(self._due, now)
+
+    def flush(self, now: float) -> list[Send]:
+        """What is to leave now, as few RPCs as fit."""
+        if self._patient_s < math.inf:
+            self._due = min(self._due, now + self._patient_s)
+            self._patient_s = math.inf
+        if self._due <= now or self._due == math.inf:
+            self._due = math.inf
+            if not self._slow:
+                control, publish = self._control, self._publish
+                self._control, self._publish, self._bytes, self._newest = {}, {}, {}, {}
+            else:
+                control, publish = self._collect([*dict.fromkeys((*self._control, *self._publish))], now)
+        else:
+            control, publish = self._collect(self._ready, now)
+        if self._ready:
+            self._ready = {}
+        return _rpcs(control, publish)
+
+    def _collect(
+        self, peers: Iterable[PeerId], now: float
+    ) -> tuple[dict[PeerId, _Control], dict[PeerId, dict[bytes, GossipMessage]]]:
+        """Take out what is for these peers, as far as it may leave."""
+        control: dict[PeerId, _Control] = {}
+        publish: dict[PeerId, dict[bytes, GossipMessage]] = {}
+        for peer in peers:
+            held = self._slow.get(peer)
+            if held:
+                continue
+            pending = self._control.pop(peer, None)
+            if pending is not None:
+                control[peer] = pending
+            waiting = self._publish.get(peer)
+            if waiting is not None and held is not None:
+                waiting = self._portion(peer, waiting, now)
+            elif waiting is not None:
+                del self._publish[peer]
+            if waiting is not None:
+                publish[peer] = waiting
+            if peer not in self._publish:
+                self._bytes.pop(peer, None)
+                self._newest.pop(peer, None)
+                self._slow.pop(peer, None)
+        return control, publish
+
+    def _portion(
+        self, peer: PeerId, waiting: dict[bytes, GossipMessage], now: float
+    ) -> dict[bytes, GossipMessage]:
+        """The oldest of what waits for a peer that catches up."""
+        portion: dict[bytes, GossipMessage] = {}
+        size = 0
+        for message_id, message in waiting.items():
+            size += _size(message)
+            if portion and size > _PORTION_BYTES:
+                break
+            portion[message_id] = message
+        for message_id in portion:
+            self.cancel(peer, message_id)
+        if peer in self._publish:
+            self._due = min(self._due, now + _PORTION_S)
+        return portion
 
     def _pending(self, to: PeerId) -> _Control:
+        if self._interval_s:
+            self._patient_s = min(self._patient_s, self._interval_s)
+        else:
+            self._ready[to] = None
         pending = self._control.get(to)
         if pending is None:
             pending = self._control[to] = _Control()
         return pending
 
-    @staticmethod
-    def _send_control(
-        out: list[Send], peer: PeerId, control: _Control, waiting: dict[bytes, GossipMessage] | None
-    ) -> None:
-        used = 0
-        ihaves: list[IHave] = []
-        for have in control.ihaves:
-            size = sum(map(len, have.ids)) + 3 * len(have.ids)
-            if ihaves and used + size > _SPLIT_BYTES:
-                out.append(Send(peer, Rpc(ihave=tuple(ihaves))))
-                ihaves, used = [], 0
-            ihaves.append(have)
-            used += size
-        iwant_bytes = sum(map(len, control.iwants)) + 3 * len(control.iwants)
-        if ihaves and used + iwant_bytes > _SPLIT_BYTES:
+
+def _rpcs(control: dict[PeerId, _Control], publish: dict[PeerId, dict[bytes, GossipMessage]]) -> list[Send]:
+    """All of it as few RPCs as fit, peers with control first."""
+    out: list[Send] = []
+    gossip: IHave | None = None  # so is what a heartbeat offers to a quarter of all peers
+    gossip_rpc = Rpc()
+    for peer, pending in control.items():
+        waiting = publish.pop(peer, None)
+        offer = pending.only_ihave if waiting is None else None
+        if offer is None:
+            _send_control(out, peer, pending, waiting)
+            continue
+        if offer is not gossip:
+            gossip, gossip_rpc = offer, Rpc(ihave=(offer,))
+        out.append(Send(peer, gossip_rpc))
+    shared: GossipMessage | None = None  # a message on its way to the whole mesh is one Rpc for all
+    shared_rpc = Rpc()
+    for peer, waiting in publish.items():
+        if len(waiting) > 1:
+            out.extend(Send(peer, Rpc(publish=part)) for part in _split(waiting.values(), 0))
+            continue
+        (message,) = waiting.values()
+        if message is not shared:
+            shared, shared_rpc = message, Rpc(publish=(message,))
+        out.append(Send(peer, shared_rpc))
+    return out
+
+
+def _send_control(
+    out: list[Send], peer: PeerId, control: _Control, waiting: dict[bytes, GossipMessage] | None
+) -> None:
+    used = 0
+    ihaves: list[IHave] = []
+    for have in control.ihaves:
+        size = sum(map(len, have.ids)) + 3 * len(have.ids)
+        if ihaves and used + size > _SPLIT_BYTES:
             out.append(Send(peer, Rpc(ihave=tuple(ihaves))))
             ihaves, used = [], 0
-        used += iwant_bytes
-        parts = _split(waiting.values(), used) if waiting else [()]
-        out.append(
-            Send(
-                peer,
-                Rpc(
-                    subscriptions=tuple(control.subscriptions.items()),
-                    publish=parts[0],
-                    ihave=tuple(ihaves),
-                    iwant=tuple(control.iwants),
-                    graft=tuple(control.grafts),
-                    prune=tuple(control.prunes.values()),
-                ),
-            )
+        ihaves.append(have)
+        used += size
+    iwant_bytes = sum(map(len, control.iwants)) + 3 * len(control.iwants)
+    if ihaves and used + iwant_bytes > _SPLIT_BYTES:
+        out.append(Send(peer, Rpc(ihave=tuple(ihaves))))
+        ihaves, used = [], 0
+    used += iwant_bytes
+    parts = _split(waiting.values(), used) if waiting else [()]
+    out.append(
+        Send(
+            peer,
+            Rpc(
+                subscriptions=tuple(control.subscriptions.items()),
+                publish=parts[0],
+                ihave=tuple(ihaves),
+                iwant=tuple(control.iwants),
+                graft=tuple(control.grafts),
+                prune=tuple(control.prunes.values()),
+            ),
         )
-        out.extend(Send(peer, Rpc(publish=part)) for part in parts[1:])
+    )
+    out.extend(Send(peer, Rpc(publish=part)) for part in parts[1:])
 
 
 def _size(message: GossipMessage) -> int:

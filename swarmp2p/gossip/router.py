@@ -27,6 +27,7 @@ from typing import Final, assert_never
 
 from ..engine import (
     Certified,
+    Congested,
     Engine,
     NetworkEvent,
     PeerDown,
@@ -99,7 +100,6 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         self._seqno = -1
         self._direct = DirectPeers(config)
         self._heartbeat_at = 0.0 if self._direct.wanted else math.inf
-        self._flush_at = math.inf
 
     # What a snapshot of the engine shows --------------------------------------------------------------------
 
@@ -152,6 +152,11 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             case Received(sender, message):
                 if isinstance(message, Rpc):
                     self._received(sender, message, now, out)
+            case Congested(peer, _, congested):
+                if congested:
+                    self._outbox.hold(peer)
+                else:
+                    self._outbox.release(peer, now)
             case Tick() | Certified() | Undeliverable() | Speaks() | Reachable():
                 pass
             case Publish(topic, data):
@@ -183,12 +188,12 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             self._heartbeat_at = math.inf if self._idle else now + self._config.heartbeat_s
         if now >= self._intake.deadline():
             self._intake.advance(now, out)
-        if self._outbox or now >= self._flush_at:
-            self._flush(now, out)
+        if self._outbox.stirred() or now >= self._outbox.deadline():
+            out.extend(self._outbox.flush(now))
         return out
 
     def deadline(self) -> float:
-        return min(self._heartbeat_at, self._flush_at, self._intake.deadline())
+        return min(self._heartbeat_at, self._outbox.deadline(), self._intake.deadline())
 
     @property
     def _idle(self) -> bool:
@@ -198,16 +203,6 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         """Begin heartbeats, at a phase of our own: engines that start together should not beat together."""
         if self._heartbeat_at == math.inf and not self._idle:
             self._heartbeat_at = now + self._config.heartbeat_s * (0.1 + 0.9 * self._rng.random())
-
-    def _flush(self, now: float, out: Outputs) -> None:
-        """Let go what waits, or have it wait until the flush interval is over."""
-        interval_s = self._config.flush_interval_s
-        if interval_s > 0 and now < self._flush_at:
-            if self._flush_at == math.inf:
-                self._flush_at = now + interval_s
-            return
-        self._flush_at = math.inf
-        out.extend(self._outbox.flush())
 
     # Commands -----------------------------------------------------------------------------------------------
 
@@ -256,8 +251,9 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         self.stats.published += 1
         self._seen.add(message_id, now)
         self._lazy.cache.put(message_id, message)
+        replaces = (topic, self._peer) if rules.latest_only else None
         for peer in self._mesh.targets(topic, now):
-            self._outbox.message(peer, message_id, message)
+            self._outbox.message(peer, message_id, message, rules.interval_s, replaces)
         self._wake(now)
 
     # Peers --------------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ from typing import assert_never
 
 from ..engine import (
     Certified,
+    Congested,
     Engine,
     Message,
     NetworkEvent,
@@ -145,7 +146,7 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
                 return self._receive(sender, message, now)
             case PeerDown(peer=peer):
                 return given.down(peer, now) + taken.down(peer, now)
-            case Tick() | PeerUp() | Certified() | Undeliverable() | Speaks() | Reachable():
+            case Tick() | PeerUp() | Certified() | Undeliverable() | Speaks() | Congested() | Reachable():
                 return []
             case Lend():
                 return given.lend(event)

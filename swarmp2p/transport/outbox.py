@@ -13,7 +13,7 @@ import trio
 
 from ..engine import Received
 from ..errors import BadMessage, ProtocolUnsupported
-from ..wire import WireProtocol
+from ..wire import Exchange, WireProtocol
 from .decoding import decoded
 from .framing import FrameBuffer, encode_frame
 from .multistream import NegotiationEnded, propose
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .session import PeerSession
 
 _MAX_WRITE_BYTES: Final = 65_536
+_BACKLOG_BYTES: Final = 65_536  # as much again as the stream holds ready: from here on the engine is to wait
 _TRIES: Final = 2  # a stream that breaks while it is opened is opened once more
 
 
@@ -40,6 +41,7 @@ class Outbox:
         self._queued_bytes = 0
         self._stream: MuxedStream | None = None
         self._busy = False  # a task opens the stream, or waits for it to drain
+        self._congested = False  # the engine was told to wait
         self._used_at = 0.0
 
     @property
@@ -59,7 +61,17 @@ class Outbox:
         self._session.soon(self.flush)
 
     def flush(self) -> None:
-        """Send what the stream takes."""
+        """Send what the stream takes, and tell the engine when that is not enough, or enough again."""
+        self._send()
+        if self._congested != (self._queued_bytes > (0 if self._congested else _BACKLOG_BYTES)):
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._protocol.exchange is Exchange.MESSAGES:
+            told = self._session.congest(self._protocol.name, not self._congested)
+            self._congested ^= told
+
+    def _send(self) -> None:
         nursery = self._session.nursery
         if nursery is None or self._busy or not self._queue:
             return
@@ -124,6 +136,7 @@ class Outbox:
         self._queue.clear()
         self._queued_bytes = 0
         self._busy = False
+        self.flush()
 
     async def _wait(self, stream: MuxedStream) -> None:
         await stream.drained(_MAX_WRITE_BYTES // 2)

@@ -8,7 +8,7 @@ from typing import TypeGuard
 
 import trio
 
-from ..engine import Certified, Message, Request, Speaks, Undeliverable
+from ..engine import Certified, Congested, Message, Request, Speaks, Undeliverable
 from ..errors import BadMessage
 from ..identity import PeerId
 from ..wire import Exchange, WireProtocol
@@ -195,6 +195,14 @@ class PeerSession:
         await self.up.wait()
         while self._failed:
             self.deliver(self._failed.pop(next(iter(self._failed))))
+
+    def congest(self, protocol: str, congested: bool) -> bool:
+        """Tell the engine whether too much waits in a protocol, unless it does not know of the peer; whether it was
+        told. To be called from tasks of the host's own, so that nothing overtakes it."""
+        if not self.up.is_set() or self.gone.is_set():
+            return False
+        self.deliver(Congested(self.peer, protocol, congested))
+        return True
 
     def drop(self, cause: str, number: int = 1) -> None:
         """Count lost messages."""

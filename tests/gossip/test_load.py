@@ -327,7 +327,9 @@ def test_snapshots_over_the_wire_keep_real_signatures() -> None:
     gossip = GossipRouter(provider.peer_id, provider.sign, verify, Random(0))
     gossip.handle(PeerUp(relay.peer_id), 0.0)
     gossip.handle(Received(relay.peer_id, Rpc(subscriptions=((LOAD_TOPIC, True),))), 0.0)
-    (send,) = gossip.handle(published, 0.0)
+    assert gossip.handle(published, 0.0) == [], "signals wait for others a little"
+    assert gossip.deadline() == pytest.approx(0.02)
+    (send,) = gossip.handle(Tick(), gossip.deadline())
     assert isinstance(send, Send)
     assert isinstance(send.message, Rpc)
     boards[1].handle(Delivered(send.message.publish[0], provider.peer_id), 0.0)

@@ -12,6 +12,7 @@ import trio
 
 from swarmp2p.engine import (
     Certified,
+    Congested,
     Message,
     NetworkEvent,
     PeerDown,
@@ -26,7 +27,7 @@ from swarmp2p.scopes import TaskStatus, start
 from swarmp2p.transport.network import PeerNetwork
 
 PATIENCE_S = 30.0
-Event = TypeVar("Event", PeerUp, PeerDown, Received, Undeliverable, Speaks, Certified)
+Event = TypeVar("Event", PeerUp, PeerDown, Received, Undeliverable, Speaks, Certified, Congested)
 
 
 def named(name: str) -> Identity:

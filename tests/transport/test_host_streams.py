@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import trio
 
-from swarmp2p.engine import PeerDown, PeerUp, Received, Undeliverable
+from swarmp2p.engine import Congested, PeerDown, PeerUp, Received, Undeliverable
 from swarmp2p.scopes import start
 from swarmp2p.transport.framing import encode_frame
 from swarmp2p.transport.host import Host, HostConfig
 from swarmp2p.transport.muxer import MuxedStream
 from swarmp2p.wire import Framing
-from tests.transport.rawpeer import RawServer, rest_of
+from tests.transport.rawpeer import RawServer, read_until, rest_of
 from tests.transport.station import Station, eventually, named
 from tests.transport.test_host_network import HostWorld
 from tests.transport.toy import ASK, SHOUT, TOYS, Answer, Ask, Shout, Tell
@@ -249,6 +249,24 @@ async def test_answers_to_what_wants_none_are_read_and_dropped(nursery: trio.Nur
     assert await alice.message() == Answer(2, b"ask")
     assert isinstance(alice.network, Host)
     assert not alice.network.stats.bad
+
+
+async def test_the_engine_hears_of_a_backlog_and_of_its_end(nursery: trio.Nursery) -> None:
+    """Once each, while the queue is far from full."""
+    alice, server = await scene(nursery, SHOUT.ids[0])
+    await alice.network.dial_peer(server.peer)
+    sent = 0
+    while not any(isinstance(event, Congested) for event in alice.events):
+        alice.network.send(server.peer, Shout(bytes(10_000)))
+        sent += 1
+        assert sent < 200
+        await trio.sleep(0.001)
+    assert await alice.next(Congested) == Congested(server.peer, "shout", True)
+    assert stats_of(alice) == {}
+    stream = await server.stream()
+    await read_until(stream, sent * len(encode_frame(b"#" + bytes(10_000), Framing.U32)))
+    assert await alice.next(Congested) == Congested(server.peer, "shout", False)
+    assert not any(isinstance(event, Congested) for event in alice.events)
 
 
 async def test_a_peer_that_takes_nothing_gets_a_full_queue_and_no_more(nursery: trio.Nursery) -> None:
