@@ -51,8 +51,19 @@ from swarmp2p.dht.state import Entry, HeldProvider, HeldValue, OwnSequence, Reme
 from swarmp2p.dht.wire import dht_protocol, record_protocol
 from swarmp2p.engine import PeerInfo
 from swarmp2p.gossip.codec import pubsub_protocol
-from swarmp2p.gossip.config import GossipConfig
-from swarmp2p.gossip.events import Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
+from swarmp2p.gossip.config import GossipConfig, TopicConfig
+from swarmp2p.gossip.events import (
+    Acceptance,
+    Delivered,
+    GossipMessage,
+    Publish,
+    StartValidating,
+    StopValidating,
+    Subscribe,
+    Unsubscribe,
+    Validate,
+    Validated,
+)
 from swarmp2p.gossip.load import (
     FollowLoads,
     LoadBoard,
@@ -68,7 +79,7 @@ from swarmp2p.gossip.load_signal import LOAD_TOPIC, LoadSignal, encode_signal
 from swarmp2p.gossip.load_wire import LoadsReply, LoadsRequest
 from swarmp2p.gossip.messages import Rpc
 from swarmp2p.gossip.router import GossipRouter
-from swarmp2p.gossip.wire import StrictSign
+from swarmp2p.gossip.wire import StrictNoSign, StrictSign
 from swarmp2p.identity import PeerId
 from swarmp2p.node import NodeConfig, NodeEngine, NodeOutput
 from swarmp2p.ray_bridge import messages as lease_messages
@@ -226,6 +237,11 @@ GOSSIP = GossipConfig(
     max_queued=5,
     max_queued_bytes=3000,
     max_unwanted=6,
+    max_validating=8,
+    max_validating_bytes=4000,
+    max_rejected=5,
+    max_sources=3,
+    topics={"b": TopicConfig(no_replays=True), "c": TopicConfig(anonymous=True)},
 )
 TOPICS = ("a", "b", "c", LOAD_TOPIC)
 
@@ -244,13 +260,24 @@ def message(maker: Maker) -> GossipMessage:
     data = encode_signal(signal(maker)) if rng.random() < 0.6 else maker.data()
     seqno = rng.randrange(30).to_bytes(8, "big") if rng.random() < 0.9 else maker.data()
     sign = sim_sign(author if rng.random() < 0.9 else signer)
+    if rng.random() < 0.1:
+        return StrictNoSign().make(author, "c", data, seqno, sign)
     return StrictSign().make(author, rng.choice((*TOPICS, LOAD_TOPIC)), data, seqno, sign)
 
 
 def gossip_command(maker: Maker) -> object:
     topic = maker.rng.choice(TOPICS)
+    asked = [output.message.id for output in maker.recent if isinstance(output, Validate)]
     return maker.rng.choice(
-        (Subscribe(topic), Subscribe(topic), Unsubscribe(topic), Publish(topic, maker.data()))
+        (
+            Subscribe(topic),
+            Subscribe(topic),
+            Unsubscribe(topic),
+            Publish(topic, maker.data()),
+            StartValidating(topic, maker.rng.choice((0.1, 5.0))),
+            StopValidating(topic),
+            Validated(maker.rng.choice(asked or [b""]), maker.rng.choice(tuple(Acceptance))),
+        )
     )
 
 
@@ -267,7 +294,11 @@ def gossip_sizes(router: GossipRouter) -> dict[str, tuple[int, int]]:
         "seen": GOSSIP.max_seen,
         "cached": GOSSIP.max_cached,
         "cached_bytes": GOSSIP.max_cached_bytes,
-        "queued": 0,  # all of it left with the call
+        "queued": GOSSIP.max_queued,
+        "validating": GOSSIP.max_validating,
+        "validating_bytes": GOSSIP.max_validating_bytes,
+        "rejected": GOSSIP.max_rejected,
+        "sources": 2 * GOSSIP.max_sources,  # of two topics
     }
     return {name: (router.sizes()[name], bound) for name, bound in bounds.items()}
 
@@ -296,7 +327,7 @@ GOSSIP_SPECIAL: Special = {
 GOSSIP_CASE = EngineCase(
     "gossip",
     gossip_engine,
-    (Delivered,),
+    (Delivered, Validate),
     (pubsub_protocol(),),
     (Rpc,),
     gossip_command,
