@@ -38,7 +38,7 @@ from swarmp2p.gossip import load_wire
 from swarmp2p.gossip import wire as gossip_wire
 from swarmp2p.gossip.load_signal import LoadSignal, decode_signal, encode_signal
 from swarmp2p.gossip.load_wire import LoadsReply, LoadsRequest
-from swarmp2p.gossip.messages import IHave, Prune, Rpc
+from swarmp2p.gossip.messages import Exchanged, IHave, Prune, Rpc
 from swarmp2p.gossip.wire import StrictSign
 from swarmp2p.identity import Identity, PeerId
 from swarmp2p.peer_record import open_record, seal_record
@@ -235,7 +235,7 @@ DECODERS: tuple[Decoder, ...] = (
                     (IHave("loads", (b"id",)),),
                     (b"id",),
                     ("loads",),
-                    (Prune("loads", 60, (OTHER,)),),
+                    (Prune("loads", 60, (Exchanged(OTHER), Exchanged(SENDER, _PEER_RECORD))),),
                     (b"id",),
                 )
             ),

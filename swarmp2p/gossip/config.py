@@ -11,6 +11,7 @@ from typing import Final
 from ..engine import PeerInfo
 from ..errors import UsageError
 from .events import MessageId, Validator
+from .messages import MAX_EXCHANGED
 from .score_config import ScoreConfig, TopicScoreConfig
 
 
@@ -81,6 +82,8 @@ class GossipConfig:
     flood_publish: own messages go to all of the topic's peers, not to the mesh or fanout alone.
     flush_interval_s: what is for one peer within that many seconds leaves as one RPC. 0: with the call that
         caused it.
+    exchange_peers, exchange_dials: peers named in one PRUNE, at most 16; and those of them dialled at once, of
+        whom others named to us (go: 16, 8). max_candidates: named to us and waiting for a mesh to need them (go: 128).
     peer_exchange: peers that are pruned because a mesh is full, or left, are told of others in the topic, with their
         signed peer records. For those that many dial, such as bootstrap peers; off elsewhere, as in go.
     hello_interval_s: subscriptions are repeated to each peer that often. Queues may drop (Network.send), and
@@ -124,6 +127,9 @@ class GossipConfig:
     flood_publish: bool = True
     flush_interval_s: float = 0.0
     peer_exchange: bool = False
+    exchange_peers: int = 16
+    exchange_dials: int = 8
+    max_candidates: int = 128
     hello_interval_s: float = 60.0
     max_peers: int = 10_000
     max_peer_topics: int = 1000
@@ -187,6 +193,8 @@ class GossipConfig:
             )
         if not 1 <= self.history_gossip <= self.history:
             raise UsageError(f"history_gossip is 1 to history ({self.history}), not {self.history_gossip}")
+        if not 0 <= self.exchange_peers <= MAX_EXCHANGED:
+            raise UsageError(f"exchange_peers is 0 to {MAX_EXCHANGED}, not {self.exchange_peers}")
         if self.heartbeat_s <= 0 or self.flush_interval_s < 0:
             raise UsageError("heartbeat_s is above 0, and flush_interval_s is not below it")
 
@@ -202,7 +210,8 @@ class GossipStats:
     only the latest counts). Copies dropped: queue_full (for a peer with too much queued), superseded (a newer message
     of the same source took their place), peer_gone (they waited for a peer that left). Judged by a validator:
     rejected, ignored, and of those timed_out; validation_full (too many waited). promises_kept, promises_broken:
-    IWANTs answered in time (by anyone), and not; one id of each IWANT is watched.
+    IWANTs answered in time (by anyone), and not; one id of each IWANT is watched. Peer exchange:
+    exchange_dials, and bad_records among those that others named to us.
     """
 
     published: int = 0
@@ -226,3 +235,5 @@ class GossipStats:
     validation_full: int = 0
     promises_kept: int = 0
     promises_broken: int = 0
+    exchange_dials: int = 0
+    bad_records: int = 0

@@ -21,8 +21,9 @@ from random import Random
 
 from ..identity import PeerId
 from .config import GossipConfig
+from .exchange import PeerExchange
 from .mesh_choice import Member, median, surplus
-from .messages import Prune
+from .messages import Exchanged, Prune
 from .outbox import Outbox
 from .peers import Peers, PeerState
 
@@ -41,10 +42,23 @@ class _Fanout:
 class Mesh:
     """Keeps the meshes of all subscribed topics within their bounds, and the fanouts of the others."""
 
-    __slots__ = ("_beats", "_config", "_fanouts", "_meshes", "_outbox", "_peers", "_rng", "_scores")
+    __slots__ = (
+        "_beats",
+        "_config",
+        "_exchange",
+        "_fanouts",
+        "_meshes",
+        "_outbox",
+        "_peers",
+        "_rng",
+        "_scores",
+    )
 
-    def __init__(self, peers: Peers, outbox: Outbox, rng: Random, config: GossipConfig) -> None:
-        self._peers, self._outbox, self._rng, self._config = peers, outbox, rng, config
+    def __init__(
+        self, peers: Peers, outbox: Outbox, exchange: PeerExchange, rng: Random, config: GossipConfig
+    ) -> None:
+        self._peers, self._outbox, self._exchange = peers, outbox, exchange
+        self._rng, self._config = rng, config
         self._scores = peers.scores
         self._beats = 0
         self._meshes: dict[str, dict[PeerId, PeerState]] = {}
@@ -80,7 +94,8 @@ class Mesh:
         """Prune every peer of the topic's mesh (gossipsub 1.0, LEAVE), with the short backoff of 1.1."""
         for state in self._meshes.pop(topic).values():
             self._scores.left(state.score, topic, now, failed=False)
-            self._outbox.prune(state.peer, topic, self._config.unsubscribe_backoff_s)
+            named = self._exchange.offer(state, topic, now)
+            self._outbox.prune(state.peer, topic, self._config.unsubscribe_backoff_s, named)
             self._back_off(state, topic, self._config.unsubscribe_backoff_s, now)
 
     def targets(self, topic: str, now: float) -> dict[PeerId, PeerState]:
@@ -112,8 +127,11 @@ class Mesh:
             return members
         return members | {peer: state for peer, state in direct.items() if topic in state.topics}
 
-    def may_exchange(self, state: PeerState, now: float) -> bool:
-        """Whether the peers that a peer names in PRUNE are to be dialled (gossipsub 1.1, "Peer Exchange")."""
+    def may_exchange(self, state: PeerState, topic: str, now: float) -> bool:
+        """Whether the peers that a peer names in PRUNE may be dialled (gossipsub 1.1, "Peer Exchange"). Not those of a
+        second PRUNE within the backoff: one from whom we could not have come back need not be answered."""
+        if topic not in self._meshes or now < state.backoff.get(topic, -math.inf):
+            return False
         return state.direct or state.score.value(now) >= self._config.score.accept_px_threshold
 
     # What peers say -----------------------------------------------------------------------------------------
@@ -162,6 +180,7 @@ class Mesh:
         if state.direct:
             self._outbox.prune(state.peer, topic, config.prune_backoff_s)
             return
+        named: tuple[Exchanged, ...] = ()
         until = state.backoff.get(topic, -math.inf)
         if now < until:
             state.score.misbehaved(now)
@@ -171,7 +190,9 @@ class Mesh:
             members[state.peer] = state
             self._scores.joined(state.score, topic, now)
             return
-        self._outbox.prune(state.peer, topic, config.prune_backoff_s)
+        else:
+            named = self._exchange.offer(state, topic, now)
+        self._outbox.prune(state.peer, topic, config.prune_backoff_s, named)
         self._back_off(state, topic, config.prune_backoff_s, now)
 
     def pruned(self, state: PeerState, prune: Prune, now: float) -> None:
@@ -286,7 +307,8 @@ class Mesh:
         for state in states:
             del members[state.peer]
             self._scores.left(state.score, topic, now)
-            self._outbox.prune(state.peer, topic, self._config.prune_backoff_s)
+            named = self._exchange.offer(state, topic, now)
+            self._outbox.prune(state.peer, topic, self._config.prune_backoff_s, named)
             self._back_off(state, topic, self._config.prune_backoff_s, now)
 
     def _back_off(self, state: PeerState, topic: str, seconds: float, now: float) -> None:

@@ -33,6 +33,10 @@ MAX_DATA_BYTES: Final = MAX_RPC_BYTES - 4096
 """Most data in one published message: it has to fit into an RPC together with topic, source and signature."""
 
 
+MAX_EXCHANGED: Final = 16
+"""Peers that are read of one PRUNE. go-libp2p-pubsub: GossipSubPrunePeers."""
+
+
 @dataclass(frozen=True, slots=True)
 class IHave:
     """Ids of recent messages of a topic that the sender can provide (gossipsub 1.0, "Control messages")."""
@@ -42,16 +46,25 @@ class IHave:
 
 
 @dataclass(frozen=True, slots=True)
+class Exchanged:
+    """A peer that is named in a PRUNE, for peer exchange. record: its signed peer record, unverified; empty where who
+    names it has none."""
+
+    peer: PeerId
+    record: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Prune:
     """The sender takes the receiver out of its mesh of a topic.
 
     backoff_s: whole seconds before the receiver may graft again; 0 when the sender speaks 1.0 and does not
-    say. peers: others in the topic, for peer exchange (gossipsub 1.1); never sent so far, and not acted upon.
+    say. peers: others in the topic, for peer exchange (gossipsub 1.1); at most MAX_EXCHANGED are read.
     """
 
     topic: str
     backoff_s: int = 0
-    peers: tuple[PeerId, ...] = ()
+    peers: tuple[Exchanged, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

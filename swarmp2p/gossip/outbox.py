@@ -19,7 +19,7 @@ from ..engine import Send
 from ..identity import PeerId
 from .config import GossipConfig, GossipStats
 from .events import GossipMessage
-from .messages import MAX_RPC_BYTES, IHave, Prune, Rpc
+from .messages import MAX_RPC_BYTES, Exchanged, IHave, Prune, Rpc
 
 _SPLIT_BYTES = MAX_RPC_BYTES // 2
 """RPCs are begun anew above this estimate; half the limit leaves room for what the estimate leaves out."""
@@ -28,6 +28,9 @@ _PORTION_BYTES = 65_536
 _PORTION_S = 0.005
 """What leaves at once for a peer that is catching up, and seconds until more does: 13 MB/s, unless the network calls a
 halt. Our choice: it leaves the network time to."""
+
+_MAX_EXCHANGES = 16
+"""PRUNEs that name others in one RPC; each names up to 17 kB of them, and those of further topics nobody."""
 
 _MESSAGE_OVERHEAD_BYTES = 256
 """Source, sequence number, signature, framing and a topic of ordinary length."""
@@ -178,13 +181,14 @@ class Outbox:
         pending.prunes.pop(topic, None)
         pending.grafts[topic] = None
 
-    def prune(self, to: PeerId, topic: str, backoff_s: float) -> None:
-        """Take the peer out of the mesh of a topic, or refuse its GRAFT."""
+    def prune(self, to: PeerId, topic: str, backoff_s: float, named: tuple[Exchanged, ...] = ()) -> None:
+        """Take the peer out of the mesh of a topic, or refuse its GRAFT. named: whom to go to instead."""
         pending = self._pending(to)
         pending.grafts.pop(topic, None)
-        pending.prunes[topic] = Prune(
-            topic, math.ceil(backoff_s)
-        )  # rounded down, GRAFTs would come too early
+        if len(pending.prunes) >= _MAX_EXCHANGES:
+            named = ()
+        # Rounded down, GRAFTs would come too early.
+        pending.prunes[topic] = Prune(topic, math.ceil(backoff_s), named)
 
     def forget(self, peer: PeerId) -> None:
         """The peer is gone, and with it all that waited for it."""

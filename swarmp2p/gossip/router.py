@@ -12,7 +12,7 @@ messages go to random peers outside the mesh (IHAVE), who ask for what they miss
     Tick (heartbeat) -> meshes within bounds -> IHAVE ----------+
 
 1.2: IDONTWANT is heeded, never sent. It would leave with the very message that it announces, since messages
-are forwarded in the call that brings them. Peer exchange (1.1) is neither offered nor followed.
+are forwarded in the call that brings them. Peer exchange (1.1) is in exchange.py.
 
 The heartbeat runs only while there is something to look after: `deadline()` of an engine without
 subscriptions, recent publications or cached messages is infinite.
@@ -54,6 +54,7 @@ from .events import (
     Unsubscribe,
     Validated,
 )
+from .exchange import PeerExchange
 from .intake import Intake, Outputs
 from .lazy import LazyGossip
 from .mesh import Mesh
@@ -87,7 +88,8 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         self._scores = self._peers.scores
         self._outbox = Outbox(config, self.stats)
         self._seen = SeenCache(config.seen_ttl_s, config.max_seen)
-        self._mesh = Mesh(self._peers, self._outbox, rng, config)
+        self._exchange = PeerExchange(peer, verify, self._peers, rng, config, self.stats)
+        self._mesh = Mesh(self._peers, self._outbox, self._exchange, rng, config)
         self._lazy = LazyGossip(self._peers, self._outbox, self._seen, rng, config, self.stats)
         self._topics = Topics(config, form or StrictSign())
         self._intake = Intake(
@@ -142,6 +144,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             **self._intake.sizes(),
             "scores_kept": self._scores.retained,
             "watched": len(self._scores.watched),
+            **self._exchange.sizes(),
         }
 
     # The engine ---------------------------------------------------------------------------------------------
@@ -157,7 +160,9 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
                     self._outbox.hold(peer)
                 else:
                     self._outbox.release(peer, now)
-            case Tick() | Certified() | Undeliverable() | Speaks() | Reachable():
+            case Certified(peer, record):
+                self._exchange.certified(peer, record)
+            case Tick() | Undeliverable() | Speaks() | Reachable():
                 pass
             case Publish(topic, data):
                 self._publish(topic, data, now)
@@ -184,7 +189,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         # Not only at a Tick: a runner that is behind may have events to hand over before it.
         if now >= self._heartbeat_at:
             out += self._direct.dial(self._peers, self._subscribed, now)
-            self._heartbeat(now)
+            self._heartbeat(now, out)
             self._heartbeat_at = math.inf if self._idle else now + self._config.heartbeat_s
         if now >= self._intake.deadline():
             self._intake.advance(now, out)
@@ -267,6 +272,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             self._mesh.returned(peer)
         elif self._peers.add(peer, now, up.outbound, up.remote) is not None:
             self._greet(peer, now)
+        self._exchange.connected(peer, up.record)
 
     def _greet(self, peer: PeerId, now: float) -> None:
         """All our subscriptions (pubsub spec, "The RPC": sent on every new connection)."""
@@ -276,6 +282,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             self._outbox.subscriptions(peer, self._subscribed, True)
 
     def _peer_down(self, peer: PeerId, now: float) -> None:
+        self._exchange.gone(peer)
         if self._peers.remove(peer, now) is None:
             return
         del self._greeted[peer]
@@ -311,6 +318,8 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
                 self._peers.joins(state, topic)  # whoever grafts subscribes, though the announcement got lost
                 self._mesh.grafted(state, topic, now)
         for prune in rpc.prune:
+            if prune.peers and self._mesh.may_exchange(state, prune.topic, now):
+                self._exchange.named(prune.topic, prune.peers, now)
             self._mesh.pruned(state, prune, now)
         if rpc.idontwant:
             self._unwanted(state, rpc.idontwant)
@@ -334,7 +343,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
 
     # Heartbeat ----------------------------------------------------------------------------------------------
 
-    def _heartbeat(self, now: float) -> None:
+    def _heartbeat(self, now: float, out: Outputs) -> None:
         """gossipsub 1.0, "Heartbeat": meshes, fanouts, gossip, and the cache's next window.
 
         IHAVE leaves out those who were in the mesh before it was tended to, and so pushed the messages: the
@@ -343,6 +352,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         pushed = [(topic, tuple(members)) for topic, members in self._mesh.meshes.items()]
         pushed.extend((topic, tuple(members)) for topic, members in self._mesh.fanouts.items())
         self._mesh.maintain(now)
+        out.extend(self._exchange.beat(self._mesh.meshes, self._subscribed, now))
         for topic, members in pushed:
             self._lazy.advertise(topic, members, now)
         self._lazy.beat(now)

@@ -16,10 +16,11 @@ from google.protobuf.message import DecodeError
 from ..engine import Message
 from ..errors import BadMessage, UsageError
 from ..identity import PeerId
+from ..peer_record import MAX_RECORD_BYTES
 from ..signed import Sign, Verify
 from . import rpc_pb2 as pb
 from .events import ANONYMOUS, GossipMessage
-from .messages import MAX_TOPIC_BYTES, IHave, Prune, Rpc, Verdict
+from .messages import MAX_EXCHANGED, MAX_TOPIC_BYTES, Exchanged, IHave, Prune, Rpc, Verdict
 
 IDS: Final = ("/meshsub/1.2.0", "/meshsub/1.1.0", "/meshsub/1.0.0")
 
@@ -230,7 +231,9 @@ def _encode_control(message: Rpc, control: pb.ControlMessage) -> None:
         control.prune.add(
             topic_id=prune.topic,
             backoff=prune.backoff_s or None,
-            peers=[pb.PeerInfo(peer_id=peer) for peer in prune.peers],
+            peers=[
+                pb.PeerInfo(peer_id=one.peer, signed_peer_record=one.record or None) for one in prune.peers
+            ],
         )
     if message.idontwant:
         control.idontwant.add(message_ids=message.idontwant)
@@ -289,13 +292,16 @@ def _ids(wants: Iterable[pb.ControlIWant] | Iterable[pb.ControlIDontWant]) -> tu
 
 
 def _decode_prune(prune: pb.ControlPrune) -> Prune:
-    """Peers whose ids are malformed are left out; signed peer records are not read yet."""
-    peers: list[PeerId] = []
-    for info in prune.peers[:64]:
+    """Peers whose ids are malformed are left out, and records that are too long. Whether a record is genuine is looked
+    at where it is used."""
+    peers: list[Exchanged] = []
+    for info in prune.peers[:MAX_EXCHANGED]:
         try:
-            peers.append(PeerId.from_bytes(info.peer_id))
+            peer = PeerId.from_bytes(info.peer_id)
         except UsageError:
             continue
+        record = info.signed_peer_record
+        peers.append(Exchanged(peer, record if len(record) <= MAX_RECORD_BYTES else b""))
     return Prune(_topic(prune.topic_id), min(prune.backoff, _MAX_BACKOFF_S), tuple(peers))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from swarmp2p.gossip.events import GossipMessage
-from swarmp2p.gossip.messages import IHave, Prune, Rpc
+from swarmp2p.gossip.messages import Exchanged, IHave, Prune, Rpc
 from swarmp2p.gossip.wire import StrictSign
 from swarmp2p.identity import Identity, PeerId
 
@@ -32,7 +32,13 @@ rpcs = st.builds(
     iwant=ids,
     graft=st.lists(topics, max_size=3).map(tuple),
     prune=st.lists(
-        st.builds(Prune, topics, st.integers(0, 1 << 31), st.lists(peers, max_size=2).map(tuple)), max_size=3
+        st.builds(
+            Prune,
+            topics,
+            st.integers(0, 1 << 31),
+            st.lists(st.builds(Exchanged, peers, st.binary(max_size=9)), max_size=2).map(tuple),
+        ),
+        max_size=3,
     ).map(tuple),
     idontwant=ids,
 )

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from swarmp2p.errors import BadMessage
 from swarmp2p.gossip import rpc_pb2 as pb
 from swarmp2p.gossip.events import GossipMessage
-from swarmp2p.gossip.messages import MAX_DATA_BYTES, MAX_RPC_BYTES, MAX_TOPIC_BYTES, IHave, Rpc, Verdict
+from swarmp2p.gossip.messages import (
+    MAX_DATA_BYTES,
+    MAX_EXCHANGED,
+    MAX_RPC_BYTES,
+    MAX_TOPIC_BYTES,
+    Exchanged,
+    IHave,
+    Rpc,
+    Verdict,
+)
 from swarmp2p.gossip.wire import (
     MAX_ID_BYTES,
     MAX_IDS,
@@ -25,6 +34,7 @@ from swarmp2p.gossip.wire import (
     verify_message,
 )
 from swarmp2p.identity import Identity, PeerId, verify
+from swarmp2p.peer_record import MAX_RECORD_BYTES
 
 from .network import peer_id, stub_sign
 from .strategies import rpcs, signed_messages
@@ -244,13 +254,24 @@ def test_ids_beyond_the_bounds_are_left_out() -> None:
     assert rpc.idontwant == (b"ok",)
 
 
-def test_prune_leaves_out_malformed_peers_and_huge_backoffs() -> None:
-    prune = pb.ControlPrune(
-        topic_id="t", backoff=1 << 63, peers=[pb.PeerInfo(peer_id=b"?"), pb.PeerInfo(peer_id=SENDER)]
-    )
+def test_prune_leaves_out_malformed_peers_long_records_and_huge_backoffs() -> None:
+    peers = [
+        pb.PeerInfo(peer_id=b"?"),
+        pb.PeerInfo(peer_id=SENDER),
+        pb.PeerInfo(peer_id=SENDER, signed_peer_record=bytes(MAX_RECORD_BYTES)),
+        pb.PeerInfo(peer_id=SENDER, signed_peer_record=bytes(MAX_RECORD_BYTES + 1)),
+    ]
+    prune = pb.ControlPrune(topic_id="t", backoff=1 << 63, peers=peers)
     (decoded,) = decode(SENDER, pb.RPC(control=pb.ControlMessage(prune=[prune])).SerializeToString()).prune
-    assert decoded.peers == (SENDER,)
+    plain = Exchanged(SENDER)
+    assert decoded.peers == (plain, Exchanged(SENDER, bytes(MAX_RECORD_BYTES)), plain)
     assert decoded.backoff_s <= 1 << 31
+
+
+def test_prune_names_at_most_16_peers() -> None:
+    prune = pb.ControlPrune(topic_id="t", peers=[pb.PeerInfo(peer_id=SENDER)] * 17)
+    (decoded,) = decode(SENDER, pb.RPC(control=pb.ControlMessage(prune=[prune])).SerializeToString()).prune
+    assert len(decoded.peers) == MAX_EXCHANGED == 16
 
 
 def test_the_longest_message_fits_into_a_frame() -> None:
