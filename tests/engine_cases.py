@@ -77,11 +77,12 @@ from swarmp2p.gossip.load import (
 )
 from swarmp2p.gossip.load_signal import LOAD_TOPIC, LoadSignal, encode_signal
 from swarmp2p.gossip.load_wire import LoadsReply, LoadsRequest
-from swarmp2p.gossip.messages import Rpc
+from swarmp2p.gossip.messages import Exchanged, Rpc
 from swarmp2p.gossip.router import GossipRouter
 from swarmp2p.gossip.wire import StrictNoSign, StrictSign
 from swarmp2p.identity import PeerId
 from swarmp2p.node import NodeConfig, NodeEngine, NodeOutput
+from swarmp2p.peer_record import seal_record
 from swarmp2p.ray_bridge import messages as lease_messages
 from swarmp2p.ray_bridge.events import (
     EndLease,
@@ -242,6 +243,9 @@ GOSSIP = GossipConfig(
     max_rejected=5,
     max_sources=3,
     topics={"b": TopicConfig(no_replays=True), "c": TopicConfig(anonymous=True)},
+    peer_exchange=True,
+    exchange_dials=2,
+    max_candidates=4,
 )
 TOPICS = ("a", "b", "c", LOAD_TOPIC)
 
@@ -263,6 +267,14 @@ def message(maker: Maker) -> GossipMessage:
     if rng.random() < 0.1:
         return StrictNoSign().make(author, "c", data, seqno, sign)
     return StrictSign().make(author, rng.choice((*TOPICS, LOAD_TOPIC)), data, seqno, sign)
+
+
+def exchanged(maker: Maker) -> Exchanged:
+    """A peer named in a PRUNE: with its record, another's, garbage or none."""
+    peer, signer = maker.rng.choice(PEERS), maker.rng.choice(PEERS)
+    genuine = seal_record(peer, (sim_address(1),), 1, sim_sign(peer))
+    false = seal_record(peer, (sim_address(2),), 2, sim_sign(signer))
+    return Exchanged(peer, maker.rng.choice((genuine, genuine, false, maker.data(), b"")))
 
 
 def gossip_command(maker: Maker) -> object:
@@ -299,6 +311,9 @@ def gossip_sizes(router: GossipRouter) -> dict[str, tuple[int, int]]:
         "validating_bytes": GOSSIP.max_validating_bytes,
         "rejected": GOSSIP.max_rejected,
         "sources": 2 * GOSSIP.max_sources,  # of two topics
+        "records": GOSSIP.max_peers,
+        "candidates": GOSSIP.max_candidates,
+        "exchange_dials": GOSSIP.exchange_dials,
     }
     return {name: (router.sizes()[name], bound) for name, bound in bounds.items()}
 
@@ -314,6 +329,7 @@ def some_ids(maker: Maker) -> tuple[bytes, ...]:
 
 GOSSIP_SPECIAL: Special = {
     GossipMessage: message,
+    Exchanged: exchanged,
     "topic": lambda maker: maker.rng.choice(TOPICS),
     "graft": lambda maker: tuple(maker.rng.choices(TOPICS, k=maker.rng.randrange(3))),
     "subscriptions": lambda maker: tuple(
