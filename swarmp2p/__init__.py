@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .dht.config import DhtConfig
     from .dht.records import ServiceRecord
     from .errors import SwarmError
+    from .gossip.config import GossipConfig, TopicConfig
+    from .gossip.events import Acceptance, GossipMessage
     from .gossip.load import LoadSignal
     from .identity import Identity, PeerId
     from .lending import Lending
@@ -27,9 +29,12 @@ if TYPE_CHECKING:
     from .subscription import Subscription
 else:
     _HOMES = {
+        "Acceptance": ".gossip.events",
         "BlockingCluster": ".blocking",
         "Cluster": ".ray_bridge.cluster",
         "DhtConfig": ".dht.config",
+        "GossipConfig": ".gossip.config",
+        "GossipMessage": ".gossip.events",
         "Identity": ".identity",
         "Lending": ".lending",
         "LoadSignal": ".gossip.load",
@@ -42,6 +47,7 @@ else:
         "ServiceRecord": ".dht.records",
         "Subscription": ".subscription",
         "SwarmError": ".errors",
+        "TopicConfig": ".gossip.config",
         "open_peer": ".opening",
         "ray_cluster": ".blocking",
     }
@@ -57,9 +63,12 @@ else:
 
 
 __all__ = [
+    "Acceptance",
     "BlockingCluster",
     "Cluster",
     "DhtConfig",
+    "GossipConfig",
+    "GossipMessage",
     "Identity",
     "Lending",
     "LoadSignal",
@@ -72,6 +81,7 @@ __all__ = [
     "ServiceRecord",
     "Subscription",
     "SwarmError",
+    "TopicConfig",
     "open_peer",
     "ray_cluster",
 ]

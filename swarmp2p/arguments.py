@@ -7,6 +7,7 @@ before anything has changed. Where a text or a single value is as clear as the r
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -64,6 +65,13 @@ def count_argument(value: object, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise UsageError(f"{what} is a count, 0 for no limit; not {value!r}")
     return value
+
+
+def seconds_argument(value: object, what: str) -> float:
+    """A time to wait: above 0, and not for ever."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise UsageError(f"{what} is a number of seconds above 0, not {value!r}")
+    return float(value)
 
 
 def protocol_argument(value: object) -> str:

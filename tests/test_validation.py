@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from swarmp2p import DhtConfig, NodeConfig
+from swarmp2p import Acceptance, DhtConfig, GossipConfig, GossipMessage, NodeConfig, TopicConfig
+from swarmp2p.gossip.topics import content_id
+from swarmp2p.identity import Identity
 from swarmp2p.validation import guarded
 
 
@@ -36,3 +38,35 @@ def test_a_validator_that_fails_rejects_and_says_so_once(caplog: pytest.LogCaptu
     assert len(caplog.messages) == 1
     assert "namespace 'n'" in caplog.messages[0]
     assert caplog.records[0].exc_info is not None
+
+
+def number_of(message: GossipMessage) -> bytes:
+    """An id that raises for what is no number, and is none for 0."""
+    return b"#" * int(message.data)
+
+
+def positive(message: GossipMessage, now: float) -> Acceptance:
+    return Acceptance.ACCEPT if int(message.data) > 0 else Acceptance.REJECT
+
+
+def about(data: bytes) -> GossipMessage:
+    return GossipMessage(Identity(bytes(32)).peer_id, bytes(8), "t", data)
+
+
+def test_a_topics_functions_that_fail_do_no_harm_and_say_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    settings = GossipConfig(topics={"t": TopicConfig(message_id=number_of, validator=positive)}, max_peers=7)
+    gossip = guarded(NodeConfig(gossip=settings)).gossip
+    topic = gossip.topic("t")
+    assert gossip.max_peers == 7
+    assert topic.validator is not None
+    assert topic.message_id is not None
+    with caplog.at_level(logging.ERROR):
+        assert topic.validator(about(b"1"), 0.0) is Acceptance.ACCEPT
+        assert topic.validator(about(b"0"), 0.0) is Acceptance.REJECT
+        assert topic.message_id(about(b"3")) == b"###"
+        assert not caplog.messages
+        assert topic.validator(about(b"x"), 0.0) is Acceptance.IGNORE
+        for useless in (b"x", b"0", b"1000"):
+            assert topic.message_id(about(useless)) == content_id(about(useless))
+    assert len(caplog.messages) == 1
+    assert "topic 't'" in caplog.messages[0]

@@ -109,6 +109,13 @@ class HostStats:
     dropped: Counter[str] = field(default_factory=Counter[str])
     bad: OrderedDict[PeerId, int] = field(default_factory=OrderedDict[PeerId, int])
 
+    def counters(self) -> dict[str, int]:
+        """All of it as numbers."""
+        plain = ("sent", "received", "dials", "failed_dials", "refused", "trimmed")
+        counted = {name: int(getattr(self, name)) for name in plain}
+        counted["bad"] = sum(self.bad.values())
+        return counted | {f"dropped: {cause}": number for cause, number in self.dropped.items()}
+
     def offence(self, peer: PeerId) -> int:
         """Count a malformed message; returns how many there are of this peer."""
         self.bad[peer] = self.bad.get(peer, 0) + 1

@@ -110,6 +110,11 @@ class Host:
         """Whether others can dial this peer: "reachable", "unreachable", or "unknown" as long as nobody said."""
         return "unknown" if self._running is None else self._running.watch.reach.status
 
+    @property
+    def counters(self) -> dict[str, int]:
+        """What `stats` holds, as numbers by name."""
+        return self.stats.counters()
+
     # What the driver calls ------------------------------------------------------------------------------------
 
     def send(self, to: PeerId, message: Message) -> None:

@@ -179,6 +179,11 @@ class MemoryNetwork:
         return "reachable"
 
     @property
+    def counters(self) -> dict[str, int]:
+        """What was dropped."""
+        return {f"dropped: {cause}": number for cause, number in self.dropped.items()}
+
+    @property
     def connected(self) -> tuple[PeerId, ...]:
         """Peers with which a connection stands."""
         return tuple(peer for peer, link in self._connections.items() if self._peer not in link.waiting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import trio
@@ -101,6 +101,11 @@ class PeerNetwork(Network, Protocol):
     @property
     def reachability(self) -> Status:
         """Whether others can dial this peer, as far as is known."""
+        ...
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What was counted so far, such as "sent", "received" and, by cause, "dropped: queue full"."""
         ...
 
     async def dial_peer(self, peer: PeerId, addresses: Sequence[Address] = ()) -> None:
