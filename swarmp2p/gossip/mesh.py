@@ -202,8 +202,10 @@ class Mesh:
             return
         if members.pop(state.peer, None) is not None:
             self._scores.left(state.score, prune.topic, now)
+        self._outbox.take_back_graft(state.peer, prune.topic)
         backoff_s = min(float(prune.backoff_s), _MAX_BACKOFF_S) or self._config.prune_backoff_s
         self._back_off(state, prune.topic, backoff_s, now)
+        state.asked[prune.topic] = state.backoff[prune.topic]
 
     # Heartbeat ----------------------------------------------------------------------------------------------
 
@@ -291,7 +293,8 @@ class Mesh:
         if state.direct or state.peer in members or (not state.score.clean and state.score.value(now) < 0):
             return False
         # Two heartbeats later than agreed, so that a GRAFT never arrives early by the other side's clock.
-        return now >= state.backoff.get(topic, -math.inf) + 2 * self._config.heartbeat_s
+        until = max(state.backoff.get(topic, -math.inf), state.asked.get(topic, -math.inf))
+        return now >= until + 2 * self._config.heartbeat_s
 
     def _graft(
         self, topic: str, members: dict[PeerId, PeerState], states: Iterable[PeerState], now: float
@@ -316,4 +319,5 @@ class Mesh:
         if len(state.backoff) >= 64:
             horizon = now - 2 * self._config.heartbeat_s
             state.backoff = {name: until for name, until in state.backoff.items() if until > horizon}
+            state.asked = {name: until for name, until in state.asked.items() if name in state.backoff}
         state.backoff[topic] = max(state.backoff.get(topic, 0.0), now + seconds)

@@ -49,6 +49,11 @@ class _Control:
         self.prunes: dict[str, Prune] = {}
 
     @property
+    def empty(self) -> bool:
+        """Whether there is nothing to say."""
+        return not (self.subscriptions or self.ihaves or self.iwants or self.grafts or self.prunes)
+
+    @property
     def only_ihave(self) -> IHave | None:
         """The one IHAVE, where there is nothing else."""
         if len(self.ihaves) != 1 or self.subscriptions or self.iwants or self.grafts or self.prunes:
@@ -189,6 +194,14 @@ class Outbox:
             named = ()
         # Rounded down, GRAFTs would come too early.
         pending.prunes[topic] = Prune(topic, math.ceil(backoff_s), named)
+
+    def take_back_graft(self, to: PeerId, topic: str) -> None:
+        """Do not send a GRAFT that still waits: the peer does not want it."""
+        pending = self._control.get(to)
+        if pending is not None and topic in pending.grafts:
+            del pending.grafts[topic]
+            if pending.empty:
+                del self._control[to]
 
     def forget(self, peer: PeerId) -> None:
         """The peer is gone, and with it all that waited for it."""

@@ -22,6 +22,7 @@ class PeerState:
     """What is known of one connected peer. Gone when its connection is."""
 
     __slots__ = (
+        "asked",
         "backoff",
         "beat",
         "direct",
@@ -45,6 +46,9 @@ class PeerState:
         """Length of their names."""
         self.backoff: dict[str, float] = {}
         """Topic to the time before which neither side may graft the other."""
+        self.asked: dict[str, float] = {}
+        """Of those, what its PRUNEs asked for. Outlives the connection, since it may remember; what we asked for does
+        not, since it may have restarted."""
         self.unwanted: dict[bytes, None] = {}
         """Ids of its IDONTWANT."""
         self.outbound = False
@@ -76,7 +80,7 @@ def place_of(remote: Address) -> bytes:
 class Peers:
     """All connected peers, by id and by topic. Iterates in the order they came up."""
 
-    __slots__ = ("_by_topic", "_config", "_direct", "_states", "_stats", "direct", "scores")
+    __slots__ = ("_asked", "_by_topic", "_config", "_direct", "_states", "_stats", "direct", "scores")
 
     def __init__(self, config: GossipConfig, stats: GossipStats) -> None:
         self._config, self._stats = config, stats
@@ -86,6 +90,7 @@ class Peers:
         self.direct: dict[PeerId, PeerState] = {}
         """Direct peers that are connected. Not to be changed."""
         self.scores = Scores(config)
+        self._asked: dict[PeerId, dict[str, float]] = {}  # of at most `max_peers` former peers, the latest
 
     def __len__(self) -> int:
         return len(self._states)
@@ -110,6 +115,7 @@ class Peers:
         place = place_of(remote)
         state = self._states[peer] = PeerState(peer, self.scores.connected(peer, place, now))
         state.outbound, state.place = outbound, place
+        state.asked = self._asked.pop(peer, {})
         if peer in self._direct:
             state.direct = True
             self.direct[peer] = state
@@ -129,6 +135,11 @@ class Peers:
         for topic in list(state.topics):
             self.leaves(state, topic)
         self.direct.pop(peer, None)
+        asked = {topic: until for topic, until in state.asked.items() if until > now}
+        if asked:
+            if len(self._asked) >= self._config.max_peers:
+                del self._asked[next(iter(self._asked))]
+            self._asked[peer] = asked
         self.scores.gone(state.score, state.place, now)
         return state
 

@@ -44,11 +44,11 @@ class Scripted:
         self.delivered.extend(output.message for output in outputs if isinstance(output, Delivered))
         return rpcs(outputs)
 
-    def up(self, *numbers: int, topics: Sequence[str] = ("t",)) -> dict[PeerId, Rpc]:
-        """Neighbours appear and announce their topics; returns what the last one got."""
+    def up(self, *numbers: int, topics: Sequence[str] = ("t",), outbound: bool = False) -> dict[PeerId, Rpc]:
+        """Neighbours appear and announce their topics; returns what the last one got. outbound: we dialled them."""
         answer: dict[PeerId, Rpc] = {}
         for number in numbers:
-            answer = self.handle(PeerUp(peer_id(number)))
+            answer = self.handle(PeerUp(peer_id(number), outbound=outbound))
             if topics:
                 self.receive(number, Rpc(subscriptions=tuple((topic, True) for topic in topics)))
         return answer

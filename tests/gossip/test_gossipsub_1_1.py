@@ -1,8 +1,8 @@
 """libp2p's gossipsub 1.1 and 1.2 specs, clause by clause.
 
 (libp2p/specs, pubsub/gossipsub/gossipsub-v1.1.md and gossipsub-v1.2.md; what the tests cite are section titles.)
-Not covered, because not built: peer exchange, explicit peering agreements, opportunistic grafting, outbound
-quotas, P1 to P3, P5 and P6.
+Of 1.1, scores are in test_score.py, test_topic_score.py and test_scores.py; quotas, opportunistic grafting and explicit
+peering agreements in test_mesh.py and test_direct.py.
 """
 
 from __future__ import annotations
@@ -346,12 +346,40 @@ def test_everything_of_a_peer_goes_with_its_connection() -> None:
     node = Scripted()
     node.subscribe()
     node.up(1, 2)
-    node.receive(1, Rpc(prune=(Prune("t", 3600),)))
     node.down(1)
     assert node.router.subscribers("t") == (peer_id(2),)
     assert node.router.mesh("t") == (peer_id(2),)
     node.up(1)
-    assert node.mesh() == {1, 2}, "neither its topics nor its backoff outlived it"
+    assert node.mesh() == {1, 2}
+
+
+def test_a_backoff_that_a_peer_asked_for_outlives_its_connection() -> None:
+    """Prune backoff: go-libp2p-pubsub remembers whom it pruned, and counts GRAFTs that come too early."""
+    node = Scripted()
+    node.subscribe()
+    node.up(1)
+    node.receive(1, Rpc(prune=(Prune("t", 60),)))
+    node.down(1)
+    node.up(1)
+    assert node.mesh() == set()
+    while node.now < 62:
+        assert node.mesh() == set()
+        node.heartbeat()
+    node.heartbeat()
+    assert node.mesh() == {1}
+
+
+def test_a_peer_that_comes_back_may_graft() -> None:
+    """It may have restarted, and know nothing of a backoff."""
+    node = Scripted()
+    node.subscribe()
+    node.up(1)
+    node.receive(1, Rpc(prune=(Prune("t", 60),)))
+    node.down(1)
+    node.up(1)
+    assert node.receive(1, Rpc(graft=("t",))) == {}
+    assert node.mesh() == {1}
+    assert node.score(1) == 0
 
 
 def test_reconnects_resend_subscriptions() -> None:

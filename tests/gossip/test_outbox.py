@@ -262,3 +262,16 @@ def test_a_peer_that_leaves_takes_its_queue_along() -> None:
     assert stats.peer_gone == 1
     box.message(A, message(3, 2).id, message(3, 2))
     assert box.flush(0.0) == [Send(A, Rpc(publish=(message(3, 2),)))], "a new connection is not congested"
+
+
+def test_a_graft_that_waits_can_be_taken_back() -> None:
+    box, _ = outbox()
+    box.graft(A, "t")
+    box.take_back_graft(A, "u")
+    box.take_back_graft(A, "t")
+    box.take_back_graft(B, "t")
+    assert box.flush(0.0) == []
+    box.graft(A, "t")
+    box.graft(A, "u")
+    box.take_back_graft(A, "t")
+    assert box.flush(0.0) == [Send(A, Rpc(graft=("u",)))]
