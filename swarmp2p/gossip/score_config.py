@@ -69,6 +69,11 @@ class TopicScoreConfig:
     invalid_weight: float = -3000.0
     invalid_decay_s: float = _HOUR
 
+    @property
+    def counts_deliveries(self) -> bool:
+        """Whether it matters who brings copies: for P3 or P3b."""
+        return bool(self.delivery_weight or self.failure_weight)
+
     def __post_init__(self) -> None:
         for name in ("topic_weight", "mesh_time_weight", "first_weight"):
             _at_least(self, name, 0.0, "it is a reward; 0 turns it off")
@@ -90,7 +95,7 @@ class TopicScoreConfig:
                 self, "delivery_window_s", "at most 10: longer, and what we sent to a peer counts for it"
             )
         _at_least(self, "delivery_activation_s", 1.0, "a peer must have had the time to deliver something")
-        if self.delivery_weight and self.delivery_cap < self.delivery_threshold:
+        if self.counts_deliveries and self.delivery_cap < self.delivery_threshold:
             raise _wrong(self, "delivery_cap", "at least delivery_threshold, which nobody could reach")
 
 

@@ -142,7 +142,7 @@ class Scores:
         if config is None:
             return
         score.topic(topic, config, now).delivered_first(now)
-        if config.delivery_weight:
+        if config.counts_deliveries:
             _make_room(self.watched, self._config.max_cached)
             until = now + config.delivery_window_s
             self.watched[message_id] = _Watched(topic, config, until, score.peer)

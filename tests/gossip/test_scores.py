@@ -215,7 +215,7 @@ def test_watched_messages_are_bounded() -> None:
 
 
 def test_without_a_deficit_to_count_nothing_is_watched() -> None:
-    table = scores(replace(TOPIC, delivery_weight=0.0))
+    table = scores(replace(TOPIC, delivery_weight=0.0, failure_weight=0.0))
     score = table.connected(peer_id(1), b"", 0.0)
     table.delivered(score, "t", b"1", 0.0)
     assert not table.watched
