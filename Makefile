@@ -36,9 +36,9 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --config setup.cfg
 
-bench: $(VENV)/dev.stamp
+bench: $(VENV)/dev.stamp $(JS)/node_modules/complete
 	$(BIN)/python -m benchmarks.dht --nodes 32 --json
-	$(BIN)/python -m benchmarks.gossip --nodes 20 --rate 10 --json
+	$(BIN)/python -m benchmarks.gossip --scenario all --runs 3 --json
 	$(BIN)/python -m benchmarks.first_task --json
 
 # For nightly runs: each decoder of bytes from outside, a minute each. ARGS='--seconds 600 --corpus FOLDER' for more.

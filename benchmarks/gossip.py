@@ -1,12 +1,21 @@
-"""Pubsub over a random graph, beside py-libp2p's GossipSub.
+"""Pubsub over a random graph, beside py-libp2p's and js-libp2p's GossipSub, and what our gossip has to reach.
 
-    python -m benchmarks.gossip --nodes 20 --rate 10 [--seconds S] [--degree D] [--json]
+    python -m benchmarks.gossip --nodes 20 --rate 10 [--scenario NAME] [--sides ours,js-libp2p] [--runs N] [--json]
+    python -m benchmarks.gossip --scenario all --runs 3      every bar; about 8 minutes a run, on two free cores
 
-Each side runs all its nodes in one process, over libp2p connections on loopback that follow the same random
-D-regular graph. First 16 publishers wait until their message has reached everybody before they publish the next
-one (a closed loop), which tells what the nodes can carry at most. Then random nodes publish signed messages of
-150 bytes at fixed instants, whether or not the nodes keep up (an open loop). Progress goes to stderr; the last line of
-stdout is one JSON object:
+Nodes are connected over libp2p on loopback, along a random D-regular graph. Scenarios:
+
+    rate         first 16 publishers wait until their message has reached everybody before they publish the next one (a
+                 closed loop), which tells what the nodes can carry at most. Then random nodes publish signed messages
+                 of 150 bytes at fixed instants, whether or not the nodes keep up (an open loop)
+    throughput   the closed loop alone, over --processes
+    memory       an open loop at a fifth of the rate, then at the rate: whether memory is flat 20 s later
+    slow-reader  an open loop while one node's process is stopped, beside one in which it runs
+    signals      load signals of --providers, once a second each, into one node; no graph
+
+Our nodes may be spread over several processes (--processes); js-libp2p's and py-libp2p's are in one. py-libp2p cannot
+carry much: it gets 2 messages a second at most, as its setup says. Progress goes to stderr; the last line of stdout is
+one JSON object with medians over the runs, and with the bars that apply:
 
     delivered              deliveries of those that should be: each message at each node but its publisher (0 to 1)
     p50_ms, p99_ms         from the instant for which a message was scheduled to its delivery at one node
@@ -19,182 +28,81 @@ stdout is one JSON object:
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from random import Random
 from typing import Final
 
 import trio
 
-from .gossip_nodes import Node, our_nodes, their_nodes
-from .graph import regular_graph
-from .report import Meter, Side, SideFailed, compare, percentile, say, script, tell_and_end, tell_side
-from .sockets import sent
+from .gossip_bars import bars
+from .gossip_fleet import medians
+from .gossip_nodes import OURS
+from .gossip_scenarios import SIDES, Options, load_signals, memory, rate, slow_reader, throughput
+from .report import Side, SideFailed, load_average, result, rounded, say, script
 
-OURS: Final = "ours"
-THEIRS: Final = "py-libp2p"
-MESSAGE_BYTES: Final = 150
+_SCENARIOS: Final[Mapping[str, Callable[[str, Options], Awaitable[Side]]]] = {
+    "rate": rate,
+    "throughput": throughput,
+    "memory": memory,
+    "slow-reader": slow_reader,
+    "signals": load_signals,
+}
+_COMPARED: Final = ("rate", "throughput")
+"""Scenarios in which others take part."""
 
-_DRAIN_S: Final = 120.0  # for late messages, at most
-_QUIET_S: Final = 10.0  # without a delivery: the rest is lost
-_PUBLISHERS: Final = 16
-_GIVE_UP_S: Final = 5.0  # on a message, in the closed loop
-_LIMIT_S: Final = 1800.0
+_ATTEMPTS: Final = 2  # py-libp2p now and then ends by itself
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What is measured. rate: messages a second, of all nodes together. seconds: for which they are published,
-    and as many for the closed loop. settle: seconds before each loop, a few heartbeats: for the meshes to form,
-    and for what the loop before left to do."""
+class Case:
+    """One scenario with its options."""
 
-    nodes: int = 20
-    degree: int = 8
-    rate: float = 10.0
-    seconds: float = 10.0
-    settle: float = 5.0
-    seed: int = 1
+    name: str
+    scenario: str
+    options: Options
 
 
-class Deliveries:
-    """Which message has reached whom, and how late. A message is its number, in the first bytes of its data.
-
-    nodes: how many. first: the first number; messages with lower ones, of an earlier loop, do not count.
-    """
-
-    def __init__(self, nodes: int, first: int = 0) -> None:
-        self.count = 0
-        self.latencies_s: list[float] = []
-        self.latest_s = time.perf_counter()
-        self._nodes, self._first = nodes, first
-        self._scheduled_s: list[float] = []
-        self._missing: list[set[int]] = []
-        self._complete: dict[int, trio.Event] = {}
-
-    def schedule(self, publisher: int, at_s: float) -> bytes:
-        """The data of another message, that is scheduled for an instant of time.perf_counter()."""
-        number = self.next
-        self._scheduled_s.append(at_s)
-        self._missing.append(set(range(self._nodes)) - {publisher})
-        return number.to_bytes(8, "big").ljust(MESSAGE_BYTES, b".")
-
-    def arrived(self, node: int, data: bytes) -> None:
-        """A message reached a node; its own publisher, and repeats, do not count."""
-        place = int.from_bytes(data[:8], "big") - self._first
-        if place < 0 or node not in self._missing[place]:
-            return
-        missing = self._missing[place]
-        missing.remove(node)
-        self.latest_s = time.perf_counter()
-        self.latencies_s.append(self.latest_s - self._scheduled_s[place])
-        self.count += 1
-        if not missing and place in self._complete:
-            self._complete[place].set()
-
-    @property
-    def next(self) -> int:
-        """The number of the next message."""
-        return self._first + len(self._scheduled_s)
-
-    @property
-    def expected(self) -> int:
-        """Deliveries if nothing is lost."""
-        return len(self._scheduled_s) * (self._nodes - 1)
-
-    async def everywhere(self, data: bytes) -> None:
-        """Wait until a message has reached everybody."""
-        place = int.from_bytes(data[:8], "big") - self._first
-        if self._missing[place]:
-            self._complete[place] = trio.Event()
-            await self._complete[place].wait()
+ALL: Final = (
+    Case("rate 100", "rate", Options(rate=100.0)),
+    Case("rate 10", "rate", Options(rate=10.0)),
+    Case("rate 10, 50 ms coalescing", "rate", Options(rate=10.0, coalesce_ms=50.0)),
+    Case("throughput on 2 cores", "throughput", Options(processes=2)),
+    Case("40 nodes at 20, then 100", "memory", Options(nodes=40, rate=100.0, seconds=60.0, processes=2)),
+    Case("one of 20 reads nothing", "slow-reader", Options(rate=20.0, seconds=20.0)),
+    Case("1,000 providers' signals", "signals", Options()),
+)
 
 
-class Workload:
-    """Both loops over one set of nodes."""
-
-    def __init__(self, nodes: Sequence[Node], options: Options) -> None:
-        self._nodes, self._options = nodes, options
-        self._rng = Random(options.seed)
-        self.deliveries = Deliveries(len(nodes))
-
-    async def run(self) -> Side:
-        """Closed loop, then open loop, which may leave slow nodes with more than they ever catch up with."""
-        await trio.sleep(self._options.settle)
-        deliveries_per_s = await self._closed_loop()
-        await trio.sleep(self._options.settle)
-        self.deliveries = Deliveries(len(self._nodes), self.deliveries.next)
-        side = await self._open_loop()
-        return Side({**side.figures, "deliveries_per_s": deliveries_per_s}, side.setup)
-
-    async def _open_loop(self) -> Side:
-        deliveries, rate = self.deliveries, self._options.rate
-        total = max(1, round(rate * self._options.seconds))
-        before, meter, began_s = sent(), Meter(), time.perf_counter()
-        for number in range(total):
-            at_s = began_s + number / rate
-            await trio.sleep(max(0.0, at_s - time.perf_counter()))
-            publisher = self._rng.randrange(len(self._nodes))
-            await self._nodes[publisher].publish(deliveries.schedule(publisher, at_s))
-        drain = Meter()
-        while deliveries.count < deliveries.expected and drain.elapsed_s < _DRAIN_S:
-            await trio.sleep(0.05)
-            if time.perf_counter() - deliveries.latest_s > _QUIET_S:
-                break
-        cpu_s, wire = meter.cpu_s, sent().since(before)
-        if not deliveries.count:
-            raise SideFailed("no message reached anybody")
-        say(f"{deliveries.count} of {deliveries.expected} deliveries in {meter.elapsed_s:.1f} s")
-        figures = {
-            "delivered": deliveries.count / deliveries.expected,
-            "p50_ms": 1000 * percentile(deliveries.latencies_s, 0.5),
-            "p99_ms": 1000 * percentile(deliveries.latencies_s, 0.99),
-            "cpu_ms_per_delivery": 1000 * cpu_s / deliveries.count,
-            "bytes_per_delivery": wire.on_the_wire / deliveries.count,
-            "packets_per_delivery": wire.segments / deliveries.count,
-        }
-        for metric, value in figures.items():
-            say(f"{metric} {value:.3f}")
-        return Side(figures, {"messages": total, "drained_s": round(drain.elapsed_s, 1)})
-
-    async def _closed_loop(self) -> float:
-        deliveries = self.deliveries
-
-        async def publisher() -> None:
-            while True:
-                node = self._rng.randrange(len(self._nodes))
-                data = deliveries.schedule(node, time.perf_counter())
-                await self._nodes[node].publish(data)
-                with trio.move_on_after(_GIVE_UP_S):
-                    await deliveries.everywhere(data)
-
-        meter = Meter()
-        with trio.move_on_after(self._options.seconds):
-            async with trio.open_nursery() as nursery:
-                for _ in range(_PUBLISHERS):
-                    nursery.start_soon(publisher)
-        per_s = deliveries.count / meter.elapsed_s
-        say(f"{_PUBLISHERS} publishers that wait: {per_s:.0f} deliveries/s")
-        return per_s
+def run_case(case: Case, sides: Sequence[str], runs: int) -> dict[str, object]:
+    """Measure a case; the object that is printed of it."""
+    measured: dict[str, Side] = {}
+    for side in sides if case.scenario in _COMPARED else (OURS,):
+        found = [_run(case, side) for _ in range(runs)]
+        measured[side] = Side(medians(one.figures for one in found), found[-1].setup)
+    setup = {"scenario": case.scenario, "runs": runs, **asdict(case.options)}
+    told = result("gossip", setup, ["libp2p"], measured)
+    figures = {metric: rounded(value) for metric, value in measured[OURS].figures.items()}
+    options = case.options
+    told["bars"] = {
+        bar.metric: bar.judge(figures) for bar in bars(case.scenario, options.rate, options.coalesce_ms)
+    }
+    return told
 
 
-async def measure(side: str, options: Options) -> None:
-    """One side, in this process; prints what it measured."""
-    edges = regular_graph(options.nodes, options.degree, Random(options.seed))
-    workload: Workload | None = None
-
-    def arrived(node: int, data: bytes) -> None:
-        if workload is not None:
-            workload.deliveries.arrived(node, data)
-
-    openings = {OURS: our_nodes, THEIRS: their_nodes}
-    async with openings[side](options.nodes, edges, arrived) as nodes:
-        workload = Workload(nodes, options)
-        measured = await workload.run()
-        if side == THEIRS:
-            tell_and_end(measured)
-    tell_side(measured)
+def _run(case: Case, side: str) -> Side:
+    load = load_average()
+    say(f"{case.name}: {side}, load average {load}")
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            found = trio.run(_SCENARIOS[case.scenario], side, case.options)
+            return Side(found.figures, {**found.setup, "load_average": load})
+        except SideFailed as problem:
+            if side == OURS or attempt == _ATTEMPTS:
+                raise
+            say(f"{problem}; once more")
+    raise AssertionError
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -209,23 +117,29 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "nodes": "of each side",
         "degree": "neighbours of each node",
         "rate": "messages a second, of all nodes together",
-        "seconds": "for each of the two loops",
-        "settle": "seconds before each of them",
+        "seconds": "for each loop",
+        "settle": "seconds before each loop",
         "seed": "of the graph and of who publishes",
+        "processes": "that our nodes are spread over",
+        "coalesce-ms": "our routers' flush interval; 0 for none",
+        "providers": "whose signals arrive, in the scenario signals",
     }.items():
-        value = getattr(defaults, name)
+        value = getattr(defaults, name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{what} ({value})")
-    parser.add_argument(
-        "--side", choices=[OURS, THEIRS], help="run one side only, and print what it measured"
-    )
+    parser.add_argument("--scenario", choices=[*_SCENARIOS, "all"], default="rate", help="see above (rate)")
+    parser.add_argument("--sides", default=",".join(SIDES), help=f"those to measure ({','.join(SIDES)})")
+    parser.add_argument("--runs", type=int, default=1, help="of which medians are told (1)")
     parser.add_argument(
         "--json", action="store_true", help="print nothing but the result on stdout; always so"
     )
     options = parser.parse_args(argv)
-    if options.rate <= 0 or options.seconds <= 0:
-        parser.error("take a --rate and --seconds above 0")
+    if min(options.rate, options.seconds, options.runs, options.processes, options.providers) <= 0:
+        parser.error("take a --rate, --seconds, --runs, --processes and --providers above 0")
     if not 1 <= options.degree < options.nodes or options.nodes * options.degree % 2:
         parser.error(f"{options.nodes} nodes cannot all have {options.degree} neighbours")
+    options.sides = options.sides.split(",")
+    if OURS not in options.sides or not set(options.sides) <= set(SIDES):
+        parser.error(f"--sides are {OURS} and others of {', '.join(SIDES)}")
     return options
 
 
@@ -233,11 +147,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     namespace = parse(argv)
     options = Options(**{field.name: getattr(namespace, field.name) for field in fields(Options)})
+    sides, runs = namespace.sides, namespace.runs
     try:
-        if namespace.side is not None:
-            trio.run(measure, namespace.side, options)
+        if namespace.scenario != "all":
+            found = run_case(Case(namespace.scenario, namespace.scenario, options), sides, runs)
         else:
-            print(compare("gossip", asdict(options), (OURS, THEIRS), _LIMIT_S))
+            cases = {case.name: run_case(case, sides, runs) for case in ALL}
+            found = {
+                "benchmark": "gossip",
+                "scenarios": cases,
+                "bars": {name: case["bars"] for name, case in cases.items()},
+            }
+        print(json.dumps(found))
     except SideFailed as problem:
         sys.exit(f"benchmarks.gossip: {problem}")
 

@@ -31,7 +31,8 @@ MORE_IS_BETTER: Final = frozenset(
 )
 """Metrics of which the best is the largest; of all others it is the smallest."""
 
-_ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[1]
+"""Of the checkout: where benchmarks run."""
 
 
 class SideFailed(Exception):
@@ -155,12 +156,11 @@ def run_side(benchmark: str, side: str, options: Sequence[str], limit_s: float, 
 
 def _run_side(benchmark: str, side: str, options: Sequence[str], limit_s: float) -> Side:
     command = [sys.executable, "-m", f"benchmarks.{benchmark}", "--side", side, *options]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *_python_path()])}
     load = load_average()
     say(f"{side}: started, load average {load}")
     try:
         done = subprocess.run(
-            command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, timeout=limit_s, check=False
+            command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, timeout=limit_s, check=False
         )
     except subprocess.TimeoutExpired:
         raise SideFailed(f"{side} was stopped after {limit_s:g} s; give it less to do") from None
@@ -169,6 +169,11 @@ def _run_side(benchmark: str, side: str, options: Sequence[str], limit_s: float)
         raise SideFailed(f"{side} ended with status {done.returncode} and no result; its messages are above")
     measured = read_side(lines[-1])
     return Side(measured.figures, {**measured.setup, "load_average": load})
+
+
+def environment() -> dict[str, str]:
+    """Of a process that imports this checkout."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *_python_path()])}
 
 
 def _python_path() -> list[str]:

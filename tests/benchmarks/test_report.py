@@ -114,7 +114,7 @@ def side_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A benchmark of which one side is the file that is returned; it is run from a tree of its own."""
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "__init__.py").touch()
-    monkeypatch.setattr(report, "_ROOT", tmp_path)
+    monkeypatch.setattr(report, "ROOT", tmp_path)
     monkeypatch.setenv("PYTHONPATH", "")
     return tmp_path / "benchmarks" / "made_up.py"
 

@@ -11,6 +11,7 @@ from typing import Final, cast
 import pytest
 
 from benchmarks import dht, gossip
+from tests.interop.js_peers import check_installed
 
 pytestmark = pytest.mark.slow
 
@@ -25,23 +26,54 @@ def run(name: str, *options: str) -> dict[str, object]:
     return cast(dict[str, object], json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_gossip_compares_both_sides() -> None:
-    found = run("gossip", "--nodes=4", "--degree=2", "--rate=10", "--seconds=0.5", "--settle=1.5", "--json")
-    metrics = {
-        "delivered",
-        "p50_ms",
-        "p99_ms",
-        "cpu_ms_per_delivery",
-        "bytes_per_delivery",
-        "packets_per_delivery",
-        "deliveries_per_s",
-    }
-    assert list(found) == ["benchmark", "setup", "versions", "ours", "peers", "ratio"]
+_METRICS: Final = {
+    "delivered",
+    "p50_ms",
+    "p99_ms",
+    "cpu_ms_per_delivery",
+    "bytes_per_delivery",
+    "packets_per_delivery",
+    "deliveries_per_s",
+}
+
+
+def test_gossip_compares_with_libp2p() -> None:
+    found = run("gossip", "--nodes=4", "--degree=2", "--seconds=0.5", "--settle=1", "--sides=ours,py-libp2p")
+    assert list(found) == ["benchmark", "setup", "versions", "ours", "peers", "ratio", "bars"]
     ours, peers = cast(dict[str, float], found["ours"]), cast(dict[str, dict[str, float]], found["peers"])
-    assert set(ours) == metrics
+    assert set(ours) == _METRICS
     assert ours["delivered"] == 1.0
-    assert set(peers) == {gossip.THEIRS}
-    assert set(peers[gossip.THEIRS]) == metrics
+    assert set(peers) == {"py-libp2p"}
+    assert set(peers["py-libp2p"]) == _METRICS
+    judged = cast(dict[str, dict[str, float | bool]], found["bars"])
+    assert set(judged) == {"delivered", "cpu_ms_per_delivery"}
+    assert judged["delivered"] == {"value": 1.0, "at_least": 1.0, "passed": True}
+
+
+def test_gossip_compares_with_js_libp2p() -> None:
+    check_installed()
+    found = run("gossip", "--nodes=4", "--degree=2", "--seconds=0.5", "--settle=1", "--sides=ours,js-libp2p")
+    peers = cast(dict[str, dict[str, float]], found["peers"])
+    assert set(peers["js-libp2p"]) == _METRICS - {"bytes_per_delivery", "packets_per_delivery"}
+    assert peers["js-libp2p"]["delivered"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "metrics"),
+    [
+        (("--scenario=throughput", "--processes=2"), {"deliveries_per_s"}),
+        (("--scenario=memory", "--processes=2", "--seconds=4"), {"delivered", "memory_mb", "memory_growth"}),
+        (("--scenario=slow-reader", "--coalesce-ms=20"), {"delivered", "p99_ratio"}),
+        (("--scenario=signals", "--providers=50"), {"core_share", "taken"}),
+    ],
+)
+def test_gossip_scenarios(options: tuple[str, ...], metrics: set[str]) -> None:
+    found = run("gossip", "--nodes=6", "--degree=2", "--seconds=1", "--settle=1", "--sides=ours", *options)
+    ours = cast(dict[str, float], found["ours"])
+    assert metrics <= set(ours)
+    assert ours.get("delivered", 1.0) == 1.0
+    assert ours.get("taken", 1.0) == 1.0
+    assert set(cast(dict[str, object], found["bars"])) <= set(ours)
 
 
 def test_dht_measures_our_side() -> None:
@@ -77,6 +109,7 @@ def test_dht_measures_our_side() -> None:
         ("dht", ["--rtt-ms=-1"], "0 or more"),
         ("gossip", ["--nodes=5", "--degree=3"], "cannot all have 3 neighbours"),
         ("gossip", ["--rate=0"], "above 0"),
+        ("gossip", ["--sides=py-libp2p"], "--sides are ours"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
