@@ -4,10 +4,9 @@ A last-writer-wins set. Which signal of a provider stands depends on the signals
 number of their arrivals: the highest sequence wins, and where a provider signed two signals with one
 sequence, the one whose bytes are greater. What arrival adds (age, suspicion) is each observer's own.
 
-Suspicion. A provider that is silent for `suspect_factor` times its usual interval between signals is
-suspected, once, until its next signal. The usual interval is the longest seen lately: signals that are sent
-on change come in bursts, and a burst must not make the pause after it look like a death. Before a second
-signal nothing is known, and expiry decides.
+Suspicion. A provider that is silent for longer than its own rhythm explains (suspicion.py) is doubted, once, until it
+is heard of again; whoever keeps the table finds out more, and says `suspect` or `alive`. A provider that promises no
+heartbeat is not doubted before its second signal: nothing is known of it, and expiry decides.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..identity import PeerId
 from .events import GossipMessage
 from .load_signal import LoadSignal, encode_signal
+from .suspicion import Rhythm, SuspicionConfig, deviations
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +29,21 @@ class TableConfig:
     max_providers: entries; when full, new providers are refused until others expire, known ones still update.
     max_ttl_s: signals that expire later than that from now are refused. clock_error_s: how far providers'
         clocks may be off; signals live that much longer than they say.
-    suspect_factor: intervals of silence before suspicion; 4 as memberlist's suspicion multiplier.
-    suspect_min_s: never before that many seconds of silence; two heartbeats of gossip, in which a lost signal
-        returns.
-    interval_fades: the longest interval seen counts this much less with each further signal.
+    suspicion: when silence is doubted.
     """
 
     max_providers: int = 10_000
     max_ttl_s: float = 600.0
     clock_error_s: float = 30.0
-    suspect_factor: float = 4.0
-    suspect_min_s: float = 2.0
-    interval_fades: float = 0.9
+    suspicion: SuspicionConfig = field(default_factory=SuspicionConfig)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadEntry:
     """What is known of one provider.
 
-    arrived: when the signal did, in seconds as `now`. interval_s: usual time between its signals, 0 for
-    unknown. suspected: silent for too long. message: the signed message that the signal came in.
+    arrived: when the signal did, in seconds as `now`. interval_s: within what its next one is due, 0 for unknown.
+    suspected: silent for too long. message: the signed message that the signal came in.
     """
 
     provider: PeerId
@@ -70,11 +65,13 @@ class LoadTable:
     Kept in time with `advance(now)`, wanted at `deadline()`.
     """
 
-    __slots__ = ("_alarms", "_config", "_entries", "_ticket", "_wake_at", "refused")
+    __slots__ = ("_alarms", "_config", "_entries", "_far", "_rhythms", "_ticket", "_wake_at", "refused")
 
     def __init__(self, config: TableConfig | None = None) -> None:
         self._config = config or TableConfig()
         self._entries: dict[PeerId, LoadEntry] = {}
+        self._rhythms: dict[PeerId, Rhythm] = {}  # of the same providers
+        self._far = deviations(self._config.suspicion.threshold)
         self.refused = 0
         """Signals turned away because the table was full."""
         # One alarm per provider at the time it may next change state; those that `_wake_at` no longer names
@@ -117,38 +114,63 @@ class LoadTable:
         """Take a signal whose signature was checked; False when it changes nothing."""
         if not self.wants(provider, signal, now):
             return False
-        known = self._entries.get(provider)
-        interval_s = 0.0
-        if known is not None:
-            interval_s = max(now - known.arrived, known.interval_s * self._config.interval_fades)
+        rhythm = self._rhythms.get(provider)
+        if rhythm is not None:
+            rhythm.signal(now, signal.heartbeat_s, self._config.suspicion)
         elif len(self._entries) >= self._config.max_providers:
             self.refused += 1
             return False
-        entry = self._entries[provider] = LoadEntry(provider, signal, now, interval_s, False, message)
-        due = self._next_change(entry)
-        if due < self._wake_at.get(provider, math.inf):
-            self._set_alarm(provider, due)
+        else:
+            rhythm = self._rhythms[provider] = Rhythm(now, signal.heartbeat_s)
+        entry = self._entries[provider] = LoadEntry(provider, signal, now, rhythm.promise_s, False, message)
+        self._watch(entry)
         return True
 
-    def advance(self, now: float) -> list[PeerId]:
-        """Providers that fell under suspicion; those whose signal expired unsuspected count among them. The
-        expired are removed."""
-        suspected: list[PeerId] = []
+    def advance(self, now: float, patience: float = 1.0) -> list[PeerId]:
+        """Providers whose silence is in doubt now, those whose signal expires unsuspected among them. The expired are
+        removed.
+
+        patience: limits are that much longer at this moment, at least 1.
+        """
+        doubted: list[PeerId] = []
         while self._alarms and self._alarms[0][0] <= now:
             at, _, provider = heapq.heappop(self._alarms)
             if self._wake_at.get(provider) != at:
                 continue
             del self._wake_at[provider]
-            entry = self._entries[provider]
-            if self._next_change(entry) <= now:
+            entry, rhythm = self._entries[provider], self._rhythms[provider]
+            if self._next_change(entry, patience) <= now:
                 if not entry.suspected:
-                    suspected.append(provider)
+                    doubted.append(provider)
                 if self._expiry(entry) <= now:
-                    del self._entries[provider]
+                    del self._entries[provider], self._rhythms[provider]
                     continue
-                entry = self._entries[provider] = replace(entry, suspected=True)
-            self._set_alarm(provider, self._next_change(entry))
-        return suspected
+                rhythm.doubted = True
+            self._set_alarm(provider, self._next_change(entry, patience))
+        return doubted
+
+    def suspect(self, provider: PeerId) -> bool:
+        """Its silence is no accident. False when it was suspected already, is not known any more, or was heard of
+        since it was doubted."""
+        entry = self._entries.get(provider)
+        if entry is None or entry.suspected or not self._rhythms[provider].doubted:
+            return False
+        self._entries[provider] = replace(entry, suspected=True)
+        return True
+
+    def alive(self, provider: PeerId, now: float) -> None:
+        """It showed that it lives, though not by a signal: its silence counts from now on. Once suspected, it stays so
+        until its next signal."""
+        entry = self._entries.get(provider)
+        if entry is not None and not entry.suspected:
+            rhythm = self._rhythms[provider]
+            rhythm.heard, rhythm.doubted = now, False
+            self._watch(entry)
+
+    def phi(self, provider: PeerId, now: float) -> float:
+        """How suspicious a provider's silence is: -log10 of the chance that it is one; 0 for not known."""
+        rhythm = self._rhythms.get(provider)
+        return rhythm.phi(now, self._config.suspicion) if rhythm is not None else 0.0
 
     @property
     def pending_alarms(self) -> int:
@@ -162,14 +184,16 @@ class LoadTable:
     def _expiry(self, entry: LoadEntry) -> float:
         return entry.signal.expires + self._config.clock_error_s
 
-    def _next_change(self, entry: LoadEntry) -> float:
-        expiry = self._expiry(entry)
-        if entry.suspected or not entry.interval_s:
+    def _next_change(self, entry: LoadEntry, patience: float = 1.0) -> float:
+        expiry, rhythm = self._expiry(entry), self._rhythms[entry.provider]
+        if entry.suspected or rhythm.doubted:
             return expiry
-        config = self._config
-        return min(
-            expiry, entry.arrived + max(config.suspect_min_s, config.suspect_factor * entry.interval_s)
-        )
+        return min(expiry, rhythm.heard + patience * rhythm.limit_s(self._config.suspicion, self._far))
+
+    def _watch(self, entry: LoadEntry) -> None:
+        due = self._next_change(entry)
+        if due < self._wake_at.get(entry.provider, math.inf):
+            self._set_alarm(entry.provider, due)
 
     def _set_alarm(self, provider: PeerId, at: float) -> None:
         self._wake_at[provider] = at
