@@ -5,6 +5,8 @@
     Tick ---------------------> those whose deadline is due
     commands ---by type-------> one of them
     gossip Delivered on the load topic --> loads        loads Publish, Subscribe, Unsubscribe --> gossip
+    loads LoadSuspected --> leases, which ask the lender themselves
+    how late a Tick is, and that anything comes at all --> loads, which accuse nobody while this node is unwell
 
 A driver runs one of these over libp2p; the simulator runs thousands.
 """
@@ -52,7 +54,7 @@ from .gossip.messages import MessageForm
 from .gossip.router import GossipRouter
 from .identity import PeerId
 from .ray_bridge.auth import LeaseKeys
-from .ray_bridge.events import LeaseCommand, LeaseOutput
+from .ray_bridge.events import Doubt, LeaseCommand, LeaseOutput
 from .ray_bridge.lease import Leases
 from .ray_bridge.lease_config import LeaseConfig
 
@@ -104,6 +106,7 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
         self.gossip = GossipRouter(peer, sign, verify, rng, config.gossip, form)
         self.loads = LoadBoard(peer, sign, verify, rng, config.loads, form)
         self.leases = Leases(peer, keys, rng, config.lease)
+        self._health = self.loads.doubts.health
         # In this order, here and in _deadlines.
         self._children: tuple[Handler, ...] = (self._dht, self._gossip, self._loads, self._leases)
         self._by_protocol: dict[str, Handler] = {
@@ -129,9 +132,11 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
     def handle(self, event: NetworkEvent | NodeCommand, now: float) -> Outputs:
         match event:
             case Received(message=message):
+                self._health.heard(now)
                 handler = self._by_protocol.get(message.protocol)
                 return handler(event, now) if handler is not None else ()
             case Tick():
+                self._health.called(self.deadline(), now)
                 due = [
                     handler
                     for handler, deadline in zip(self._children, self._deadlines, strict=True)
@@ -183,4 +188,6 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
                 passed += self._gossip(output, now)
             else:
                 passed.append(output)
+                if isinstance(output, LoadSuspected):
+                    passed += self._leases(Doubt(output.provider), now)
         return passed

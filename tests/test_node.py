@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, get_args
 
@@ -10,7 +10,7 @@ import pytest
 
 from simulations.swarm import Swarm
 from swarmp2p.dht.events import DhtOutput, FindClosest, Join
-from swarmp2p.engine import Message, PeerDown, PeerUp, Received, Send, Tick
+from swarmp2p.engine import Message, NetworkEvent, NetworkOutput, PeerDown, PeerUp, Received, Send, Tick
 from swarmp2p.gossip.events import Delivered, Publish, Subscribe
 from swarmp2p.gossip.load import (
     FollowLoads,
@@ -24,6 +24,7 @@ from swarmp2p.gossip.load_wire import LoadsRequest
 from swarmp2p.gossip.messages import Rpc
 from swarmp2p.identity import PeerId
 from swarmp2p.node import NodeEngine, NodeOutput
+from swarmp2p.ray_bridge.events import Doubt, LeaseCommand, LeaseOutput
 from swarmp2p.transport.link import UniformLink
 from tests.conformance import storm
 from tests.engine_cases import NODE_CASE, node_engine
@@ -128,6 +129,28 @@ def test_a_provider_that_falls_silent_is_suspected(five: Swarm) -> None:
     five.sim.crash(five.peers[0])
     five.sim.run(30.0)
     assert sorted(peer for peer, _ in suspected) == sorted(five.peers[1:])
+
+
+def test_a_suspected_lender_is_asked_by_the_leases_before_anything_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The suspicion goes to the lease engine, whose renewal leaves with it."""
+    engine = node_engine(A, 1)
+    told: list[object] = []
+    leases = engine.leases.handle
+
+    def handle(event: NetworkEvent | LeaseCommand, now: float) -> Sequence[NetworkOutput | LeaseOutput]:
+        told.append(event)
+        return leases(event, now)
+
+    monkeypatch.setattr(engine.leases, "handle", handle)
+    engine.loads.table.offer(B, LoadSignal(sequence=1, expires=50.0, heartbeat_s=1.0), 0.0)
+    outputs: list[object] = []
+    engine.handle(FollowLoads(), 0.0)
+    while engine.deadline() < 10.0:
+        outputs += engine.handle(Tick(), engine.deadline())
+    assert [output for output in outputs if isinstance(output, LoadSuspected)] == [LoadSuspected(B)]
+    assert Doubt(B) in told
 
 
 def test_who_follows_no_loads_any_more_gets_none(five: Swarm) -> None:

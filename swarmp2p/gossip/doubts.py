@@ -27,14 +27,14 @@ from .load_wire import LoadsRequest
 from .suspicion import LocalHealth, SuspicionConfig
 
 OWN_ONLY = 0
-"""Entries to ask for, so that the answer is the provider's own signal alone. Earlier versions answer with nothing, which
-is an answer, too."""
+"""Entries to ask for, so that the answer is the provider's own signal alone. Earlier versions answer with nothing,
+which is an answer, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfirmConfig:
-    """within_s: how long an answer may take; a second is three of the longest round trips on Earth. max_asked: providers
-    asked at a time; 0 for none, so that doubt is suspicion."""
+    """within_s: how long an answer may take; a second is three of the longest round trips on Earth. max_asked:
+    providers asked at a time; 0 for none, so that doubt is suspicion."""
 
     within_s: float = 1.0
     max_asked: int = 256
@@ -59,7 +59,9 @@ class Doubts:
         self.health = LocalHealth(suspicion)
         self.confirmed = 0
         self._connected: dict[PeerId, None] = {}
-        self._asked: dict[PeerId, tuple[int, float]] = {}  # request id, when to give it up; in the order of both
+        self._asked: dict[
+            PeerId, tuple[int, float]
+        ] = {}  # request id, when to give it up; in the order of both
         self._not_before = -math.inf
 
     def __len__(self) -> int:

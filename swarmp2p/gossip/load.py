@@ -10,6 +10,8 @@ tables, one after the other, until `ask_peers` of them had something to say:
                                             |----empty, PeerDown, time-out--> next candidate
 
 What a snapshot brings is verified like any message, a few at a time, so that no call takes long.
+
+Providers that fall silent are asked before they are suspected: see doubts.py and suspicion.py.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from ..engine import (
 from ..errors import BadMessage, UsageError
 from ..identity import PeerId
 from ..signed import Sign, Verify
+from .doubts import OWN_ONLY, ConfirmConfig, Doubts
 from .events import Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
 from .load_events import (
     FollowLoads,
@@ -98,6 +101,7 @@ class LoadConfig:
     are empty or missing.
     serve_every_s: a peer gets a snapshot that often, and empty ones in between. verify_batch, verify_pause_s:
     messages of a snapshot verified in one call (about 5 ms of work), and seconds between calls.
+    table: its bounds, and when silence is doubted. confirm: how doubts are looked into.
     """
 
     sender: SenderConfig = field(default_factory=SenderConfig)
@@ -108,6 +112,7 @@ class LoadConfig:
     verify_batch: int = 100
     verify_pause_s: float = 0.01
     table: TableConfig = field(default_factory=TableConfig)
+    confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
 
 
 @dataclass(slots=True)
@@ -142,6 +147,7 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
         self._config = config = config or LoadConfig()
         self._form: MessageForm = form or StrictSign()
         self.table = LoadTable(config.table)
+        self.doubts = Doubts(self.table, config.table.suspicion, config.confirm)
         self.stats = LoadStats()
         self._coordinate = coordinate
         self._sender = LoadSender(rng, config.sender)
@@ -151,7 +157,7 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
         self._own: LoadSignal | None = None
         self._own_message: GossipMessage | None = None  # made when first asked for
         self._candidates: dict[PeerId, None] = {}
-        self._asks = self._answers = 0
+        self._asks = self._answers = self._requests = 0
         self._asked: tuple[int, PeerId, float] | None = None  # request id, peer, when to give it up
         self._backlog: deque[GossipMessage] = deque()
         self._backlog_at = math.inf
@@ -182,14 +188,17 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
                 self._followers = max(0, self._followers - 1)
                 self._subscribe(out)
             case PeerUp(peer):
+                self.doubts.up(peer)
                 if len(self._candidates) < self._config.max_asks:
                     self._candidates[peer] = None
             case PeerDown(peer):
                 self._candidates.pop(peer, None)
                 self._served.pop(peer, None)
+                out += self.doubts.down(peer)
                 if self._asked is not None and self._asked[1] == peer:
                     self._asked = None
             case Undeliverable(peer, _, requests):
+                out += self.doubts.failed(peer, requests)
                 if self._asked is not None and self._asked[1] == peer and self._asked[0] in requests:
                     self._asked = None
             case _:
@@ -201,13 +210,13 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
             self._verify_some(now, out)
         if self._asked is None or now >= self._asked[2]:
             self._ask(now, out)
-        if now >= self.table.deadline():
-            out.extend(map(LoadSuspected, self.table.advance(now)))
+        if now >= self.doubts.deadline():
+            out += self.doubts.tick(now, self._new_id)
         return out
 
     def deadline(self) -> float:
         give_up = self._asked[2] if self._asked is not None else math.inf
-        return min(self.table.deadline(), give_up, self._backlog_at, self._sender.deadline())
+        return min(self.doubts.deadline(), give_up, self._backlog_at, self._sender.deadline())
 
     def _subscribe(self, out: list[NetworkOutput | LoadOutput]) -> None:
         """Be in the topic while signals are followed, or sent: senders relay, too."""
@@ -271,18 +280,21 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
             self.stats.forged += 1
         elif self.table.offer(message.source, signal, now, message):
             self.stats.updated += 1
+            self.doubts.signalled(message.source, now)
             out.append(LoadUpdated(message.source, signal))
 
     # Snapshots ----------------------------------------------------------------------------------------------
 
     def _snapshot(self, peer: PeerId, request: LoadsRequest, now: float) -> LoadsReply:
+        own = self._own_signed(now)
+        if request.most == OWN_ONLY:  # it wonders whether this peer lives
+            return LoadsReply(request.id, (own,) if own is not None else ())
         last = self._served.get(peer, -math.inf)
         if now < last + self._config.serve_every_s:
             return LoadsReply(request.id)
         if len(self._served) >= self._config.table.max_providers:
             self._served.clear()
         self._served[peer] = now
-        own = self._own_signed(now)
         messages = [own] if own is not None else []
         messages.extend(e.message for e in self.table if e.message is not None and not e.suspected)
         if len(messages) > request.most:
@@ -306,11 +318,20 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
         for peer in self._candidates:
             del self._candidates[peer]
             self._asks += 1
-            self._asked = (self._asks, peer, now + config.ask_timeout_s)
-            out.append(Send(peer, LoadsRequest(self._asks)))
+            request = self._new_id()
+            self._asked = (request, peer, now + config.ask_timeout_s)
+            out.append(Send(peer, LoadsRequest(request)))
             return
 
+    def _new_id(self) -> int:
+        self._requests += 1
+        return self._requests
+
     def _answered(self, sender: PeerId, reply: LoadsReply, now: float) -> None:
+        if self.doubts.answered(sender, reply.id, now):
+            self._backlog.extend(reply.messages[:1])
+            self._backlog_at = now
+            return
         if self._asked is None or self._asked[:2] != (reply.id, sender):
             self.stats.unasked += 1
             return

@@ -43,7 +43,8 @@ class SuspicionConfig:
         counts this much less with each further signal.
     late_s: a node called later than that after its deadline was stopped. hold_s: for so long at least it accuses
         nobody then; for as long as it was stopped, up to max_hold_s.
-    quiet_s, quiet_gaps: hearing nothing for that many seconds, and that many usual gaps, means that the fault is here.
+    quiet_s, quiet_gaps: hearing nothing for that many seconds, and that many usual gaps, means that the fault is here;
+        after max_hold_s it does not matter any more whose it is.
     max_score, heals_s: limits are multiplied by 1 + score; it goes up by 1 each time that the node was late, to
         Lifeguard's 8 at most, and down by 1 in so many seconds.
     fixed_s: a plain time-out instead of all this, to compare with. None: no.
@@ -157,12 +158,12 @@ class LocalHealth:
         self._held_until = -math.inf
         self._heard = math.inf  # when anything was last heard; from the first time on
         self._gap_s = 0.0
-        self._score, self._scored = 0.0, 0.0
+        self._score, self._scored = 0.0, -math.inf
 
     def called(self, due: float, now: float) -> None:
         """The node is called; it had asked to be by `due`."""
         late_s = now - due
-        if late_s > self._config.late_s:
+        if late_s > self._config.late_s and now != self._scored:  # counted once, whoever sees it
             self._score = min(self.score(now) + 1.0, float(self._config.max_score))
             self._scored = now
             self._hold(late_s, now)
@@ -173,13 +174,12 @@ class LocalHealth:
         if gap_s > 0:  # what comes at once says nothing about gaps
             if self._is_quiet(gap_s):
                 self._hold(gap_s, now)
-            else:
-                self._gap_s += (gap_s - self._gap_s) / self._config.window
+            self._gap_s += (gap_s - self._gap_s) / self._config.window if self._gap_s else gap_s
         self._heard = now
 
     def score(self, now: float) -> float:
         """0 for healthy, up to max_score."""
-        return max(0.0, self._score - (now - self._scored) / self._config.heals_s)
+        return max(0.0, self._score - (now - self._scored) / self._config.heals_s) if self._score else 0.0
 
     def patience(self, now: float) -> float:
         """What limits are multiplied by."""
@@ -190,7 +190,7 @@ class LocalHealth:
         config = self._config
         if config.fixed_s is not None:
             return -math.inf
-        if self._is_quiet(now - self._heard):
+        if self._is_quiet(now - self._heard) and now - self._heard < config.max_hold_s:
             return max(self._held_until, now + max(config.quiet_s, config.late_s))
         return self._held_until
 

@@ -143,8 +143,18 @@ class WorkerFailed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A peer is suspected to be gone, by its silence elsewhere: ask it now, for each lease that it gives this one.
+
+    A suspicion alone ends no lease: what does is that the lender itself does not answer.
+    """
+
+    peer: PeerId
+
+
 LeaseCommand = (
-    Lend | StopLending | RequestLease | EndLease | PathUp | PathFailed | WorkerStarted | WorkerFailed
+    Lend | StopLending | RequestLease | EndLease | PathUp | PathFailed | WorkerStarted | WorkerFailed | Doubt
 )
 
 # Outputs ----------------------------------------------------------------------------------------------------

@@ -75,6 +75,7 @@ from ..engine import (
 from ..identity import PeerId
 from .auth import LeaseKeys
 from .events import (
+    Doubt,
     EndLease,
     LeaseCommand,
     LeaseId,
@@ -168,6 +169,8 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
                 return given.worker_started(event) if lease in given else []
             case WorkerFailed(lease=lease):
                 return given.fail(event) if lease in given else []
+            case Doubt(peer=peer):
+                return taken.doubt(peer, now)
             case PathFailed(lease=lease):
                 if lease in given:
                     return given.fail(event)

@@ -158,6 +158,15 @@ class Taken:
         """End one lease, or take a request back."""
         return self._end(self._leases[lease], reason)
 
+    def doubt(self, lender: PeerId, now: float) -> Outputs:
+        """A lender is suspected: renewals that it was not asked for yet are due now. From then on it is the lender's
+        own silence that counts, as ever."""
+        return [
+            self._send(taken, now)
+            for taken in list(self._leases.values())
+            if taken.provider == lender and taken.state in _GRANTED and taken.message is None
+        ]
+
     # What others say ----------------------------------------------------------------------------------------
 
     def receive(

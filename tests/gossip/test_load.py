@@ -111,14 +111,14 @@ def test_silent_providers_are_suspected_in_time() -> None:
     node = board()
     for second in range(4):
         node.handle(delivered(1, second, expires=100.0), float(second))
-    assert node.deadline() <= 7.0
     found: list[Any] = []
     now = 0.0
-    while now < 7.5:
+    while now < 8.5:
         now = max(node.deadline(), now)
-        found.extend((now, output) for output in node.handle(Tick(), now))
+        found.extend((round(now, 2), output) for output in node.handle(Tick(), now))
         assert node.deadline() > now
-    assert found == [(7.0, LoadSuspected(peer_id(1)))]
+    # A second of interval and one of pause, and 5.6 deviations of half an interval, since it promised nothing.
+    assert found == [(3 + 4.81, LoadSuspected(peer_id(1)))]
 
 
 # Snapshots --------------------------------------------------------------------------------------------------
@@ -309,11 +309,11 @@ def test_a_crash_is_suspected_by_all() -> None:
     for other in list(net.links[crashed]):
         net.disconnect(crashed, other)
     net.engines[crashed] = board(3)
-    for second in range(1, 6):
+    for second in range(1, 7):
         for number in range(10):
             if number != 3:
                 net.post(peer_id(number), PublishLoad(SIGNAL), net.now + second)
-    net.run(net.now + 5.0)
+    net.run(net.now + 6.0)
     for number in range(10):
         suspected = [o.provider for o in net.outputs[peer_id(number)] if isinstance(o, LoadSuspected)]
         assert suspected == ([crashed] if number != 3 else [])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmp2p.gossip.load_signal import LoadSignal
 from swarmp2p.gossip.load_table import LoadTable, TableConfig
+from swarmp2p.gossip.suspicion import SuspicionConfig
 from swarmp2p.identity import PeerId
 
 from .network import peer_id
@@ -73,31 +75,65 @@ def test_expired_signals_are_refused_and_removed() -> None:
     assert table.deadline() == math.inf
 
 
-def test_silence_is_suspected_once() -> None:
+def beat(sequence: int, heartbeat_s: float, expires: float = 100.0) -> LoadSignal:
+    return LoadSignal(sequence=sequence, expires=expires, heartbeat_s=heartbeat_s)
+
+
+def test_silence_is_doubted_once() -> None:
+    """A promise of 1 s, a second of pause, and 5.6 deviations of at least 0.1 s."""
     table = LoadTable()
     for second in range(5):
-        table.offer(A, signal(second), float(second))
-    assert table.advance(7.9) == []
-    assert table.advance(8.0) == [A]
+        table.offer(A, beat(second, 1.0), float(second))
+    assert table.advance(4.0 + 2.56) == []
+    assert table.phi(A, 4.0 + 2.56) < 8.0
+    assert table.advance(4.0 + 2.57) == [A]
+    assert table.phi(A, 4.0 + 2.57) > 8.0
+    assert table.advance(50.0) == []
+    entry = table.get(A)
+    assert entry is not None
+    assert not entry.suspected, "doubt is no suspicion yet"
+    assert table.suspect(A)
+    assert not table.suspect(A)
     entry = table.get(A)
     assert entry is not None
     assert entry.suspected
-    assert table.advance(50.0) == []
-    table.offer(A, signal(9), 51.0)
+    table.offer(A, beat(9, 1.0), 51.0)
     entry = table.get(A)
     assert entry is not None
     assert not entry.suspected
 
 
-def test_suspicion_follows_the_observed_interval() -> None:
+def test_who_is_heard_of_after_the_doubt_is_not_suspected() -> None:
+    table = LoadTable()
+    for provider in (A, B):
+        table.offer(provider, beat(1, 1.0), 0.0)
+    assert table.advance(3.0) == [A, B]
+    table.offer(A, beat(2, 1.0), 3.1)
+    table.alive(B, 3.1)
+    assert not table.suspect(A)
+    assert not table.suspect(B)
+    assert not table.suspect(peer_id(3))
+    assert table.advance(5.6) == []
+    assert table.advance(7.0) == [B, A], "from then on, silence counts again"
+
+
+def test_patience_makes_limits_longer() -> None:
+    table = LoadTable()
+    table.offer(A, beat(1, 1.0), 0.0)
+    assert table.advance(5.0, patience=2.0) == []
+    assert table.deadline() == pytest.approx(5.12, abs=0.01)
+    assert table.advance(5.2, patience=2.0) == [A]
+
+
+def test_suspicion_follows_the_promise_else_the_observed_interval() -> None:
     table = LoadTable()
     for number in range(4):
-        table.offer(A, signal(number), number * 0.1)
+        table.offer(A, beat(number, 0.2), number * 0.1)
         table.offer(B, signal(number), number * 3.0)
-    assert table.advance(2.2) == []
-    assert table.advance(2.4) == [A], "never before two seconds"
-    assert table.advance(9.0 + 11.9) == []
-    assert table.advance(9.0 + 12.1) == [B]
+    assert table.advance(0.3 + 1.9) == []
+    assert table.advance(0.3 + 2.1) == [A], "never before two seconds"
+    assert table.advance(9.0 + 12.3) == []
+    assert table.advance(9.0 + 12.5) == [B], "1 s, the interval, and 5.6 halves of it"
 
 
 def test_a_burst_does_not_make_the_pause_after_it_suspicious() -> None:
@@ -133,8 +169,8 @@ def test_a_full_table_still_updates_those_it_knows() -> None:
 @settings(max_examples=100, deadline=None)
 def test_alarms_against_a_plain_model(history: list[tuple[int, int, float, float]]) -> None:
     """Whatever arrives when: what `advance` finds is what looking at every entry would find."""
-    config = TableConfig(max_providers=3, clock_error_s=1.0)
-    table = LoadTable(config)
+    config = TableConfig(max_providers=3, clock_error_s=1.0, suspicion=SuspicionConfig(min_s=0.0))
+    table, limit = LoadTable(config), config.suspicion.threshold
     now = 0.0
     for number, sequence, ttl_s, pause in history:
         now += pause
@@ -143,12 +179,12 @@ def test_alarms_against_a_plain_model(history: list[tuple[int, int, float, float
             entry.provider
             for entry in before
             if not entry.suspected
-            and (
-                entry.signal.expires + 1.0 <= now
-                or (entry.interval_s and entry.arrived + max(2.0, 4 * entry.interval_s) <= now)
-            )
+            and (entry.signal.expires + 1.0 <= now or table.phi(entry.provider, now) > limit)
         }
-        assert set(table.advance(now)) == due
+        found = table.advance(now)
+        assert set(found) == due
+        for provider in found:
+            table.suspect(provider)
         assert {entry.provider for entry in table} == {
             entry.provider for entry in before if entry.signal.expires + 1.0 > now
         }

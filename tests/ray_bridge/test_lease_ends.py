@@ -8,6 +8,7 @@ import pytest
 
 from swarmp2p.engine import PeerDown, Received, Tick
 from swarmp2p.ray_bridge.events import (
+    Doubt,
     EndLease,
     LeaseEnded,
     LeaseGranted,
@@ -48,6 +49,17 @@ def test_the_borrower_never_counts_on_more_than_the_lender_gives() -> None:
     assert isinstance(ours, LeaseGranted)
     assert isinstance(theirs, LeaseGranted)
     assert (theirs.expires, ours.expires) == (60.2, 63.0)
+
+
+def test_a_doubted_lender_is_asked_at_once_and_only_its_own_silence_ends_the_lease() -> None:
+    two = Two().activate()
+    two.run(30.2)
+    takes = two.engines[BORROWER]
+    assert [type(message) for message in sent(takes.handle(Doubt(LENDER), two.now))] == [Renew]
+    assert takes.handle(Doubt(LENDER), two.now) == [], "it is being asked already"
+    assert takes.handle(Doubt(peer(9)), two.now) == []
+    two.run(60.0)
+    assert takes.states() == {LEASE: TakenState.ACTIVE}
 
 
 def test_without_renewal_the_lender_ends_it_when_the_term_is_over() -> None:
