@@ -128,12 +128,13 @@ class Speaks:
     """Whether a connected peer serves one of our protocols, as it says: told after its PeerUp when it does not,
     and whenever it says that this has changed. What was not told is not known.
 
-    protocol: name of the WireProtocol.
+    protocol: name of the WireProtocol. id: which of its ids will be agreed on, where that is not the preferred one.
     """
 
     peer: PeerId
     protocol: str
     serving: bool
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

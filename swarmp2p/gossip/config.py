@@ -75,6 +75,8 @@ class GossipConfig:
     prune_backoff_s, unsubscribe_backoff_s: seconds before a pruned peer is grafted again, after PRUNE and
         after leaving the topic.
     graft_flood_s: a GRAFT that comes sooner than that after a PRUNE counts twice against the peer.
+    idontwant_bytes: messages with so much data are announced by IDONTWANT (gossipsub 1.2).
+    unwanted_beats: heartbeats for which others' IDONTWANT are remembered.
     seen_ttl_s: seconds for which message ids are remembered.
     max_ihave_ids, max_ihave_rpcs: ids asked for, and RPCs with IHAVE listened to, per peer and heartbeat.
     iwant_followup_s: seconds until a message asked for counts as a broken promise.
@@ -96,7 +98,7 @@ class GossipConfig:
         one peer, and the length of their names together; further ones are ignored.
     max_fanout: topics; the longest unused goes. max_seen: ids; the oldest goes. max_cached, max_cached_bytes:
     see MessageCache. max_queued, max_queued_bytes: messages for one peer within one flush; further ones are
-    dropped and counted. max_unwanted: ids of one peer's IDONTWANT; at it they are forgotten. max_validating,
+    dropped and counted. max_unwanted: ids of one peer's IDONTWANT; further ones are ignored. max_validating,
     max_validating_bytes: messages that wait for Validated, of one peer at most a quarter; further ones are dropped.
     max_rejected: ids of refused messages, whose later senders pay as well. max_sources: see Sequences.
     """
@@ -119,6 +121,8 @@ class GossipConfig:
     prune_backoff_s: float = 60.0
     unsubscribe_backoff_s: float = 10.0
     graft_flood_s: float = 10.0
+    idontwant_bytes: int = 1024
+    unwanted_beats: int = 3
     seen_ttl_s: float = 120.0
     max_ihave_ids: int = 5000
     max_ihave_rpcs: int = 10
@@ -208,7 +212,8 @@ class GossipStats:
     own_returned (ours, sent back to us), graylisted (RPCs of peers with too low a score), oversized (own, too
     large to send), over_limit (subscriptions, peers and gossip beyond the bounds), old (replays, or overtaken where
     only the latest counts). Copies dropped: queue_full (for a peer with too much queued), superseded (a newer message
-    of the same source took their place), peer_gone (they waited for a peer that left). Judged by a validator:
+    of the same source took their place), peer_gone (they waited for a peer that left), unwanted (the
+    peer has them, by its IDONTWANT). Judged by a validator:
     rejected, ignored, and of those timed_out; validation_full (too many waited). promises_kept, promises_broken:
     IWANTs answered in time (by anyone), and not; one id of each IWANT is watched. Peer exchange:
     exchange_dials, and bad_records among those that others named to us.
@@ -226,6 +231,7 @@ class GossipStats:
     oversized: int = 0
     queue_full: int = 0
     superseded: int = 0
+    unwanted: int = 0
     peer_gone: int = 0
     over_limit: int = 0
     old: int = 0

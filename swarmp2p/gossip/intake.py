@@ -17,6 +17,7 @@ from ..signed import Verify
 from .caches import SeenCache
 from .config import GossipConfig, GossipStats
 from .events import Acceptance, Delivered, GossipMessage, GossipOutput, Validate
+from .idontwant import Unwanted
 from .lazy import LazyGossip
 from .mesh import Mesh
 from .messages import Verdict
@@ -45,6 +46,7 @@ class Intake:
         "_sequences",
         "_stats",
         "_topics",
+        "_unwanted",
         "_verify",
         "_waiting",
     )
@@ -56,12 +58,13 @@ class Intake:
         topics: Topics,
         mesh: Mesh,
         lazy: LazyGossip,
+        unwanted: Unwanted,
         outbox: Outbox,
         config: GossipConfig,
         stats: GossipStats,
     ) -> None:
         self._me, self._verify, self._topics = me, verify, topics
-        self._mesh, self._lazy, self._outbox = mesh, lazy, outbox
+        self._mesh, self._lazy, self._outbox, self._unwanted = mesh, lazy, outbox, unwanted
         self._peers: Peers = lazy.peers
         self._scores = lazy.peers.scores
         self._seen: SeenCache = lazy.seen
@@ -84,6 +87,8 @@ class Intake:
     def take(self, state: PeerState, messages: Iterable[GossipMessage], now: float, out: Outputs) -> None:
         """Messages of one RPC."""
         stats, seen, meshes = self._stats, self._seen, self._mesh.meshes
+        large: dict[str, list[bytes]] = {}  # ids to be announced by IDONTWANT
+        large_bytes = self._config.idontwant_bytes
         for received in messages:
             if received.topic not in meshes:
                 stats.not_subscribed += 1
@@ -96,8 +101,13 @@ class Intake:
                 stats.own_returned += 1
             elif self._genuine(state, message, rules, now):
                 self._fresh(state, message, rules, now, out)
+                if len(message.data) >= large_bytes and seen.has(message.id, now):
+                    large.setdefault(message.topic, []).append(message.id)
             elif self._scores.is_graylisted(state.score, now) and not state.direct:
-                return  # the rest of its RPC is not worth the checks
+                break  # the rest of its RPC is not worth the checks
+        for topic, ids in large.items():
+            members = self._mesh.receivers(topic, meshes[topic])
+            out.extend(self._unwanted.tell(tuple(ids), members, state.peer))
 
     def _repeated(self, state: PeerState, message: GossipMessage, now: float) -> None:
         self._stats.duplicates += 1
@@ -191,7 +201,10 @@ class Intake:
         outbox, message_id, interval_s, copies = self._outbox, message.id, rules.interval_s, 0
         replaces = (message.topic, message.source) if rules.latest_only else None
         for peer, state in members.items():
-            if peer in known or message_id in state.unwanted:
+            if peer in known:
+                continue
+            if message_id in state.unwanted:
+                self._stats.unwanted += 1
                 continue
             outbox.message(peer, message_id, message, interval_s, replaces)
             copies += 1

@@ -32,6 +32,7 @@ class PeerState:
         "peer",
         "place",
         "score",
+        "takes_idontwant",
         "topic_bytes",
         "topics",
         "unwanted",
@@ -49,8 +50,10 @@ class PeerState:
         self.asked: dict[str, float] = {}
         """Of those, what its PRUNEs asked for. Outlives the connection, since it may remember; what we asked for does
         not, since it may have restarted."""
-        self.unwanted: dict[bytes, None] = {}
-        """Ids of its IDONTWANT."""
+        self.unwanted: dict[bytes, int] = {}
+        """Ids of its IDONTWANT, and the heartbeat in which they came."""
+        self.takes_idontwant = True
+        """Speaks gossipsub 1.2, as far as is known."""
         self.outbound = False
         """This side dialled it: an attacker cannot bring that about at will."""
         self.place = b""

@@ -1,4 +1,4 @@
-"""GossipRouter: the gossip engine, gossipsub 1.1 (libp2p specs, pubsub/gossipsub).
+"""GossipRouter: the gossip engine, gossipsub 1.2 (libp2p specs, pubsub/gossipsub).
 
 Theory of operation. Each subscribed topic has a *mesh* of a few peers (mesh.py). A message comes in an RPC; the seen
 cache drops repeats; its signature is checked, once; validators judge it (intake.py); it is delivered, and leaves at
@@ -11,8 +11,7 @@ messages go to random peers outside the mesh (IHAVE), who ask for what they miss
     Received(Rpc) -> intake -> Delivered -> mesh -------------+
     Tick (heartbeat) -> meshes within bounds -> IHAVE ----------+
 
-1.2: IDONTWANT is heeded, never sent. It would leave with the very message that it announces, since messages
-are forwarded in the call that brings them. Peer exchange (1.1) is in exchange.py.
+1.2's IDONTWANT is in idontwant.py, 1.1's peer exchange in exchange.py.
 
 The heartbeat runs only while there is something to look after: `deadline()` of an engine without
 subscriptions, recent publications or cached messages is infinite.
@@ -55,6 +54,7 @@ from .events import (
     Validated,
 )
 from .exchange import PeerExchange
+from .idontwant import Unwanted
 from .intake import Intake, Outputs
 from .lazy import LazyGossip
 from .mesh import Mesh
@@ -92,8 +92,17 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         self._mesh = Mesh(self._peers, self._outbox, self._exchange, rng, config)
         self._lazy = LazyGossip(self._peers, self._outbox, self._seen, rng, config, self.stats)
         self._topics = Topics(config, form or StrictSign())
+        self._unwanted = Unwanted(self._peers, self._outbox, config, self.stats)
         self._intake = Intake(
-            peer, verify, self._topics, self._mesh, self._lazy, self._outbox, config, self.stats
+            peer,
+            verify,
+            self._topics,
+            self._mesh,
+            self._lazy,
+            self._unwanted,
+            self._outbox,
+            config,
+            self.stats,
         )
         self._subscribed: dict[str, int] = {}  # topic to the number of Subscribes that stand
         self._greeted: dict[
@@ -162,7 +171,9 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
                     self._outbox.release(peer, now)
             case Certified(peer, record):
                 self._exchange.certified(peer, record)
-            case Tick() | Undeliverable() | Speaks() | Reachable():
+            case Speaks(peer, _, _, agreed):
+                self._unwanted.agreed(peer, agreed)
+            case Tick() | Undeliverable() | Reachable():
                 pass
             case Publish(topic, data):
                 self._publish(topic, data, now)
@@ -289,6 +300,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         self._mesh.gone(peer)
         self._lazy.gone(peer)
         self._intake.gone(peer)
+        self._unwanted.gone(peer)
         self._outbox.forget(peer)
 
     # RPCs ---------------------------------------------------------------------------------------------------
@@ -321,8 +333,8 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             if prune.peers and self._mesh.may_exchange(state, prune.topic, now):
                 self._exchange.named(prune.topic, prune.peers, now)
             self._mesh.pruned(state, prune, now)
-        if rpc.idontwant:
-            self._unwanted(state, rpc.idontwant)
+        if rpc.idontwant and not self._idle:
+            self._unwanted.heard(state, rpc.idontwant)
 
     def _subscriptions(self, state: PeerState, changes: Iterable[tuple[str, bool]], now: float) -> None:
         for topic, joined in changes:
@@ -331,15 +343,6 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
                 self._mesh.withdrawn(state, topic, now)
             elif self._peers.joins(state, topic):
                 self._mesh.announced(state, topic, now)
-
-    def _unwanted(self, state: PeerState, ids: Iterable[bytes]) -> None:
-        """IDONTWANT (gossipsub 1.2)."""
-        unwanted = state.unwanted
-        for message_id in ids:
-            if len(unwanted) >= self._config.max_unwanted:
-                unwanted.clear()
-            unwanted[message_id] = None
-            self._outbox.cancel(state.peer, message_id)
 
     # Heartbeat ----------------------------------------------------------------------------------------------
 
@@ -356,6 +359,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         for topic, members in pushed:
             self._lazy.advertise(topic, members, now)
         self._lazy.beat(now)
+        self._unwanted.beat(self._idle)
         until = now - self._config.hello_interval_s
         while self._greeted:
             peer = next(iter(self._greeted))

@@ -125,6 +125,8 @@ class Outbox:
                 stream.reset()
                 continue
             self._stream, self._busy = stream, False
+            if self._protocol.exchange is Exchange.MESSAGES and self._session.up.is_set():
+                self._session.speaks(self._protocol, stream.protocol)
             self.flush()
             if self._discard:
                 await _discard(stream)

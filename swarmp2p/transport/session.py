@@ -53,7 +53,8 @@ class PeerSession:
         self._outboxes: dict[str, Outbox] = {}
         self._pools: dict[str, RequestPool] = {}
         self._refused: dict[str, None] = {}
-        self._said: dict[str, bool] = {}  # what the engine knows of what the other side serves
+        # What the engine knows of what the other side serves: the id, empty for none. Until then, the preferred one.
+        self._said: dict[str, str] = {}
         self._pushes = 0
         self._serving: dict[MuxedStream, str] = {}
         self._reading: dict[str, MuxedStream] = {}
@@ -133,7 +134,7 @@ class PeerSession:
     def refuse(self, protocol: str) -> None:
         """The other side does not speak a protocol: do not try again before the next connection."""
         self._refused[protocol] = None
-        self._said[protocol] = False
+        self._said[protocol] = ""
 
     def stop_serving(self, protocol: str) -> None:
         """End the streams on which the other side asks in a protocol."""
@@ -146,12 +147,19 @@ class PeerSession:
         to the next stream to find out: some list a protocol only later."""
         await self.up.wait()
         for protocol in protocols:
-            serving = not said.protocols.isdisjoint(protocol.ids)
-            if serving:
+            agreed = next((known for known in protocol.ids if known in said.protocols), "")
+            if agreed:
                 self._refused.pop(protocol.name, None)
-            if self._said.get(protocol.name, True) != serving:
-                self._said[protocol.name] = serving
-                self.deliver(Speaks(self.peer, protocol.name, serving))
+            self.speaks(protocol, agreed)
+
+    def speaks(self, protocol: WireProtocol, agreed: str) -> None:
+        """Tell the engine which of a protocol's ids the other side speaks, unless it knows; empty for none. To be
+        called after `up`, from tasks of the host's own."""
+        preferred = protocol.ids[0]
+        if self._said.get(protocol.name, preferred) != agreed and not self.gone.is_set():
+            self._said[protocol.name] = agreed
+            told = agreed if agreed != preferred else ""
+            self.deliver(Speaks(self.peer, protocol.name, bool(agreed), told))
 
     def certified(self, said: Identified) -> None:
         """The other side's record came after its PeerUp."""

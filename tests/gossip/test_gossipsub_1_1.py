@@ -1,7 +1,7 @@
-"""libp2p's gossipsub 1.1 and 1.2 specs, clause by clause.
+"""libp2p's gossipsub 1.1 spec, clause by clause.
 
-(libp2p/specs, pubsub/gossipsub/gossipsub-v1.1.md and gossipsub-v1.2.md; what the tests cite are section titles.)
-Of 1.1, scores are in test_score.py, test_topic_score.py and test_scores.py; quotas, opportunistic grafting and explicit
+(libp2p/specs, pubsub/gossipsub/gossipsub-v1.1.md; what the tests cite are section titles.)
+Scores are in test_score.py, test_topic_score.py and test_scores.py; quotas, opportunistic grafting and explicit
 peering agreements in test_mesh.py and test_direct.py.
 """
 
@@ -426,19 +426,3 @@ def test_too_many_peers_and_topics_are_ignored() -> None:
     assert [len(node.router.subscribers(topic)) for topic in "abcde"] == [1, 1, 1, 0, 0]
     assert node.router.subscribers("t") == (peer_id(1),)
     assert node.router.stats.over_limit > 0
-
-
-# gossipsub 1.2 ----------------------------------------------------------------------------------------------
-
-
-def test_idontwant_is_heeded() -> None:
-    """gossipsub-v1.2.md, IDONTWANT: do not forward messages that the peer does not want."""
-    node = Scripted(GossipConfig(max_unwanted=2))
-    node.subscribe()
-    node.up(1, 2, 3)
-    sent = [message(9, number) for number in range(4)]
-    node.receive(2, Rpc(idontwant=(sent[0].id,)))
-    assert node.receive(1, Rpc(publish=(sent[0],))) == {peer_id(3): Rpc(publish=(sent[0],))}
-    node.receive(2, Rpc(idontwant=tuple(each.id for each in sent[1:])))
-    assert set(node.receive(1, Rpc(publish=(sent[1],)))) == {peer_id(2), peer_id(3)}, "forgotten at the bound"
-    assert set(node.receive(1, Rpc(publish=(sent[3],)))) == {peer_id(3)}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import trio
 
-from swarmp2p.engine import Congested, PeerDown, PeerUp, Received, Undeliverable
+from swarmp2p.engine import Congested, PeerDown, PeerUp, Received, Speaks, Undeliverable
 from swarmp2p.scopes import start
 from swarmp2p.transport.framing import encode_frame
 from swarmp2p.transport.host import Host, HostConfig
@@ -215,6 +215,7 @@ async def test_messages_use_the_first_id_that_the_other_side_speaks(nursery: tri
     alice.network.send(server.peer, Shout(b"one"))
     stream = await server.stream()
     assert stream.protocol == SHOUT.ids[1]
+    assert await alice.next(Speaks) == Speaks(server.peer, "shout", True, SHOUT.ids[1])
     assert await server.frame(stream, Framing.U32) == b"#one"
     alice.network.send(server.peer, Shout(b"two"))
     alice.network.send(server.peer, Shout(b"three"))
