@@ -15,6 +15,7 @@ Who is meant to be excused does not thereby earn anything: kept promises count a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sized
 
 from ..identity import PeerId
@@ -40,6 +41,8 @@ class PeerScore:
         "_misbehaviour",
         "_topics",
         "_updated",
+        "_valued",
+        "_valued_at",
         "app",
         "clean",
         "crowd",
@@ -54,11 +57,12 @@ class PeerScore:
         self._invalid = self._misbehaviour = self._broken = self._kept = 0.0
         self._topics: dict[str, TopicScore] = {}
         self._updated = 0.0
+        self._valued, self._valued_at = 0.0, -math.inf  # for `below`
 
     # What the peer did --------------------------------------------------------------------------------------
 
     def topic(self, topic: str, config: TopicScoreConfig, now: float) -> TopicScore:
-        """Its counters in a scored topic. Whoever changes them for the worse sets `clean` to False."""
+        """Its counters in a scored topic. Whoever changes them for the worse calls `worsened`."""
         score = self._topics.get(topic)
         if score is None:
             if len(self._topics) >= _MAX_TOPICS:
@@ -70,19 +74,19 @@ class PeerScore:
     def invalid_message(self, now: float) -> None:
         """It sent a message, outside of scored topics, that is forged, malformed or refused by a validator."""
         self._decay(now)
-        self.clean = False
+        self.worsened()
         self._invalid += 1.0
 
     def misbehaved(self, now: float) -> None:
         """It broke a rule that honest peers keep."""
         self._decay(now)
-        self.clean = False
+        self.worsened()
         self._misbehaviour += 1.0
 
     def broke_promise(self, now: float) -> None:
         """It did not deliver what it had advertised and we asked for."""
         self._decay(now)
-        self.clean = False
+        self.worsened()
         self._broken += 1.0
 
     def kept_promise(self, now: float) -> None:
@@ -95,9 +99,24 @@ class PeerScore:
         for score in self._topics.values():
             score.left(now, failed=True)
             score.without_rewards()
+        self.worsened()
+
+    def worsened(self) -> None:
+        """Something counts against it that did not before."""
         self.clean = False
+        self._valued_at = -math.inf
 
     # What that makes ----------------------------------------------------------------------------------------
+
+    def below(self, threshold: float, now: float) -> bool:
+        """Whether its value is below one that is not above 0. For every RPC of peers that are not `clean`, as those in
+        meshes of topics with P3 never are: what gets better is seen within the decay interval, what gets worse at
+        once, but for the passing of time."""
+        if self.clean:
+            return False
+        if now >= self._valued_at + self._config.decay_interval_s:
+            self._valued, self._valued_at = self.value(now), now
+        return self._valued < threshold
 
     def value(self, now: float) -> float:
         """The score."""

@@ -86,9 +86,9 @@ class Scores:
             most = self._config.score.colocation_threshold
             if len(crowd) == most + 1:
                 for member in crowd.values():
-                    member.clean = False
+                    member.worsened()
             elif len(crowd) > most:
-                score.clean = False
+                score.worsened()
 
     def gone(self, score: PeerScore, place: bytes, now: float) -> None:
         """A peer's connection is over."""
@@ -116,7 +116,7 @@ class Scores:
 
     def is_graylisted(self, score: PeerScore, now: float) -> bool:
         """Whether everything a peer sends is to be ignored."""
-        return not score.clean and score.value(now) < self._config.score.graylist_threshold
+        return score.below(self._config.score.graylist_threshold, now)
 
     # What they do -------------------------------------------------------------------------------------------
 
@@ -126,14 +126,14 @@ class Scores:
         if config is not None:
             score.topic(topic, config, now).joined(now)
             if config.delivery_weight:
-                score.clean = False
+                score.worsened()
 
     def left(self, score: PeerScore, topic: str, now: float, failed: bool = True) -> None:
         """A peer is in the mesh of a topic no more. failed: unless this peer left the topic itself."""
         config = self._of(topic) if self.scored else None
         if config is not None:
             score.topic(topic, config, now).left(now, failed)
-            score.clean = False
+            score.worsened()
 
     def delivered(self, score: PeerScore, topic: str, message_id: bytes, now: float) -> None:
         """A valid message came from a peer first. To be called when it has been found valid, and then `copied` for
@@ -162,7 +162,7 @@ class Scores:
             score.invalid_message(now)
         else:
             score.topic(topic, config, now).sent_invalid(now)
-            score.clean = False
+            score.worsened()
 
     # Inside -------------------------------------------------------------------------------------------------
 
@@ -176,9 +176,9 @@ class Scores:
             return config
 
     def _give_app_score(self, score: PeerScore) -> None:
-        score.app = self._app.get(score.peer, 0.0)
-        if score.app < 0:
-            score.clean = False
+        before, score.app = score.app, self._app.get(score.peer, 0.0)
+        if score.app < before:
+            score.worsened()
 
     def _is_whitelisted(self, place: bytes) -> bool:
         if not self._whitelist:

@@ -74,7 +74,8 @@ def test_the_application_adds_its_own() -> None:
     score.app = 7.0
     assert score.value(0.0) == 14
     assert score.clean, "below 0 it cannot be"
-    score.app, score.clean = -7.0, False
+    score.app = -7.0
+    score.worsened()
     assert score.value(0.0) == -14
     score.app = 0.0
     assert score.value(0.0) == 0
@@ -142,3 +143,16 @@ def test_topics_with_nothing_in_them_are_forgotten() -> None:
     assert score.topic("t", config, 1.0) is before
     score.value(1e6)
     assert score.topic("t", config, 1e6) is not before
+
+
+def test_what_gets_worse_is_seen_at_once_and_what_gets_better_within_the_decay_interval() -> None:
+    score = score_of_one()
+    assert not score.below(-100.0, 0.0)
+    score.invalid_message(0.0)
+    assert score.below(-200.0, 0.0)
+    assert not score.below(-400.0, 0.0)
+    score.invalid_message(0.5)
+    assert score.below(-400.0, 0.5)
+    score.app = 1e6
+    assert score.below(-400.0, 1.4)
+    assert not score.below(-400.0, 1.5)
