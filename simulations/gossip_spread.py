@@ -16,7 +16,7 @@ lose nothing, but queues overflow, and a connection that stalls is as good as lo
 *Churn.* Nodes crash and others come, one each `--churn-interval` seconds, while messages spread. Newcomers connect to
 20 random nodes. A message counts as missed by whom ran when it was published and runs still.
 
-Times are virtual. Five minutes and 400 MB at full size.
+Times are virtual. A minute and 300 MB at full size.
 """
 
 from __future__ import annotations

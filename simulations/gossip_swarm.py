@@ -5,7 +5,6 @@ Messages carry their number, so that deliveries can be told apart whatever the e
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -29,12 +28,18 @@ _NUMBER_BYTES = 8
 
 @dataclass(slots=True)
 class Message:
-    """One publication. at: when, in seconds. missing: who should have it and has not. took_s: of each delivery."""
+    """One publication. at: when, in seconds. missing: who should have it and has not. took_s: by who has it, how
+    long it took."""
 
     source: PeerId
     at: float
     missing: dict[PeerId, None]
-    took_s: array[float] = field(default_factory=lambda: array("d"))
+    took_s: dict[PeerId, float] = field(default_factory=dict[PeerId, float])
+
+    def only(self, peer: PeerId) -> Message:
+        """The same, as if it were meant for one peer alone."""
+        missing = {peer: None} if peer in self.missing else {}
+        return Message(self.source, self.at, missing, {p: s for p, s in self.took_s.items() if p == peer})
 
 
 class Deliveries:
@@ -59,7 +64,7 @@ class Deliveries:
         message = self.messages[number]
         if peer in message.missing:
             del message.missing[peer]
-            message.took_s.append(now - message.at)
+            message.took_s[peer] = now - message.at
 
     def left(self, peer: PeerId) -> None:
         """A peer stopped: what it has not got by now, it need not get."""
@@ -69,7 +74,7 @@ class Deliveries:
     def spread(self, messages: Sequence[Message] | None = None) -> Spread:
         """What came of all messages, or of some."""
         messages = self.messages if messages is None else messages
-        took = [took for message in messages for took in message.took_s]
+        took = [took for message in messages for took in message.took_s.values()]
         missed = sum(len(message.missing) for message in messages)
         whole = sum(not message.missing for message in messages)
         return Spread(len(messages), len(took), missed, whole, took)
