@@ -29,7 +29,7 @@ class Plan:
     censored: whose messages it drops then; None: everybody's.
     impatient: it GRAFTs again each second, in backoff or not.
     storm: it sends each peer PRUNE and GRAFT each second, so that meshes never come to rest.
-    lies: made-up ids that it advertises to each peer each second. It answers no IWANT anyway.
+    lies: made-up ids that it advertises to all peers each second. It answers no IWANT anyway.
     forged: invalid messages that it sends each peer each second.
     asks: times that it asks each peer for each of the last messages, each second.
     """
@@ -52,6 +52,8 @@ class Sybil(Engine[GossipCommand, GossipOutput]):
         self._seen: dict[bytes, None] = {}
         self._beat_at = math.inf
         self._made_up = 0
+        self.sent = 0
+        """RPCs."""
 
     def deadline(self) -> float:
         return self._beat_at
@@ -61,17 +63,19 @@ class Sybil(Engine[GossipCommand, GossipOutput]):
     ) -> Sequence[NetworkOutput | GossipOutput]:
         match event:
             case Received(sender, Rpc() as rpc):
-                return self._received(sender, rpc, now)
+                out = self._received(sender, rpc, now)
             case PeerUp(peer):
                 if self._beat_at == math.inf:
                     self._beat_at = now + _BEAT_S * self._rng.random()
                 self._victims[peer] = math.inf
-                return [Send(peer, Rpc(subscriptions=((self._topic, True),), graft=(self._topic,)))]
+                out = [Send(peer, Rpc(subscriptions=((self._topic, True),), graft=(self._topic,)))]
             case PeerDown(peer):
                 self._victims.pop(peer, None)
-                return ()
+                out = []
             case _:
-                return self._beat(now) if now >= self._beat_at else ()
+                out = self._beat(now) if now >= self._beat_at else []
+        self.sent += len(out)
+        return out
 
     def _received(self, sender: PeerId, rpc: Rpc, now: float) -> list[Send]:
         if sender not in self._victims:
@@ -110,13 +114,13 @@ class Sybil(Engine[GossipCommand, GossipOutput]):
         if not striking:
             return out
         asked = tuple(self._seen) * plan.asks
+        lies = tuple(self._rng.randbytes(20) for _ in range(plan.lies))
         for peer in self._victims:
             if plan.storm:
                 out.append(Send(peer, Rpc(prune=(Prune(self._topic, 1),))))
                 out.append(Send(peer, Rpc(graft=topics)))
-            if plan.lies:
-                ids = tuple(self._rng.randbytes(20) for _ in range(plan.lies))
-                out.append(Send(peer, Rpc(ihave=(IHave(self._topic, ids),))))
+            if lies:
+                out.append(Send(peer, Rpc(ihave=(IHave(self._topic, lies),))))
             if plan.forged:
                 out.append(Send(peer, Rpc(publish=tuple(self._forged(peer) for _ in range(plan.forged)))))
             if asked:

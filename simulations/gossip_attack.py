@@ -1,12 +1,12 @@
 """Gossip under attack by Sybils, with the engines that run over libp2p, after the attacks of "GossipSub-v1.1 Evaluation
 Report" (Vyzovitis and others, 2020).
 
-    python -m simulations.gossip_attack [--honest 100] [--sybils 400] [--sybil-links 50] [--seed 1] [--png FILE] [--json]
+    python -m simulations.gossip_attack [--honest 100] [--sybils 400] [--sybil-links 50] [--png FILE]
 
 Honest nodes have 20 links among themselves, 25 ms ± 10 %, D = 8. There are four Sybils (gossip_adversary.py) for each,
 and each of them dials `--sybil-links` honest nodes, so that an honest node has 200 links to Sybils at full size. Random
-honest nodes publish `--rate` messages a second, from soon after the start to the end. Measured are the messages of the
-minute from when the attack begins, beside the same minute of the same network without Sybils.
+honest nodes publish `--rate` messages a second, from soon after the start to the end. Measured are the messages of 40
+seconds from when the attack begins, beside the same of the same network without Sybils.
 
 - eclipse one: all Sybils dial one node when the meshes stand, and pass nothing on. Measured is what that node gets.
 - eclipse all: the same against everybody.
@@ -28,8 +28,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from swarmp2p.gossip.config import GossipConfig
-from swarmp2p.gossip.score import ScoreConfig
+from swarmp2p.gossip.config import GossipConfig, TopicConfig
+from swarmp2p.gossip.score_config import ScoreConfig, TopicScoreConfig
 from swarmp2p.identity import PeerId
 from swarmp2p.transport.link import UniformLink
 from swarmp2p.transport.sim import random_for
@@ -50,13 +50,23 @@ HOSTS = 4  # of colocated Sybils
 _SYBILS_FROM = 1 << 20  # of sim_peer
 _HOSTS_FROM = 1 << 20  # of sim_address
 _COME_S = 20.0  # Sybils of most attacks
-_FLASH_S = 60.0  # covert ones strike
+_FLASH_S = 40.0  # covert ones strike
 _AFTER_S = 10.0  # for the last message to be everywhere, or never
 _COLD_S = 2.0  # Sybils of a cold boot are alone with each honest node
 
 
-SCORED = GossipConfig(mesh_degree=8, mesh_low=6, mesh_high=12)
-UNSCORED = replace(SCORED, score=ScoreConfig(invalid_weight=0.0, behaviour_weight=0.0))
+_PLAIN = GossipConfig(mesh_degree=8, mesh_low=6, mesh_high=12, mesh_outbound=4)
+"""D = 8 with the bounds that Ethereum's consensus networks use, and the most outbound peers that go with it."""
+UNSCORED = replace(_PLAIN, score=ScoreConfig(invalid_weight=0.0, colocation_weight=0.0, behaviour_weight=0.0))
+
+
+def scored(rate: float) -> GossipConfig:
+    """As a deployment would have it that expects so many messages a second."""
+    topic = TopicConfig(score=TopicScoreConfig.for_rate(rate, _PLAIN.mesh_degree, rate))
+    return replace(_PLAIN, topics={TOPIC: topic})
+
+
+_SILENT = Plan(strike_s=_COME_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +80,7 @@ class Attack:
     """
 
     name: str
-    plan: Plan = Plan(strike_s=_COME_S)
+    plan: Plan = _SILENT
     come_s: float = _COME_S
     honest_come_s: float = 0.0
     target_only: bool = False
@@ -97,8 +107,8 @@ class Sizes:
     honest: int = 100
     sybils: int = 400
     sybil_links: int = 50
-    rate: float = 10.0
-    measured_s: float = 60.0
+    rate: float = 5.0
+    measured_s: float = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +129,7 @@ def suffer(attack: Attack, seed: int, sizes: Sizes, config: GossipConfig, *, syb
     graph = regular_graph(sizes.honest, LINKS, swarm.rng)
     swarm.sim.call(lambda: swarm.connect(graph), attack.honest_come_s)
     target = honest[0]
-    if sybils:
-        _invade(swarm, attack, seed, sizes)
+    gang = _invade(swarm, attack, seed, sizes) if sybils else []
     count = round((strike_s + sizes.measured_s - attack.honest_come_s) * sizes.rate)
     for number in range(count):
         often = attack.censors and number % 2 == 0
@@ -130,18 +139,21 @@ def suffer(attack: Attack, seed: int, sizes: Sizes, config: GossipConfig, *, syb
     places = [other for peer in honest for other in swarm.router(peer).mesh(TOPIC)]
     share = mean([float(other not in swarm.expected) for other in places])
     measured = _measured(swarm, attack, target)
-    return Outcome(swarm.deliveries.spread(measured), share, swarm.sim.sent, measured)
+    sent = swarm.sim.sent - sum(sybil.sent for sybil in gang)
+    return Outcome(swarm.deliveries.spread(measured), share, sent, measured)
 
 
-def _invade(swarm: GossipSwarm, attack: Attack, seed: int, sizes: Sizes) -> None:
-    """Have the Sybils come."""
+def _invade(swarm: GossipSwarm, attack: Attack, seed: int, sizes: Sizes) -> list[Sybil]:
+    """Have the Sybils come. Returns the list that holds them then."""
+    gang: list[Sybil] = []
     rng, honest = random_for(seed, "sybils"), list(swarm.peers)
     plan = replace(attack.plan, censored=(honest[0],)) if attack.censors else attack.plan
 
     def come(number: int) -> None:
         peer = sim_peer(_SYBILS_FROM + number)
         source = sim_address(_HOSTS_FROM + number % attack.hosts) if attack.hosts else None
-        swarm.sim.add(peer, Sybil(peer, TOPIC, plan, rng), source=source)
+        gang.append(Sybil(peer, TOPIC, plan, rng))
+        swarm.sim.add(peer, gang[-1], source=source)
         victims = (
             honest[:1] if attack.target_only else rng.sample(honest, min(sizes.sybil_links, len(honest)))
         )
@@ -153,6 +165,7 @@ def _invade(swarm: GossipSwarm, attack: Attack, seed: int, sizes: Sizes) -> None
             come(number)
 
     swarm.sim.call(all_come, attack.come_s)
+    return gang
 
 
 def _measured(swarm: GossipSwarm, attack: Attack, target: PeerId) -> list[Message]:
@@ -197,11 +210,12 @@ def run(
         "measured_s": sizes.measured_s,
     }
     compared: list[Compared] = []
+    scores = scored(sizes.rate)
     for attack in attacks:
         each = Compared(
             attack,
-            suffer(attack, seed, sizes, SCORED, sybils=False),
-            suffer(attack, seed, sizes, SCORED),
+            suffer(attack, seed, sizes, scores, sybils=False),
+            suffer(attack, seed, sizes, scores),
             suffer(attack, seed, sizes, UNSCORED) if unscored else None,
         )
         compared.append(each)
@@ -221,7 +235,7 @@ def _shown(each: Compared) -> Report:
         f"{name}_p99_ratio": each.slower,
         f"{name}_last_ms": spread.ms(1.0),
         f"{name}_sybils_in_meshes": each.scored.sybil_share,
-        f"{name}_rpcs_ratio": each.scored.sent / max(each.without.sent, 1),
+        f"{name}_honest_rpcs_ratio": each.scored.sent / max(each.without.sent, 1),
     }
     if each.unscored is not None:
         report |= {
@@ -263,8 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--honest", type=int, default=full.honest)
     parser.add_argument("--sybils", type=int, default=full.sybils)
     parser.add_argument("--sybil-links", type=int, default=full.sybil_links, help="of each Sybil (50)")
-    parser.add_argument("--rate", type=float, default=full.rate, help="messages a second (10)")
-    parser.add_argument("--measured", type=float, default=full.measured_s, help="seconds (60)")
+    parser.add_argument("--rate", type=float, default=full.rate, help="messages a second (5)")
+    parser.add_argument("--measured", type=float, default=full.measured_s, help="seconds (40)")
     parser.add_argument("--attacks", nargs="+", choices=names, default=names)
     parser.add_argument("--scored-only", action="store_true", help="leave the runs without scores out")
     options = parser.parse_args(arguments)

@@ -14,12 +14,16 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ..errors import UsageError
 
 _HOUR: Final = 3600.0
+_MEAN_LIVES: Final = math.log(100)
+"""What it takes to decay to a hundredth, in mean lives."""
+_LEAST_PER_S: Final = 4 / 60
+"""With fewer messages silence takes half an hour to be found."""
 
 
 def decay_s(factor: float, interval_s: float = 1.0, decay_to_zero: float = 0.01) -> float:
@@ -73,6 +77,52 @@ class TopicScoreConfig:
     def counts_deliveries(self) -> bool:
         """Whether it matters who brings copies: for P3 or P3b."""
         return bool(self.delivery_weight or self.failure_weight)
+
+    @classmethod
+    def for_rate(
+        cls, messages_per_s: float, mesh_degree: int = 6, least_per_s: float = 0.0
+    ) -> TopicScoreConfig:
+        """Parameters for a topic by its traffic, to be used with the default ScoreConfig.
+
+        messages_per_s: of all publishers together, on average. mesh_degree: D. least_per_s: at the quietest of times.
+        When there is less, honest peers are blamed for it: below four a minute, or 0 as by default, nobody is (no P3).
+
+        Ours; simulations.gossip_attack shows what they do. A peer of the mesh that brings its part of first deliveries
+        earns 20, at most 40, and up to 10 for its time. Deliveries are remembered for some 50 messages. Of these a mesh
+        peer brings about half, since the others it gets from us; less than 5 is silence. It is found after the time of
+        120 messages, and costs 20 more than can be earned: a place in meshes, not the gossip.
+        """
+        if not (0 < messages_per_s < math.inf and 0 <= least_per_s <= messages_per_s):
+            raise UsageError(
+                f"a topic has more than 0 messages a second, and at its quietest as many at most, "
+                f"not {messages_per_s} and {least_per_s}"
+            )
+        if mesh_degree < 1:
+            raise UsageError(
+                f"a mesh has at least one peer, not {mesh_degree}; pass GossipConfig.mesh_degree"
+            )
+        first = 250.0 / mesh_degree  # of each peer, on average, among so many messages
+        plain = cls(
+            topic_weight=1.0,
+            mesh_time_weight=10 / _HOUR,
+            first_weight=20.0 / first,
+            first_decay_s=250.0 / messages_per_s * _MEAN_LIVES,
+            first_cap=2 * first,
+            invalid_weight=-300.0,
+        )
+        if least_per_s < _LEAST_PER_S:
+            return plain
+        memory_s, threshold = 50.0 / least_per_s, 5.0
+        weight = -70.0 / threshold**2
+        return replace(
+            plain,
+            delivery_weight=weight,
+            delivery_decay_s=memory_s * _MEAN_LIVES,
+            delivery_cap=50.0,
+            delivery_threshold=threshold,
+            delivery_activation_s=max(2 * memory_s, 10.0),
+            failure_weight=weight,
+        )
 
     def __post_init__(self) -> None:
         for name in ("topic_weight", "mesh_time_weight", "first_weight"):

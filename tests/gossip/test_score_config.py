@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from swarmp2p.errors import UsageError
 from swarmp2p.gossip.config import GossipConfig
 from swarmp2p.gossip.score_config import ScoreConfig, TopicScoreConfig, decay_s
+from swarmp2p.gossip.topic_score import TopicScore
 
 
 @pytest.mark.parametrize(
@@ -110,3 +112,53 @@ def test_published_decay_factors_can_be_converted() -> None:
     for factor in (0.0, 1.0, 1.1):
         with pytest.raises(UsageError, match="decay factor"):
             decay_s(factor)
+
+
+# Parameters by a topic's traffic ----------------------------------------------------------------------------
+
+
+def score_after(
+    config: TopicScoreConfig, rate: float, first_share: float, copy_share: float, s: float
+) -> float:
+    """Of a mesh peer that brings shares of a topic's messages first, and as copies."""
+    score = TopicScore(config, ScoreConfig(), 0.0)
+    score.joined(0.0)
+    rng, now = Random(1), 0.0
+    while now < s:
+        now += 1.0 / rate
+        luck = rng.random()
+        if luck < first_share:
+            score.delivered_first(now)
+        elif luck < first_share + copy_share:
+            score.delivered(now)
+    return score.good(now) + score.bad(now)
+
+
+@pytest.mark.parametrize("rate", [0.1, 1.0, 20.0])
+def test_a_peer_that_brings_its_part_earns_20_and_one_that_is_silent_loses_its_place(rate: float) -> None:
+    config = TopicScoreConfig.for_rate(rate, 8, rate)
+    assert 10.0 < score_after(config, rate, 1 / 8, 3 / 8, 1000 / rate) < 50.0
+    assert -80.0 < score_after(config, rate, 0.0, 0.0, 200 / rate + 20) < -20.0
+    assert score_after(config, rate, 0.0, 0.0, 50 / rate) >= 0.0  # it has to have had the time
+
+
+def test_without_a_least_rate_nobody_is_blamed_for_silence() -> None:
+    config = TopicScoreConfig.for_rate(1.0)
+    assert score_after(config, 1.0, 0.0, 0.0, 1000.0) >= 0.0
+    assert TopicScoreConfig.for_rate(1.0, least_per_s=0.05).delivery_weight == 0.0
+
+
+def test_what_a_silent_peer_loses_leaves_it_the_gossip() -> None:
+    config = TopicScoreConfig.for_rate(1.0, 6, 1.0)
+    score, now = TopicScore(config, ScoreConfig(), 0.0), 0.0
+    for _ in range(20):  # pruned, and grafted as soon as that is allowed
+        score.joined(now)
+        score.left(now + 125.0, True)
+        now += 125.0 + 60.0
+    assert score.bad(now) > ScoreConfig().gossip_threshold
+
+
+@pytest.mark.parametrize(("rate", "degree", "least"), [(0.0, 6, 0.0), (1.0, 0, 0.0), (1.0, 6, 2.0)])
+def test_rates_that_make_no_sense_are_refused(rate: float, degree: int, least: float) -> None:
+    with pytest.raises(UsageError):
+        TopicScoreConfig.for_rate(rate, degree, least)
