@@ -308,7 +308,10 @@ class World:
 
     def _connect(self, node: Watched, peer: PeerId) -> None:
         node.up[peer] = None
-        self._feed(node, PeerUp(peer, (sim_address(PEERS.index(peer) + 1),)))
+        number = PEERS.index(peer)
+        # Half of them were dialled, and some share a host.
+        up = PeerUp(peer, (sim_address(number + 1),), number % 2 == 0, sim_address(100 + number // 4))
+        self._feed(node, up)
 
     def _up(self, maker: Maker) -> None:
         source, target = self._pair(maker)

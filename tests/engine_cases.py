@@ -57,6 +57,7 @@ from swarmp2p.gossip.events import (
     Delivered,
     GossipMessage,
     Publish,
+    SetAppScore,
     StartValidating,
     StopValidating,
     Subscribe,
@@ -79,6 +80,7 @@ from swarmp2p.gossip.load_signal import LOAD_TOPIC, LoadSignal, encode_signal
 from swarmp2p.gossip.load_wire import LoadsReply, LoadsRequest
 from swarmp2p.gossip.messages import Exchanged, Rpc
 from swarmp2p.gossip.router import GossipRouter
+from swarmp2p.gossip.score_config import ScoreConfig, TopicScoreConfig
 from swarmp2p.gossip.wire import StrictNoSign, StrictSign
 from swarmp2p.identity import PeerId
 from swarmp2p.node import NodeConfig, NodeEngine, NodeOutput
@@ -242,7 +244,15 @@ GOSSIP = GossipConfig(
     max_validating_bytes=4000,
     max_rejected=5,
     max_sources=3,
-    topics={"b": TopicConfig(no_replays=True), "c": TopicConfig(anonymous=True)},
+    topics={
+        "a": TopicConfig(score=TopicScoreConfig(delivery_weight=-10.0, failure_weight=-10.0)),
+        "b": TopicConfig(no_replays=True),
+        "c": TopicConfig(anonymous=True),
+    },
+    score=ScoreConfig(colocation_threshold=2, decay_s=20.0),
+    opportunistic_graft_beats=3,
+    direct_peers=(PeerInfo(PEERS[4], (sim_address(5),)),),
+    direct_connect_s=10.0,
     peer_exchange=True,
     exchange_dials=2,
     max_candidates=4,
@@ -288,6 +298,7 @@ def gossip_command(maker: Maker) -> object:
             Publish(topic, maker.data()),
             StartValidating(topic, maker.rng.choice((0.1, 5.0))),
             StopValidating(topic),
+            SetAppScore(maker.rng.choice(PEERS), maker.rng.choice((-3000.0, -1.0, 0.0, 5.0))),
             Validated(maker.rng.choice(asked or [b""]), maker.rng.choice(tuple(Acceptance))),
         )
     )
@@ -311,6 +322,10 @@ def gossip_sizes(router: GossipRouter) -> dict[str, tuple[int, int]]:
         "validating_bytes": GOSSIP.max_validating_bytes,
         "rejected": GOSSIP.max_rejected,
         "sources": 2 * GOSSIP.max_sources,  # of two topics
+        "scores_kept": GOSSIP.max_peers,
+        "app_scores": GOSSIP.max_peers,
+        "watched": GOSSIP.max_cached,
+        "hosts": GOSSIP.max_peers,
         "records": GOSSIP.max_peers,
         "candidates": GOSSIP.max_candidates,
         "exchange_dials": GOSSIP.exchange_dials,

@@ -151,8 +151,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             "promises": self._lazy.promises,
             "queued": self._outbox.queued,
             **self._intake.sizes(),
-            "scores_kept": self._scores.retained,
-            "watched": len(self._scores.watched),
+            **self._scores.sizes(),
             **self._exchange.sizes(),
         }
 

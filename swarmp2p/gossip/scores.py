@@ -60,6 +60,15 @@ class Scores:
         """Peers that left and whose score is remembered."""
         return len(self._left)
 
+    def sizes(self) -> dict[str, int]:
+        """How many entries each table holds."""
+        return {
+            "scores_kept": len(self._left),
+            "app_scores": len(self._app),
+            "watched": len(self.watched),
+            "hosts": len(self._crowds),
+        }
+
     # Peers come and go --------------------------------------------------------------------------------------
 
     def connected(self, peer: PeerId, place: bytes, now: float) -> PeerScore:

@@ -73,6 +73,8 @@ BOUNDS = {
     "rejected": 4,
     "sources": 3,
     "scores_kept": 5,
+    "app_scores": 5,
+    "hosts": 5,
     "watched": 6,
     "records": 5,
     "candidates": 4,

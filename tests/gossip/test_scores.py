@@ -6,6 +6,8 @@ import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from swarmp2p.errors import UsageError
 from swarmp2p.gossip.config import GossipConfig, TopicConfig
@@ -246,3 +248,61 @@ def test_leaving_a_topic_is_no_fault_of_those_in_its_mesh() -> None:
     table.left(score, "t", 6.0, failed=False)
     assert score.value(6.0) == 0
     assert score.clean
+
+
+# Bounds -----------------------------------------------------------------------------------------------------
+
+deeds = st.sampled_from(["come", "go", "move", "app", "join", "leave", "first", "copy", "reject", "beat"])
+steps = st.tuples(deeds, st.integers(1, 8), st.integers(0, 6), st.sampled_from([0.0, 1.0, 100.0, 30_000.0]))
+
+
+@given(st.lists(steps, max_size=80))
+@settings(max_examples=200, deadline=None)
+def test_memory_is_bounded_and_all_is_forgotten_in_the_end(
+    history: list[tuple[str, int, int, float]],
+) -> None:
+    table, now = scores(max_cached=4, max_peers=3), 0.0
+    up: dict[int, tuple[PeerScore, bytes]] = {}
+    for deed, number, other, pause in history:
+        now += pause
+        host, name = bytes([10, 0, 0, other % 2]), bytes([other])
+        if deed == "come" and number not in up and len(up) < 3:
+            up[number] = table.connected(peer_id(number), host, now), host
+        elif deed == "app":
+            table.set_app(peer_id(number), float(other - 3), up[number][0] if number in up else None)
+        elif deed == "beat":
+            table.beat(now)
+        elif number in up:
+            score, before = up[number]
+            match deed:
+                case "go":
+                    table.gone(score, before, now)
+                    del up[number]
+                case "move":
+                    table.moved(score, before, host)
+                    up[number] = score, host
+                case "join":
+                    table.joined(score, "t", now)
+                case "leave":
+                    table.left(score, "t", now)
+                case "first":
+                    table.delivered(score, "t", name, now)
+                case "copy":
+                    table.copied(score, name, now)
+                case _:
+                    table.rejected(score, "t" if other % 2 else "u", now)
+        for score, _ in up.values():
+            clean = score.clean
+            assert (value := score.value(now)) <= 100 + 3, "the cap, and the application"
+            assert not (clean and value < 0), "clean means not below 0"
+        sizes = table.sizes()
+        assert sizes["scores_kept"] <= 3
+        assert sizes["app_scores"] <= 3
+        assert sizes["watched"] <= 4
+        assert sizes["hosts"] <= len(up)
+    for score, before in up.values():
+        table.gone(score, before, now)
+    for number in range(1, 9):
+        table.set_app(peer_id(number), 0.0, None)
+    table.beat(now + 6 * 3600.0)
+    assert set(table.sizes().values()) == {0}
