@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -36,11 +37,16 @@ class JsGossip:
 
     @classmethod
     async def start(
-        cls, peers: JsPeers, *, seed: bytes | None = None, port: int = 0, **settings: object
+        cls,
+        peers: JsPeers,
+        settings: Mapping[str, object] | None = None,
+        *,
+        seed: bytes | None = None,
+        port: int = 0,
     ) -> JsGossip:
         """Start a node. settings: `versions`, a list of protocol ids, and those of @libp2p/gossipsub: D, Dlo, Dhi,
         doPX and so on."""
-        return cls(await peers.start(seed=seed, port=port, gossip=settings))
+        return cls(await peers.start(seed=seed, port=port, gossip=settings or {}))
 
     async def dial(self, address: object) -> None:
         """Connect to a peer."""

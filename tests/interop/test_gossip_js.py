@@ -33,7 +33,7 @@ async def peers() -> AsyncGenerator[JsPeers, None]:
 @pytest.mark.parametrize("version", [V12, V11, V10])
 @pytest.mark.parametrize("we_dial", [True, False], ids=["we dial", "they dial"])
 async def test_each_receives_what_the_other_publishes(peers: JsPeers, version: str, we_dial: bool) -> None:
-    js = await JsGossip.start(peers, versions=[version])
+    js = await JsGossip.start(peers, {"versions": [version]})
     async with open_peer() as ours, ours.subscribe(TOPIC) as reads:
         await js.subscribe(TOPIC)
         if we_dial:
