@@ -115,7 +115,10 @@ def signing_bytes(message: GossipMessage) -> bytes:
     """What the signature covers. Raises BadMessage when `raw` is no protobuf message."""
     if not message.raw:
         return _SIGN_PREFIX + _encode_fields(message.source, message.topic, message.data, message.seqno)
-    return _SIGN_PREFIX + _without_signature(message.raw)
+    raw, signature = message.raw, message.signature
+    if raw.endswith(signature) and len(raw) == _plain_bytes(message):
+        return _SIGN_PREFIX + raw[: -len(signature) - 2]
+    return _SIGN_PREFIX + _without_signature(raw)
 
 
 def parse_message(raw: bytes) -> GossipMessage:
@@ -195,6 +198,25 @@ def _read_uvarint(raw: bytes, position: int) -> tuple[int, int]:
             return value, position
         shift += 7
     raise BadMessage("a published message has a bad varint")
+
+
+def _plain_bytes(message: GossipMessage) -> int:
+    """Length of a message with the five usual fields and no others; 0 when one is empty, or longer than usual.
+
+    One that is as long, and has all five, has no room for another field, nor for one of them twice. If it ends with its
+    signature, that is its last field: otherwise it would be signed over a copy of the signature.
+    """
+    source, seqno, topic = len(message.source), len(message.seqno), len(message.topic.encode())
+    data, signature = len(message.data), len(message.signature)
+    if not (
+        0 < source < 0x80
+        and 0 < seqno < 0x80
+        and 0 < topic < 0x80
+        and 0 < signature < 0x80
+        and 0 < data < 0x4000
+    ):
+        return 0
+    return source + seqno + topic + signature + data + (10 if data < 0x80 else 11)
 
 
 def _uvarint(value: int) -> bytes:
