@@ -1,7 +1,7 @@
 """What it costs one node to follow the load signals of many providers.
 
 The node (a whole NodeEngine over a libp2p host) runs in a process of its own, whose CPU is measured. This process
-plays its neighbours: eight hosts, each in its mesh. Every provider's signal, signed with its own key, comes once a
+plays its neighbours: six hosts (D), each in its mesh. Every provider's signal, signed with its own key, comes once a
 second from one of them, and from three others a moment later, as in a mesh ("about 3 duplicates a message in
 practice"); the node verifies it, puts it into its load table and forwards it.
 """
@@ -37,7 +37,7 @@ from .libp2p_hosts import LOOPBACK
 from .line_worker import LineWorker, orders, tell
 from .report import Figures, Meter
 
-_NEIGHBOURS: Final = 8
+_NEIGHBOURS: Final = 6
 _COPIES: Final = 4
 _STEP_S: Final = 0.02  # what a neighbour gathers before it sends, as our routers do with load signals
 _SETTLE_S: Final = 3.0
