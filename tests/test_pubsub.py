@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -169,6 +170,28 @@ async def test_an_anonymous_topic(autojump_clock: MockClock) -> None:
         await one.publish("secret/a", b"whisper")
         message = await anext(secrets)
         assert (message.data, bool(message.source), message.seqno) == (b"whisper", False, b"")
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+async def test_a_peer_that_restarts_is_meshed_within_two_heartbeats(
+    autojump_clock: MockClock, noticed: bool
+) -> None:
+    swarm = Swarm()
+    async with swarm.peer(0) as alice, alice.subscribe("news") as at_alice:
+        address = (str(alice.addresses[0]),)
+        async with AsyncExitStack() as former:
+            bob = await former.enter_async_context(swarm.peer(1, address))
+            await former.enter_async_context(bob.subscribe("news"))
+            await trio.sleep(5)
+            if not noticed:
+                swarm.partition.split({alice.id: 0, bob.id: 1})
+        swarm.partition.heal()
+        async with swarm.peer(1, address) as bob, bob.subscribe("news") as at_bob:
+            await trio.sleep(2)
+            await alice.publish("news", b"to bob")
+            await bob.publish("news", b"to alice")
+            assert await unread(at_bob) == [b"to bob"]
+            assert await unread(at_alice) == [b"to alice"]
 
 
 async def test_counters_are_numbers_by_name(autojump_clock: MockClock) -> None:

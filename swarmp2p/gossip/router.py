@@ -336,12 +336,20 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             self._unwanted.heard(state, rpc.idontwant)
 
     def _subscriptions(self, state: PeerState, changes: Iterable[tuple[str, bool]], now: float) -> None:
+        known = False
         for topic, joined in changes:
             if not joined:
                 self._peers.leaves(state, topic)
                 self._mesh.withdrawn(state, topic, now)
             elif self._peers.joins(state, topic):
                 self._mesh.announced(state, topic, now)
+            else:
+                known = known or topic in state.topics
+        if known and now >= self._greeted[state.peer] + self._config.heartbeat_s:
+            # It says again what we knew: now and then everybody does. But it may have restarted, without the end of its
+            # old connection having been noticed, and then it knows nothing of us.
+            self._greet(state.peer, now)
+            self._mesh.returned(state.peer)
 
     # Heartbeat ----------------------------------------------------------------------------------------------
 

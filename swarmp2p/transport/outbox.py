@@ -17,7 +17,7 @@ from ..wire import Exchange, WireProtocol
 from .decoding import decoded
 from .framing import FrameBuffer, encode_frame
 from .multistream import NegotiationEnded, propose
-from .muxer import MuxedStream
+from .muxer import MuxedConnection, MuxedStream
 
 if TYPE_CHECKING:
     from .session import PeerSession
@@ -40,6 +40,7 @@ class Outbox:
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._stream: MuxedStream | None = None
+        self._preferred: MuxedConnection | None = None  # as long as it stands
         self._busy = False  # a task opens the stream, or waits for it to drain
         self._congested = False  # the engine was told to wait
         self._used_at = 0.0
@@ -87,6 +88,13 @@ class Outbox:
             self._busy = True
             nursery.start_soon(self._wait, stream)
 
+    def move(self, connection: MuxedConnection) -> None:
+        """Use a stream over this connection from now on."""
+        self._preferred = connection
+        if self._stream is not None and self._stream.connection is not connection:
+            self._stream.reset()
+            self.flush()
+
     def sweep(self, now: float) -> None:
         """Close a stream that has been idle for long."""
         idle = now - self._used_at > self._session.config.idle_s
@@ -108,7 +116,9 @@ class Outbox:
 
     async def _open(self) -> None:
         for _ in range(_TRIES):
-            connection = self._session.connection()
+            connection = self._preferred
+            if connection is None or connection.closed.is_set():
+                connection = self._session.connection()
             if connection is None:
                 break
             stream = connection.open()

@@ -113,6 +113,10 @@ class PeerSession:
         replaced = self._reading.get(protocol.name)
         if replaced is not None:
             replaced.reset()
+            outbox = self._outboxes.get(protocol.name)
+            if outbox is not None and replaced.connection is not stream.connection:
+                # It may have restarted, and its old connection be dead without anybody having noticed.
+                outbox.move(stream.connection)
         self._reading[protocol.name] = stream
         await receive_messages(self, protocol, stream)
         if self._reading.get(protocol.name) is stream:

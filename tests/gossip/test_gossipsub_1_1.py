@@ -426,3 +426,17 @@ def test_too_many_peers_and_topics_are_ignored() -> None:
     assert [len(node.router.subscribers(topic)) for topic in "abcde"] == [1, 1, 1, 0, 0]
     assert node.router.subscribers("t") == (peer_id(1),)
     assert node.router.stats.over_limit > 0
+
+
+def test_a_peer_that_says_again_what_it_said_may_have_restarted() -> None:
+    """Neither side noticed the end of the old connection, nor has the network: the hello alone tells."""
+    node = Scripted()
+    node.subscribe()
+    node.up(1)
+    assert node.mesh() == {1}
+    hello = Rpc(subscriptions=(("t", True),))
+    assert node.receive(1, hello) == {}, "it was greeted just now"
+    node.heartbeat()
+    node.now += 1.0
+    assert node.receive(1, hello) == {peer_id(1): Rpc(subscriptions=(("t", True),), graft=("t",))}
+    assert node.receive(1, hello) == {}, "two that do so do not keep each other talking"

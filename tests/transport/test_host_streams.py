@@ -296,3 +296,22 @@ async def test_when_the_server_goes_its_requests_are_answered_by_peer_down(nurse
     assert (await alice.next(PeerUp)).peer == server.peer
     assert (await alice.next(PeerDown)).peer == server.peer
     assert not [event for event in alice.events if isinstance(event, Received)]
+
+
+async def test_a_peer_that_restarts_is_answered_where_it_is_now(nursery: trio.Nursery) -> None:
+    """Also while the connection of its former self still stands, as one does for a while after a cut wire."""
+    world = HostWorld(nursery)
+    alice = await world.station("alice", Host(named("alice"), ["/ip4/127.0.0.1/tcp/0"], TOYS, PATIENT))
+    former = await world.station("bob", Host(named("bob"), [], TOYS, PATIENT))
+    former.knows(alice)
+    former.network.send(alice.peer, Shout(b"first"))
+    assert await alice.message() == Shout(b"first")
+    alice.network.send(former.peer, Shout(b"to the first"))
+    assert await former.message() == Shout(b"to the first")
+    now = await world.station("bob", Host(named("bob"), [], TOYS, PATIENT))
+    now.knows(alice)
+    now.network.send(alice.peer, Shout(b"second"))
+    assert await alice.message() == Shout(b"second")
+    alice.network.send(now.peer, Shout(b"to the second"))
+    assert await now.message() == Shout(b"to the second")
+    assert not any(isinstance(event, PeerDown) for event in alice.events)
