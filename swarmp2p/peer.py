@@ -225,8 +225,9 @@ class Peer:
 
         validator: called with each genuine message of others while the peer subscribes to the topic; returns an
         Acceptance: ACCEPT, IGNORE, or REJECT, for which those who sent the message pay with their score. It may be
-        async; 64 run at once, and 1,024 messages wait at most, a quarter of them of one neighbour. One that raises,
-        or needs more than `timeout_s` seconds, has ignored the message. Other messages do not wait for it.
+        async; 64 run at once, in no promised order, and 1,024 messages wait at most, a quarter of them of one
+        neighbour. One that raises, or needs more than `timeout_s` seconds, has ignored the message. Other messages do
+        not wait for it.
 
         Raises UsageError for a topic that has a validator.
         """
