@@ -369,7 +369,8 @@ def test_the_outbound_quota_is_kept_where_there_are_enough_outbound_peers(
     node.handle(Subscribe("a"), 0.0)
     for number in range(1, 10):
         node.handle(PeerUp(peer_id(number), outbound=number in dialled), 0.0)
-        node.handle(Received(peer_id(number), Rpc(subscriptions=(("a", True),), graft=("a",))), 0.0)
+        graft = () if number in dialled else ("a",)  # an attacker's peers push in, the others do not
+        node.handle(Received(peer_id(number), Rpc(subscriptions=(("a", True),), graft=graft)), 0.0)
     now = 0.0
     for _ in range(3):
         now = node.deadline()
