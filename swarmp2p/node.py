@@ -4,7 +4,8 @@
     PeerUp, PeerDown, Reachable -> all of them
     Tick ---------------------> those whose deadline is due
     commands ---by type-------> one of them
-    gossip Delivered on the load topic --> loads        loads Publish, Subscribe, Unsubscribe --> gossip
+    gossip Delivered on a load topic --> loads          loads Publish, Subscribe, Unsubscribe --> gossip
+    loads OfferMembership, FindMembers --> dht          dht ProviderFound of those --> loads MemberFound
     loads LoadSuspected --> leases, which ask the lender themselves
     how late a Tick is, and that anything comes at all --> loads, which accuse nobody while this node is unwell
 
@@ -14,12 +15,23 @@ A driver runs one of these over libp2p; the simulator runs thousands.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from random import Random
+from types import MappingProxyType
 from typing import Any, get_args
 
 from .dht.config import DhtConfig
-from .dht.events import DhtCommand, DhtOutput
+from .dht.events import (
+    DhtCommand,
+    DhtOutput,
+    FindProviders,
+    Provide,
+    ProviderFound,
+    QueryDone,
+    QueryOutput,
+    StopProviding,
+)
 from .dht.kademlia import Kademlia
 from .engine import (
     Certified,
@@ -37,15 +49,18 @@ from .engine import (
 )
 from .errors import UsageError
 from .gossip.config import GossipConfig
-from .gossip.events import Delivered, GossipCommand, GossipOutput, Publish, Subscribe, Unsubscribe
+from .gossip.events import Delivered, GossipCommand, GossipOutput, Publish, Subscribe, Unsubscribe, Validator
 from .gossip.load import (
     LOAD_TOPIC,
+    FindMembers,
     FollowLoads,
     LoadBoard,
     LoadCommand,
     LoadConfig,
     LoadSuspected,
     LoadUpdated,
+    MemberFound,
+    OfferMembership,
     PublishLoad,
     SetLoad,
     UnfollowLoads,
@@ -86,6 +101,24 @@ Outputs = Sequence[NetworkOutput | NodeOutput]
 Handler = Callable[[Any, float], Outputs]
 
 
+def topic_key(topic: str) -> bytes:
+    """The DHT key under which members of a topic are found: a multihash of its name."""
+    return b"\x12\x20" + sha256(topic.encode()).digest()
+
+
+def judged(config: GossipConfig, judge: Validator) -> GossipConfig:
+    """The settings with a validator for load topics, where they name none."""
+    names = dict.fromkeys(
+        (LOAD_TOPIC, LOAD_TOPIC + "/*", *(n for n in config.topics if n.startswith(LOAD_TOPIC)))
+    )
+    settings = {name: config.topic(name) for name in names}
+    with_judge = {
+        name: setting if setting.validator is not None else replace(setting, validator=judge)
+        for name, setting in settings.items()
+    }
+    return replace(config, topics=MappingProxyType({**config.topics, **with_judge}))
+
+
 class NodeEngine(Engine[NodeCommand, NodeOutput]):
     """DHT, gossip, load board and leases of one peer as one engine."""
 
@@ -103,10 +136,21 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
         sign, verify = keys.sign, keys.verify
         self.peer = peer
         self.dht = Kademlia(peer, sign, verify, rng, config.dht)
-        self.gossip = GossipRouter(peer, sign, verify, rng, config.gossip, form)
-        self.loads = LoadBoard(peer, sign, verify, rng, config.loads, form)
+        self.loads = LoadBoard(
+            peer,
+            sign,
+            verify,
+            rng,
+            config.loads,
+            form,
+            neighbours=lambda topic: self.gossip.subscribers(topic),
+        )
+        gossip = judged(config.gossip, self.loads.judge)
+        self.gossip = GossipRouter(peer, sign, verify, rng, gossip, form)
         self.leases = Leases(peer, keys, rng, config.lease)
         self._health = self.loads.doubts.health
+        self._looking: dict[int, str] = {}  # by query: for members of which load topic
+        self._queries = 0
         # In this order, here and in _deadlines.
         self._children: tuple[Handler, ...] = (self._dht, self._gossip, self._loads, self._leases)
         self._by_protocol: dict[str, Handler] = {
@@ -158,7 +202,27 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
     def _dht(self, event: NetworkEvent | DhtCommand, now: float) -> Outputs:
         outputs = self.dht.handle(event, now)
         self._deadlines[0] = self.dht.deadline()
-        return outputs
+        if not (outputs and self._queries):
+            return outputs
+        passed: list[NetworkOutput | NodeOutput] = []
+        for output in outputs:
+            if not isinstance(output, QueryOutput) or output.query >= 0:
+                passed.append(output)
+            elif isinstance(output, ProviderFound) and output.query in self._looking:
+                passed += self._loads(MemberFound(self._looking[output.query], output.provider), now)
+            elif isinstance(output, QueryDone):
+                self._looking.pop(output.query, None)
+        return passed
+
+    def _members(self, event: OfferMembership | FindMembers, now: float) -> Outputs:
+        """Members of a load topic are providers of its name in the DHT. Queries of the node's own have numbers below
+        0; the application's are not."""
+        self._queries -= 1
+        key = topic_key(event.topic)
+        if isinstance(event, FindMembers):
+            self._looking[self._queries] = event.topic
+            return self._dht(FindProviders(self._queries, key, event.limit), now)
+        return self._dht(Provide(self._queries, key) if event.offered else StopProviding(key), now)
 
     def _leases(self, event: NetworkEvent | LeaseCommand, now: float) -> Outputs:
         outputs = self.leases.handle(event, now)
@@ -173,7 +237,7 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
         signals = [
             output
             for output in outputs
-            if isinstance(output, Delivered) and output.message.topic == LOAD_TOPIC
+            if isinstance(output, Delivered) and output.message.topic.startswith(LOAD_TOPIC)
         ]
         if not signals:
             return outputs
@@ -186,6 +250,8 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
         for output in outputs:
             if isinstance(output, Publish | Subscribe | Unsubscribe):
                 passed += self._gossip(output, now)
+            elif isinstance(output, OfferMembership | FindMembers):
+                passed += self._members(output, now)
             else:
                 passed.append(output)
                 if isinstance(output, LoadSuspected):

@@ -70,12 +70,16 @@ from swarmp2p.gossip.load import (
     LoadBoard,
     LoadConfig,
     LoadOutput,
+    MemberConfig,
+    MemberFound,
     PublishLoad,
     SetLoad,
+    ShardConfig,
     TableConfig,
     UnfollowLoads,
     loads_protocol,
 )
+from swarmp2p.gossip.load_shards import shard_topic
 from swarmp2p.gossip.load_signal import LOAD_TOPIC, LoadSignal, encode_signal
 from swarmp2p.gossip.load_wire import LoadsReply, LoadsRequest
 from swarmp2p.gossip.messages import Exchanged, Rpc
@@ -368,7 +372,12 @@ GOSSIP_CASE = EngineCase(
 
 # Loads ------------------------------------------------------------------------------------------------------
 
-LOADS = LoadConfig(verify_batch=3, table=TableConfig(max_providers=4))
+LOADS = LoadConfig(
+    shards=ShardConfig(split_above=3, merge_below=1, review_s=4.0, overlap_s=6.0, hold_s=6.0),
+    members=MemberConfig(seek_s=4.0, offer_after_s=4.0),
+    verify_batch=3,
+    table=TableConfig(max_providers=4),
+)
 
 
 def loads_engine(peer: PeerId, seed: int) -> LoadBoard:
@@ -377,11 +386,19 @@ def loads_engine(peer: PeerId, seed: int) -> LoadBoard:
 
 def loads_command(maker: Maker) -> object:
     """What the router delivers was checked by it, but what it says is its author's."""
-    if maker.rng.random() < 0.5:
+    kind = maker.rng.random()
+    if kind < 0.3:
+        topic = shard_topic(maker.rng.choice(("", "", "0", "1", "01")))
+        return MemberFound(topic, PeerInfo(maker.rng.choice(PEERS), (sim_address(maker.rng.randrange(9)),)))
+    if kind < 0.6:
         return loads_or_follow(maker)
     return Delivered(message(maker), maker.rng.choice(PEERS))
 
 
+LOADS_SPECIAL: Special = {
+    GossipMessage: message,
+    "shard": lambda maker: maker.rng.choice(("", "", "", "0", "01", "no shard")),
+}
 LOADS_CASE = EngineCase(
     "loads",
     loads_engine,
@@ -389,8 +406,8 @@ LOADS_CASE = EngineCase(
     (loads_protocol(),),
     (LoadsRequest, LoadsReply),
     loads_command,
-    {GossipMessage: message},
-    lambda board: {"table": (len(board.table), 4)},
+    LOADS_SPECIAL,
+    lambda board: {"table": (len(board.table), 4), "shards": (len(board.shards), 40)},
 )
 
 # Leases -----------------------------------------------------------------------------------------------------
@@ -468,7 +485,7 @@ NODE_CASE = EngineCase(
     (*DHT_CASE.wires, *GOSSIP_CASE.wires, *LOADS_CASE.wires, *LEASE_CASE.wires),
     (*DHT_MESSAGES, *GOSSIP_CASE.messages, *LOADS_CASE.messages, *LEASE_CASE.messages),
     node_command,
-    {**DHT_SPECIAL, **GOSSIP_SPECIAL, **LEASE_SPECIAL},
+    {**DHT_SPECIAL, **GOSSIP_SPECIAL, **LOADS_SPECIAL, **LEASE_SPECIAL},
     lambda node: {**gossip_sizes(node.gossip), "loads": (len(node.loads.table), 4)},
 )
 

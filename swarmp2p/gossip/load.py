@@ -1,35 +1,41 @@
-"""LoadBoard: the engine that keeps the load table.
+r"""LoadBoard: the engine that keeps the load table.
 
 Theory of operation. A provider posts SetLoad as often as it likes; when it is time for a signal (load_sender.py),
 the board numbers and dates it and outputs a gossip Publish, which the node hands to its GossipRouter, as it does
-with Subscribe and Unsubscribe. Messages that the router delivers on LOAD_TOPIC come back as Delivered, already
-verified, and go into the table. A newcomer asks the first peers that come up for their
-tables, one after the other, until `ask_peers` of them had something to say:
+with Subscribe and Unsubscribe. Messages that the router delivers on a load topic come back as Delivered, already
+verified, and go into the table. A newcomer asks for others' tables (load_snapshots.py); what a snapshot brings is
+verified like any message, a few at a time, so that no call takes long.
 
-    PeerUp -> candidate --LoadsRequest--> asked --LoadsReply with messages--> answered
-                                            |----empty, PeerDown, time-out--> next candidate
-
-What a snapshot brings is verified like any message, a few at a time, so that no call takes long.
+While providers are few there is one topic; many are spread over shards (load_shards.py). Which of them this node
+publishes in and follows is reviewed every few seconds (load_interest.py), and where it has too few neighbours in one,
+it looks for more (load_members.py).
 
 Providers that fall silent are asked before they are suspected: see doubts.py and suspicion.py.
+
+    SetLoad -----> sender --due--> Publish in own shard          Delivered --judge--> table --LoadUpdated-->
+    FollowLoads -> following \                                       LoadsReply --verify--^        |
+                              review <--------- depths of the providers in the table <------------+
+                                 |--> Subscribe, Unsubscribe; LoadsRequest; FindMembers, OfferMembership
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import assert_never
+from typing import Final, assert_never
 
 from ..engine import (
     Certified,
     Congested,
     Engine,
+    Introduce,
     NetworkEvent,
     NetworkOutput,
     PeerDown,
+    PeerInfo,
     PeerUp,
     Reachable,
     Received,
@@ -42,26 +48,34 @@ from ..errors import BadMessage, UsageError
 from ..identity import PeerId
 from ..signed import Sign, Verify
 from .doubts import OWN_ONLY, ConfirmConfig, Doubts
-from .events import Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
+from .events import Acceptance, Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
 from .load_events import (
+    FindMembers,
     FollowLoads,
     LoadCommand,
     LoadOutput,
     LoadSuspected,
     LoadUpdated,
+    MemberFound,
+    OfferMembership,
     PublishLoad,
     SetLoad,
     UnfollowLoads,
 )
+from .load_interest import Following, Publishing, ShardConfig, known_places, median_depth
+from .load_members import MemberConfig, Members, Neighbours
 from .load_sender import LoadSender, SenderConfig
+from .load_shards import place_of, shard_of, shard_topic, topic_shard, within
 from .load_signal import LOAD_TOPIC, LoadSignal, decode_signal, encode_signal
+from .load_snapshots import Asking, Serving, SnapshotConfig
 from .load_table import LoadEntry, LoadTable, TableConfig
-from .load_wire import MAX_REPLY_BYTES, LoadsReply, LoadsRequest, loads_protocol
+from .load_wire import MAX_SNAPSHOT, LoadsReply, LoadsRequest, loads_protocol
 from .messages import MessageForm, Verdict
 from .wire import StrictSign
 
 __all__ = [
     "LOAD_TOPIC",
+    "FindMembers",
     "FollowLoads",
     "LoadBoard",
     "LoadCommand",
@@ -75,9 +89,14 @@ __all__ = [
     "LoadUpdated",
     "LoadsReply",
     "LoadsRequest",
+    "MemberConfig",
+    "MemberFound",
+    "OfferMembership",
     "PublishLoad",
     "SenderConfig",
     "SetLoad",
+    "ShardConfig",
+    "SnapshotConfig",
     "TableConfig",
     "UnfollowLoads",
     "decode_signal",
@@ -85,30 +104,27 @@ __all__ = [
     "loads_protocol",
 ]
 
-_MAX_MESSAGE_BYTES = 1024
+_MAX_MESSAGE_BYTES: Final = 1024
 """A signal's message has under 350; the rest is for fields that we do not know."""
 
-_MESSAGE_OVERHEAD_BYTES = 256
-"""Source, signature and framing of a message that was never encoded (simulation)."""
+_MAX_BACKLOG: Final = 4 * MAX_SNAPSHOT
+"""Messages of snapshots that wait to be verified; of further ones the rest is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadConfig:
     """Tuning of a LoadBoard.
 
-    sender: when own signals are sent, and how long they live. ask_peers: snapshots that a newcomer wants; 0 for a
-    node that follows no loads. ask_timeout_s: seconds to wait for one. max_asks: requests in all, when answers
-    are empty or missing.
-    serve_every_s: a peer gets a snapshot that often, and empty ones in between. verify_batch, verify_pause_s:
-    messages of a snapshot verified in one call (about 5 ms of work), and seconds between calls.
-    table: its bounds, and when silence is doubted. confirm: how doubts are looked into.
+    sender: when own signals are sent, and how long they live. shards: when topics are split, and how many are
+    followed. snapshots, members: how tables and neighbours are found. verify_batch, verify_pause_s: messages of a
+    snapshot verified in one call (about 5 ms of work), and seconds between calls. table: its bounds, and when
+    silence is doubted. confirm: how doubts are looked into.
     """
 
     sender: SenderConfig = field(default_factory=SenderConfig)
-    ask_peers: int = 3
-    ask_timeout_s: float = 5.0
-    max_asks: int = 10
-    serve_every_s: float = 5.0
+    shards: ShardConfig = field(default_factory=ShardConfig)
+    snapshots: SnapshotConfig = field(default_factory=SnapshotConfig)
+    members: MemberConfig = field(default_factory=MemberConfig)
     verify_batch: int = 100
     verify_pause_s: float = 0.01
     table: TableConfig = field(default_factory=TableConfig)
@@ -140,35 +156,64 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
         config: LoadConfig | None = None,
         form: MessageForm | None = None,
         coordinate: Callable[[], bytes] = lambda: b"",
+        neighbours: Neighbours = lambda _topic: (),
     ) -> None:
         """Arguments as GossipRouter's; `form` must be the same as its. coordinate: where this peer is now, encoded;
-        own signals that do not say so get it."""
+        own signals that do not say so get it. neighbours: connected peers in a topic, GossipRouter.subscribers."""
         self._peer, self._sign, self._verify, self._rng = peer, sign, verify, rng
         self._config = config = config or LoadConfig()
         self._form: MessageForm = form or StrictSign()
         self.table = LoadTable(config.table)
         self.doubts = Doubts(self.table, config.table.suspicion, config.confirm)
         self.stats = LoadStats()
-        self._coordinate = coordinate
+        self._coordinate, self._neighbours = coordinate, neighbours
         self._sender = LoadSender(rng, config.sender)
+        self._publishing = Publishing(place_of(peer), config.shards)
+        self._following: Following | None = None  # made when first wanted
         self._followers = 0  # FollowLoads that stand
-        self._subscribed = False
+        self._subscribed: dict[str, None] = {}  # shards
+        self._review_at = math.inf
+        self._asking = Asking(config.snapshots, self._new_id)
+        self._serving = Serving(rng, config.snapshots)
+        self._members = Members(rng, config.members, neighbours)
         self._sequence = 0
         self._own: LoadSignal | None = None
         self._own_message: GossipMessage | None = None  # made when first asked for
-        self._candidates: dict[PeerId, None] = {}
-        self._asks = self._answers = self._requests = 0
-        self._asked: tuple[int, PeerId, float] | None = None  # request id, peer, when to give it up
+        self._requests = 0
         self._backlog: deque[GossipMessage] = deque()
         self._backlog_at = math.inf
-        self._served: dict[PeerId, float] = {}
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Shards of the load topic that this node is in now; "" is that of all providers."""
+        return tuple(self._subscribed)
+
+    @property
+    def depth(self) -> int:
+        """Bits in the name of the shard that this node publishes in."""
+        return self._publishing.depth
+
+    def judge(self, message: GossipMessage, now: float) -> Acceptance:
+        """Whether a message on a load topic deserves to be passed on: a validator for those topics.
+
+        Of two with the same number both do: in two topics, while a shard is split or merged.
+        """
+        shard, signal = topic_shard(message.topic), self._signal_in(message)
+        if shard is None:
+            return Acceptance.IGNORE  # of a later version
+        if signal is None or not within(place_of(message.source), shard):
+            self.stats.malformed += 1
+            return Acceptance.REJECT
+        known = self.table.get(message.source)
+        if known is not None and signal.sequence < known.signal.sequence:
+            return Acceptance.IGNORE
+        return Acceptance.ACCEPT if self.table.in_time(signal, now) else Acceptance.IGNORE
 
     def handle(self, event: NetworkEvent | LoadCommand, now: float) -> list[NetworkOutput | LoadOutput]:
         out: list[NetworkOutput | LoadOutput] = []
         match event:
             case Delivered(message, _):
-                if message.topic == LOAD_TOPIC:
-                    self._take(message, now, out, lambda: True)
+                self._take(message, now, out, lambda: True)
             case Received(sender, message):
                 if isinstance(message, LoadsRequest):
                     out.append(Send(sender, self._snapshot(sender, message, now)))
@@ -177,57 +222,131 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
             case Tick() | Certified() | Speaks() | Congested() | Reachable():
                 pass
             case SetLoad(signal):
+                was = self._sender.active
                 self._sender.set(signal)
-                self._subscribe(out)
+                if self._sender.active != was:
+                    self._settle(now, out)
             case PublishLoad(signal):
-                self._publish(signal, now, out)
+                self._publish_once(signal, now, out)
             case FollowLoads():
                 self._followers += 1
-                self._subscribe(out)
+                if self._followers == 1:
+                    self._following = self._following or Following(self._rng, self._config.shards)
+                    self._settle(now, out)
             case UnfollowLoads():
                 self._followers = max(0, self._followers - 1)
-                self._subscribe(out)
+                if not self._followers:
+                    self._settle(now, out)
+            case MemberFound(topic, member):
+                self._found(topic, member, out)
             case PeerUp(peer):
                 self.doubts.up(peer)
-                if len(self._candidates) < self._config.max_asks:
-                    self._candidates[peer] = None
+                self._asking.candidate(peer)
             case PeerDown(peer):
-                self._candidates.pop(peer, None)
-                self._served.pop(peer, None)
+                self._asking.gone(peer)
+                self._serving.gone(peer)
                 out += self.doubts.down(peer)
-                if self._asked is not None and self._asked[1] == peer:
-                    self._asked = None
             case Undeliverable(peer, _, requests):
                 out += self.doubts.failed(peer, requests)
-                if self._asked is not None and self._asked[1] == peer and self._asked[0] in requests:
-                    self._asked = None
+                self._asking.failed(requests)
             case _:
                 assert_never(event)
+        if now >= self._review_at:
+            self._review(now, out)
         due = self._sender.due(now)
         if due is not None:
-            self._publish(due, now, out)
+            depth = self._publishing.depth
+            self._publish(replace(due, depth=depth), self._publishing.targets(), now, out)
         if now >= self._backlog_at:
             self._verify_some(now, out)
-        if self._asked is None or now >= self._asked[2]:
-            self._ask(now, out)
+        if now >= self._members.deadline():
+            out.extend(self._members.due(now))
+        out.extend(self._asking.due(now))
         if now >= self.doubts.deadline():
             out += self.doubts.tick(now, self._new_id)
         return out
 
     def deadline(self) -> float:
-        give_up = self._asked[2] if self._asked is not None else math.inf
-        return min(self.doubts.deadline(), give_up, self._backlog_at, self._sender.deadline())
+        return min(
+            self.doubts.deadline(),
+            self._asking.deadline(),
+            self._backlog_at,
+            self._sender.deadline(),
+            self._review_at,
+            self._members.deadline(),
+        )
 
-    def _subscribe(self, out: list[NetworkOutput | LoadOutput]) -> None:
-        """Be in the topic while signals are followed, or sent: senders relay, too."""
-        wanted = self._followers > 0 or self._sender.active
-        if wanted != self._subscribed:
-            self._subscribed = wanted
-            out.append(Subscribe(LOAD_TOPIC) if wanted else Unsubscribe(LOAD_TOPIC))
+    # Shards -------------------------------------------------------------------------------------------------
+
+    def _review(self, now: float, out: list[NetworkOutput | LoadOutput]) -> None:
+        """Move to where the table says that the providers are."""
+        known = known_places(self.table)
+        if self._sender.active:
+            self._publishing.review(known, now)
+            self._sender.share(self._publishing.members)
+        if self._followers and self._following is not None:
+            self._following.review(known, now)
+        self._settle(now, out)
+
+    def _settle(self, now: float, out: list[NetworkOutput | LoadOutput]) -> None:
+        """Be in the topics that this node publishes in, so as to relay there, and in those that it follows."""
+        needed: list[str] = []
+        wanted: list[str] = []
+        own = self._publishing.shard if self._sender.active else None
+        if own is not None:
+            needed.append(own)
+            wanted += self._publishing.wanted()
+        if self._followers and self._following is not None:
+            needed += self._following.shards
+            wanted += self._following.wanted()
+        before, self._subscribed = self._subscribed, dict.fromkeys(wanted)
+        out.extend(Subscribe(shard_topic(shard)) for shard in self._subscribed if shard not in before)
+        out.extend(Unsubscribe(shard_topic(shard)) for shard in before if shard not in self._subscribed)
+        for shard in self._asking.want(needed):
+            for peer in self._neighbours(shard_topic(shard)):
+                self._asking.candidate(peer, shard)
+        out.extend(self._members.want(needed, own, now))
+        self._review_at = now + self._config.shards.review_s if needed else math.inf
+        if wanted and "" not in needed:
+            self._forget_unheard(needed)
+
+    def _forget_unheard(self, needed: Iterable[str]) -> None:
+        """The providers of shards that were left would seem to fall silent."""
+        for entry in self.table:
+            place = place_of(entry.provider)
+            if shard_of(place, entry.signal.depth) not in self._subscribed and not any(
+                within(place, shard) for shard in needed
+            ):
+                self.table.forget(entry.provider)
+
+    def _found(self, topic: str, member: PeerInfo, out: list[NetworkOutput | LoadOutput]) -> None:
+        """Connect to a member of a shard, and ask it for its table unless enough were asked."""
+        shard, peer = topic_shard(topic), member.peer
+        if shard is None or shard not in self._subscribed or peer == self._peer:
+            return
+        if peer in self._neighbours(topic):
+            return
+        out.append(Introduce(peer, member.addresses))
+        if self._asking.enough(shard):
+            out.append(self._asking.hello(peer, shard))
+        else:
+            self._asking.again(shard)
+            self._asking.candidate(peer, shard)
 
     # Own signals --------------------------------------------------------------------------------------------
 
-    def _publish(self, signal: LoadSignal, now: float, out: list[NetworkOutput | LoadOutput]) -> None:
+    def _publish_once(self, signal: LoadSignal, now: float, out: list[NetworkOutput | LoadOutput]) -> None:
+        """Where the own signals go or, when there are none, where the table says that they would."""
+        if self._sender.active:
+            depth, shards = self._publishing.depth, self._publishing.targets()
+        else:
+            depth = median_depth(known_places(self.table))
+            shards = [shard_of(place_of(self._peer), depth)]
+        self._publish(replace(signal, depth=depth), shards, now, out)
+
+    def _publish(
+        self, signal: LoadSignal, shards: Iterable[str], now: float, out: list[NetworkOutput | LoadOutput]
+    ) -> None:
         # Milliseconds since the epoch to begin with, so that numbers grow over restarts.
         self._sequence = max(self._sequence + 1, int(now * 1000))
         try:
@@ -242,7 +361,7 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
             return  # LoadSignal told the application; only text that is no Unicode gets here
         self._own_message = None
         self.stats.published += 1
-        out.append(Publish(LOAD_TOPIC, data))
+        out.extend(Publish(shard_topic(shard), data) for shard in shards)
 
     def _own_signed(self, now: float) -> GossipMessage | None:
         """The newest own signal as a message. The router made another one with a number of its own; for the
@@ -251,8 +370,9 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
             return None
         if self._own_message is None:
             seqno = self._own.sequence.to_bytes(8, "big")
+            topic = shard_topic(shard_of(place_of(self._peer), self._own.depth))
             self._own_message = self._form.make(
-                self._peer, LOAD_TOPIC, encode_signal(self._own), seqno, self._sign
+                self._peer, topic, encode_signal(self._own), seqno, self._sign
             )
         return self._own_message
 
@@ -265,13 +385,12 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
         out: list[NetworkOutput | LoadOutput],
         genuine: Callable[[], bool],
     ) -> None:
-        """Put a message's signal into the table; `genuine` is only asked for those that would change it."""
-        if len(message.raw) > _MAX_MESSAGE_BYTES:  # the table keeps it whole
-            self.stats.malformed += 1
-            return
-        try:
-            signal = decode_signal(message.data)
-        except BadMessage:
+        """Put a message's signal into the table; `genuine` is only asked for those that would change it.
+
+        Messages on other topics are no signals: a provider's signature on one says nothing about its load.
+        """
+        shard, signal = topic_shard(message.topic), self._signal_in(message)
+        if shard is None or signal is None or not within(place_of(message.source), shard):
             self.stats.malformed += 1
             return
         if message.source == self._peer or not self.table.wants(message.source, signal, now):
@@ -285,43 +404,24 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
 
     # Snapshots ----------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def _signal_in(message: GossipMessage) -> LoadSignal | None:
+        if len(message.raw) > _MAX_MESSAGE_BYTES:  # the table keeps it whole
+            return None
+        try:
+            return decode_signal(message.data)
+        except BadMessage:
+            return None
+
     def _snapshot(self, peer: PeerId, request: LoadsRequest, now: float) -> LoadsReply:
         own = self._own_signed(now)
         if request.most == OWN_ONLY:  # it wonders whether this peer lives
             return LoadsReply(request.id, (own,) if own is not None else ())
-        last = self._served.get(peer, -math.inf)
-        if now < last + self._config.serve_every_s:
+        if self._serving.refuses(peer, now):
             return LoadsReply(request.id)
-        if len(self._served) >= self._config.table.max_providers:
-            self._served.clear()
-        self._served[peer] = now
         messages = [own] if own is not None else []
         messages.extend(e.message for e in self.table if e.message is not None and not e.suspected)
-        if len(messages) > request.most:
-            messages = self._rng.sample(messages, request.most)
-        room = MAX_REPLY_BYTES
-        kept: list[GossipMessage] = []
-        for message in messages:
-            room -= 8 + (len(message.raw) or len(message.data) + _MESSAGE_OVERHEAD_BYTES)
-            if room < 8:
-                break
-            kept.append(message)
-        return LoadsReply(request.id, tuple(kept))
-
-    def _ask(self, now: float, out: list[NetworkOutput | LoadOutput]) -> None:
-        """Ask the next candidate, unless enough have answered."""
-        self._asked = None
-        config = self._config
-        if self._answers >= config.ask_peers or self._asks >= config.max_asks:
-            self._candidates.clear()
-            return
-        for peer in self._candidates:
-            del self._candidates[peer]
-            self._asks += 1
-            request = self._new_id()
-            self._asked = (request, peer, now + config.ask_timeout_s)
-            out.append(Send(peer, LoadsRequest(request)))
-            return
+        return self._serving.reply(request, messages)
 
     def _new_id(self) -> int:
         self._requests += 1
@@ -332,18 +432,15 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
             self._backlog.extend(reply.messages[:1])
             self._backlog_at = now
             return
-        if self._asked is None or self._asked[:2] != (reply.id, sender):
-            self.stats.unasked += 1
+        if not self._asking.answered(sender, reply):
+            self.stats.unasked += bool(reply.messages)
             return
-        self._asked = None
         if reply.messages:
-            self._answers += 1
-            self._backlog.extend(reply.messages)  # at most MAX_SNAPSHOT for each of ask_peers
+            room = _MAX_BACKLOG - len(self._backlog)
+            self._backlog.extend(reply.messages[:room])
             self._backlog_at = now
 
     def _verify_some(self, now: float, out: list[NetworkOutput | LoadOutput]) -> None:
-        """Messages on other topics are no signals: a provider's signature on one says nothing about its
-        load."""
         checks = self._config.verify_batch
 
         def genuine() -> bool:
@@ -356,8 +453,10 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
             if checks <= 0:
                 break
             message = self._backlog.popleft()
-            if message.topic == LOAD_TOPIC:
-                self._take(message, now, out, genuine)
-            else:
-                self.stats.malformed += 1
-        self._backlog_at = now + self._config.verify_pause_s if self._backlog else math.inf
+            self._take(message, now, out, genuine)
+        if self._backlog:
+            self._backlog_at = now + self._config.verify_pause_s
+            return
+        self._backlog_at = math.inf
+        if self._review_at < math.inf:
+            self._review(now, out)  # a newcomer knows now where to go

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..engine import PeerInfo
 from ..identity import PeerId
 from .events import Delivered, Publish, Subscribe, Unsubscribe
 from .load_signal import LoadSignal
@@ -36,7 +37,15 @@ class UnfollowLoads:
     """Undo one FollowLoads."""
 
 
-LoadCommand = SetLoad | PublishLoad | FollowLoads | UnfollowLoads | Delivered
+@dataclass(frozen=True, slots=True)
+class MemberFound:
+    """A peer in a load topic, as FindMembers asked for."""
+
+    topic: str
+    member: PeerInfo
+
+
+LoadCommand = SetLoad | PublishLoad | FollowLoads | UnfollowLoads | MemberFound | Delivered
 
 # Outputs ----------------------------------------------------------------------------------------------------
 
@@ -56,4 +65,21 @@ class LoadSuspected:
     provider: PeerId
 
 
-LoadOutput = Publish | Subscribe | Unsubscribe | LoadUpdated | LoadSuspected
+@dataclass(frozen=True, slots=True)
+class OfferMembership:
+    """Let those who look for a load topic's members find this peer, until it is offered no more. The node does it
+    through the DHT."""
+
+    topic: str
+    offered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FindMembers:
+    """Look for peers in a load topic, at most so many; they come as MemberFound."""
+
+    topic: str
+    limit: int
+
+
+LoadOutput = Publish | Subscribe | Unsubscribe | LoadUpdated | LoadSuspected | OfferMembership | FindMembers

@@ -94,12 +94,16 @@ class LoadTable:
         """A provider's entry."""
         return self._entries.get(provider)
 
+    def in_time(self, signal: LoadSignal, now: float) -> bool:
+        """Whether a signal has not expired, and will before long."""
+        config = self._config
+        return now < signal.expires + config.clock_error_s and (
+            signal.expires <= now + config.max_ttl_s + config.clock_error_s
+        )
+
     def wants(self, provider: PeerId, signal: LoadSignal, now: float) -> bool:
         """Whether a signal would change the table: in time, and newer than what stands."""
-        config = self._config
-        if not now < signal.expires + config.clock_error_s:
-            return False
-        if signal.expires > now + config.max_ttl_s + config.clock_error_s:
+        if not self.in_time(signal, now):
             return False
         entry = self._entries.get(provider)
         if entry is None:
@@ -171,6 +175,12 @@ class LoadTable:
         """How suspicious a provider's silence is: -log10 of the chance that it is one; 0 for not known."""
         rhythm = self._rhythms.get(provider)
         return rhythm.phi(now, self._config.suspicion) if rhythm is not None else 0.0
+
+    def forget(self, provider: PeerId) -> None:
+        """Drop an entry without a word: this node no longer hears that provider, and its silence means nothing."""
+        if self._entries.pop(provider, None) is not None:
+            del self._rhythms[provider]
+            self._wake_at.pop(provider, None)
 
     @property
     def pending_alarms(self) -> int:

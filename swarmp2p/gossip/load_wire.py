@@ -2,7 +2,8 @@
 
 The reply holds the providers' own signed pubsub messages, so that whoever passes them on cannot change them.
 Protocol /swarm/loads/1.0.0, frames of msgpack: the request a map {"max": n}, the reply a list of messages as
-they were published.
+they were published. With "shard" in it, a text of 0 and 1, only providers of that shard are asked for
+(load_shards.py); earlier versions skip that and send all.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..identity import PeerId
 from ..signed import pack_map, unpack_map
 from ..wire import Exchange, Framing, WireProtocol
 from .events import GossipMessage
+from .load_shards import is_shard
 from .wire import encode_message, parse_message
 
 LOADS: Final = "loads"
@@ -32,10 +34,12 @@ _MAX_REQUEST_BYTES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class LoadsRequest(Request):
-    """Ask for a peer's load table. most: entries wanted."""
+    """Ask for a peer's load table. most: entries wanted; 0 for the connection alone. shard: of which providers, "" for
+    all."""
 
     protocol: ClassVar[str] = LOADS
     most: int = MAX_SNAPSHOT
+    shard: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def loads_protocol() -> WireProtocol:
 def encode(message: Message) -> bytes:
     """Either message as a frame body."""
     if isinstance(message, LoadsRequest):
-        return pack_map({"max": message.most})
+        return pack_map({"max": message.most} | ({"shard": message.shard} if message.shard else {}))
     assert isinstance(message, LoadsReply)
     packed: Any = msgpack.packb([encode_message(each) for each in message.messages], use_bin_type=True)
     return bytes(packed)
@@ -73,10 +77,13 @@ def encode(message: Message) -> bytes:
 
 def decode_request(_sender: PeerId, body: bytes, request_id: int) -> LoadsRequest:
     """Raises BadMessage."""
-    most = unpack_map(body, _MAX_REQUEST_BYTES).get("max")
+    fields = unpack_map(body, _MAX_REQUEST_BYTES)
+    most, shard = fields.get("max"), fields.get("shard", "")
     if type(most) is not int or most < 0:
         raise BadMessage('a request for loads without a number "max"')
-    return LoadsRequest(request_id, min(most, MAX_SNAPSHOT))
+    if shard and not (isinstance(shard, str) and is_shard(shard)):
+        raise BadMessage("a request for loads of something that is no shard")
+    return LoadsRequest(request_id, min(most, MAX_SNAPSHOT), shard or "")
 
 
 def decode_reply(_sender: PeerId, body: bytes, request_id: int) -> LoadsReply:

@@ -21,6 +21,7 @@ from swarmp2p.gossip.load import (
     LoadSuspected,
     LoadUpdated,
     PublishLoad,
+    SnapshotConfig,
     TableConfig,
     encode_signal,
 )
@@ -37,7 +38,14 @@ A, B = peer_id(1), peer_id(2)
 
 def board(config: LoadConfig | None = None) -> LoadBoard:
     own, rng = peer_id(0), random_for(1, "board")
-    return LoadBoard(own, sim_sign(own), sim_verify, rng, config or LoadConfig(ask_peers=0), BareMessages())
+    return LoadBoard(
+        own,
+        sim_sign(own),
+        sim_verify,
+        rng,
+        config or LoadConfig(snapshots=SnapshotConfig(ask_peers=0)),
+        BareMessages(),
+    )
 
 
 def signal(provider: Any, sequence: int) -> Delivered:
@@ -135,7 +143,10 @@ def test_a_signal_that_comes_meanwhile_clears_the_doubt() -> None:
 
 def test_so_many_are_asked_at_a_time_and_others_suspected_unasked() -> None:
     providers = [peer_id(number) for number in range(1, 6)]
-    node = following(providers, board(LoadConfig(ask_peers=0, confirm=ConfirmConfig(max_asked=2))))
+    node = following(
+        providers,
+        board(LoadConfig(snapshots=SnapshotConfig(ask_peers=0), confirm=ConfirmConfig(max_asked=2))),
+    )
     for provider in providers:
         node.handle(PeerUp(provider), 4.5)
     out: list[Any] = []
@@ -163,7 +174,12 @@ def test_who_was_away_reads_what_waits_before_it_accuses() -> None:
 def test_a_fixed_time_out_accuses_everybody() -> None:
     """What the comparison compares with."""
     table = TableConfig(suspicion=SuspicionConfig(fixed_s=2.5))
-    node = following([A, B], board(LoadConfig(ask_peers=0, table=table, confirm=ConfirmConfig(max_asked=0))))
+    node = following(
+        [A, B],
+        board(
+            LoadConfig(snapshots=SnapshotConfig(ask_peers=0), table=table, confirm=ConfirmConfig(max_asked=0))
+        ),
+    )
     assert set(map(str, node.handle(Tick(), 10.0))) == {str(LoadSuspected(A)), str(LoadSuspected(B))}
 
 

@@ -22,6 +22,7 @@ from swarmp2p.gossip.load import (
     LoadSuspected,
     LoadUpdated,
     PublishLoad,
+    SnapshotConfig,
     decode_signal,
     encode_signal,
 )
@@ -144,7 +145,7 @@ def test_a_newcomer_asks_one_at_a_time() -> None:
 
 
 def test_nobody_is_asked_for_ever() -> None:
-    node = board(config=LoadConfig(max_asks=4))
+    node = board(config=LoadConfig(snapshots=SnapshotConfig(max_asks=4)))
     asked = 0
     for number in range(1, 20):
         asked += len(node.handle(PeerUp(peer_id(number)), 0.0))
@@ -153,7 +154,9 @@ def test_nobody_is_asked_for_ever() -> None:
 
 
 def test_a_node_without_interest_does_not_ask() -> None:
-    assert board(config=LoadConfig(ask_peers=0)).handle(PeerUp(peer_id(1)), 0.0) == []
+    assert (
+        board(config=LoadConfig(snapshots=SnapshotConfig(ask_peers=0))).handle(PeerUp(peer_id(1)), 0.0) == []
+    )
 
 
 def test_snapshots_hold_the_newest_messages_and_ones_own() -> None:

