@@ -43,8 +43,9 @@ class SuspicionConfig:
         counts this much less with each further signal.
     late_s: a node called later than that after its deadline was stopped. hold_s: for so long at least it accuses
         nobody then; for as long as it was stopped, up to max_hold_s.
-    quiet_s, quiet_gaps: hearing nothing for that many seconds, and that many usual gaps, means that the fault is here;
-        after max_hold_s it does not matter any more whose it is.
+    quiet_s, quiet_gaps: hearing nothing for that many seconds, and that many times the longest gap of the last
+        `heals_s` or so, means that the fault is here; after max_hold_s it does not matter any more whose it is. Where
+        few peers say something, this never comes before a suspicion.
     max_score, heals_s: limits are multiplied by 1 + score; it goes up by 1 each time that the node was late, to
         Lifeguard's 8 at most, and down by 1 in so many seconds.
     fixed_s: a plain time-out instead of all this, to compare with. None: no.
@@ -174,7 +175,10 @@ class LocalHealth:
         if gap_s > 0:  # what comes at once says nothing about gaps
             if self._is_quiet(gap_s):
                 self._hold(gap_s, now)
-            self._gap_s += (gap_s - self._gap_s) / self._config.window if self._gap_s else gap_s
+                gap_s = (
+                    self._config.quiet_gaps * self._gap_s
+                )  # one that is our fault makes the next no usual one
+            self._gap_s = max(gap_s, self._gap_s * (1.0 - min(gap_s / self._config.heals_s, 1.0)))
         self._heard = now
 
     def score(self, now: float) -> float:

@@ -131,11 +131,18 @@ def test_who_hears_nothing_at_all_accuses_nobody() -> None:
     for tenth in range(101):
         health.heard(tenth / 10)
     assert health.held_until(10.7) == -math.inf
-    assert health.held_until(10.9) == pytest.approx(11.4), "eight usual gaps have passed"
+    assert health.held_until(10.9) == pytest.approx(11.4), "eight of the longest gaps have passed"
     assert health.held_until(14.0) == pytest.approx(14.5)
     assert health.held_until(21.0) == -math.inf, "nobody is there any more, whoever is to blame"
     health.heard(14.0)
     assert health.held_until(14.0) == 18.0, "what waited is read first"
+
+
+def test_where_few_say_something_quiet_means_nothing() -> None:
+    health = LocalHealth(CONFIG)
+    for second in range(100):
+        health.heard(second + 0.3 * (second % 2))
+    assert health.held_until(99.3 + 5.0) == -math.inf
 
 
 def test_a_fixed_time_out_knows_no_health() -> None:
