@@ -10,12 +10,13 @@ Ids that others announce are remembered for a few heartbeats.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from ..engine import Send
 from ..identity import PeerId
 from .config import GossipConfig, GossipStats
+from .id_forms import read_ids, write_ids
 from .messages import Rpc
 from .outbox import Outbox
 from .peers import Peers, PeerState
@@ -41,10 +42,10 @@ class Unwanted:
         if state is not None:
             state.takes_idontwant = protocol not in _WITHOUT
 
-    def heard(self, state: PeerState, ids: Iterable[bytes]) -> None:
+    def heard(self, state: PeerState, ids: tuple[bytes, ...]) -> None:
         """IDONTWANT: not to be sent to this peer, nor kept for it."""
         unwanted = state.unwanted
-        for message_id in ids:
+        for message_id in read_ids(state, ids):
             if message_id in unwanted:
                 continue
             if len(unwanted) >= self._config.max_unwanted:
@@ -59,7 +60,7 @@ class Unwanted:
         """Announce messages to a topic's mesh, but not to who sent them. At once: these do not wait for a flush."""
         rpc = Rpc(idontwant=ids)
         return [
-            Send(peer, rpc)
+            Send(peer, Rpc(idontwant=write_ids(state, ids)) if state.short_ids else rpc)
             for peer, state in members.items()
             if peer != sender and state.takes_idontwant and not self._outbox.congested(peer)
         ]

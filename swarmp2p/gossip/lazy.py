@@ -13,6 +13,7 @@ from random import Random
 from ..identity import PeerId
 from .caches import MessageCache, SeenCache
 from .config import GossipConfig, GossipStats
+from .id_forms import read_ids, read_offer, write_ids, write_offer
 from .messages import IHave
 from .outbox import Outbox
 from .peers import Peers, PeerState
@@ -74,21 +75,22 @@ class LazyGossip:
         wanted: dict[bytes, None] = {}
         for offer in offers:
             if offer.topic in topics:
-                wanted.update(dict.fromkeys(self.seen.unseen(offer.ids, now)))
+                ids = read_offer(state, offer).ids
+                wanted.update(dict.fromkeys(self.seen.unseen(ids, now)))
         if not wanted:
             return
-        ids = list(wanted)
-        self._rng.shuffle(ids)  # so that several peers asked for a part each are asked for different parts
-        del ids[config.max_ihave_ids - state.ihave_ids :]
-        state.ihave_ids += len(ids)
-        self._promises.setdefault(ids[0], {}).setdefault(state.peer, now + config.iwant_followup_s)
-        self._outbox.iwant(state.peer, ids)
+        chosen = list(wanted)
+        self._rng.shuffle(chosen)  # so that several peers asked for a part each are asked for different parts
+        del chosen[config.max_ihave_ids - state.ihave_ids :]
+        state.ihave_ids += len(chosen)
+        self._promises.setdefault(chosen[0], {}).setdefault(state.peer, now + config.iwant_followup_s)
+        self._outbox.iwant(state.peer, write_ids(state, tuple(chosen)))
 
     def asked(self, state: PeerState, ids: tuple[bytes, ...], now: float) -> None:
         """IWANT: send what is still there, each message to each peer only so often."""
         if not state.score.clean and state.score.value(now) < self._config.score.gossip_threshold:
             return
-        for message_id in dict.fromkeys(ids):
+        for message_id in dict.fromkeys(read_ids(state, ids, own=False)):
             found = self.cache.send_again(message_id, state.peer)
             if found is None:
                 continue
@@ -137,7 +139,7 @@ class LazyGossip:
         for state in candidates:
             if len(ids) > config.max_ihave_ids:  # each peer gets a different part
                 whole = IHave(topic, tuple(self._rng.sample(ids, config.max_ihave_ids)))
-            self._outbox.ihave(state.peer, whole)
+            self._outbox.ihave(state.peer, write_offer(state, whole))
 
     def beat(self, now: float) -> None:
         """Heartbeat, after advertising: age the cache and look for broken promises."""

@@ -32,6 +32,7 @@ class PeerState:
         "peer",
         "place",
         "score",
+        "short_ids",
         "takes_idontwant",
         "topic_bytes",
         "topics",
@@ -54,6 +55,8 @@ class PeerState:
         """Ids of its IDONTWANT, and the heartbeat in which they came."""
         self.takes_idontwant = True
         """Speaks gossipsub 1.2, as far as is known."""
+        self.short_ids = False
+        """Names messages as js-libp2p does, see id_forms.py."""
         self.outbound = False
         """This side dialled it: an attacker cannot bring that about at will."""
         self.place = b""

@@ -9,9 +9,11 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 import pytest
+import trio
 
 from swarmp2p.gossip import rpc_pb2 as pb
 from swarmp2p.gossip.config import GossipConfig
+from swarmp2p.gossip.events import Acceptance, GossipMessage
 from swarmp2p.identity import Identity
 from tests.interop.gossip_nodes import TOPIC, V10, V11, V12, GossipNode, Swarm, arrives, meshed, swarm
 from tests.interop.js_peers import js_peers
@@ -144,6 +146,82 @@ async def test_a_js_node_that_restarts_with_its_id_is_meshed_again(nodes: Swarm)
     await arrives(b"welcome back", ours, again)
     await again.publish(b"thanks")
     await arrives(b"thanks", again, ours)
+
+
+async def test_we_heed_what_js_does_not_want(nodes: Swarm) -> None:
+    """gossipsub 1.2: js says IDONTWANT of 512 bytes and more as soon as it has them."""
+    ours, js, source = await nodes.ours(), await nodes.js({"asyncValidation": True}), await nodes.raw()
+    await js.dial(ours.address)
+    await meshed((js, ours))
+    message = signed(Identity.generate(), bytes(1000), 1)
+    await source.dial(js.address)
+    await source.say(js.id, pb.RPC(publish=[message]))
+    await until(lambda: ours.router.sizes()["unwanted"] == 1)
+    assert not ours.messages, "js keeps it until it is judged, which nobody does"
+    await source.dial(ours.address)
+    await source.say(ours.id, pb.RPC(publish=[message]))
+    await until(lambda: len(ours.messages) == 1)
+    assert ours.router.stats.forwarded == 0
+
+
+async def test_js_heeds_what_we_do_not_want(nodes: Swarm) -> None:
+    """We say it before anybody here has judged the message, so that nothing else tells js that we have it."""
+    ours, js, source = await nodes.ours(), await nodes.js(), await nodes.raw()
+    await js.dial(ours.address)
+    await meshed((js, ours))
+    author = Identity.generate()
+    first, second = (signed(author, bytes(2000), seqno) for seqno in (1, 2))
+    await source.dial(js.address)
+    await source.dial(ours.address)
+    await source.say(js.id, pb.RPC(publish=[first]))
+    await until(lambda: ours.router.sizes()["unwanted"] == 1)  # now we know how js names messages
+
+    async def judge(message: GossipMessage) -> Acceptance:
+        if len(message.data) == 2000:
+            await trio.sleep_forever()
+        return Acceptance.ACCEPT
+
+    async with ours.peer.validate(TOPIC, judge):
+        await source.say(ours.id, pb.RPC(publish=[second]))
+
+        async def told() -> bool:
+            return await js.node.unwanted(ours.id) > 0
+
+        await until(told)
+        await source.say(js.id, pb.RPC(publish=[second]))
+
+        async def received() -> bool:
+            return await js.node.received() == 2
+
+        await until(received)
+        duplicates = ours.router.stats.duplicates
+        await js.publish(b"after it")
+        await arrives(b"after it", js, ours)
+    assert ours.router.stats.duplicates == duplicates == 0, "js kept it to itself"
+
+
+async def test_js_and_ours_know_each_others_names_of_messages(nodes: Swarm) -> None:
+    """What is offered by IHAVE and was had already is not asked for, and no promise is found broken."""
+    ours, js, raw = await nodes.ours(LAZY), await nodes.js(), await nodes.raw()
+    await raw.dial(js.address)
+    await raw.dial(ours.address)
+    await js.dial(ours.address)
+
+    async def known() -> bool:
+        return ours.id in await js.node.subscribers(TOPIC)
+
+    await until(known)
+    author = Identity.generate()
+    for seqno in range(1, 6):
+        message = signed(author, b"%d" % seqno, seqno)
+        for node in (ours, js):
+            await raw.say(node.id, pb.RPC(publish=[message]))
+    await until(lambda: ours.router.stats.delivered == 5)
+    heard = ours.router.stats
+    await until(
+        lambda: bool(ours.router.sizes()["cached"] == 0)
+    )  # all of it was advertised, and is too old now
+    assert (heard.duplicates, heard.promises_broken) == (0, 0)
 
 
 def signed(author: Identity, data: bytes, seqno: int, more: bytes = b"") -> bytes:
