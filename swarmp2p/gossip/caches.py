@@ -1,56 +1,11 @@
-"""What a gossip engine remembers of messages: the seen cache and the message cache (gossipsub 1.0, "Router
-state")."""
+"""The message cache: recent messages themselves (gossipsub 1.0, "Router state")."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections import deque
 
 from ..identity import PeerId
 from .events import GossipMessage
-
-
-class SeenCache:
-    """Ids of messages that were handled within the last `ttl_s` seconds, so that repeats are dropped.
-
-    Bounded: at `max_entries` the oldest is forgotten early, and a repeat of it would pass as new.
-    """
-
-    __slots__ = ("_max", "_ttl_s", "_until")
-
-    def __init__(self, ttl_s: float, max_entries: int) -> None:
-        self._ttl_s, self._max = ttl_s, max_entries
-        # In the order they expire. OrderedDict, because taking a dict's first entry again and again gets
-        # slow.
-        self._until: OrderedDict[bytes, float] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._until)
-
-    def has(self, message_id: bytes, now: float) -> bool:
-        """Whether it was added less than ttl_s ago."""
-        return self._until.get(message_id, now) > now
-
-    def unseen(self, ids: Iterable[bytes], now: float) -> list[bytes]:
-        """Those that `has` does not know, in their order. Nearly all of what IHAVE offers was seen: asked for
-        one by one, this was a fifth of a simulation."""
-        until = self._until
-        for oldest in until.values():
-            if oldest > now:  # they stand in order of time, so nothing here is too old
-                return [message_id for message_id in ids if message_id not in until]
-            break
-        return [message_id for message_id in ids if until.get(message_id, now) <= now]
-
-    def add(self, message_id: bytes, now: float) -> None:
-        """Remember an id. One that is already there keeps its time: seeing a message again does not prolong
-        it."""
-        entries = self._until
-        while entries:
-            oldest = next(iter(entries))
-            if entries[oldest] > now and len(entries) < self._max:
-                break
-            del entries[oldest]
-        entries.setdefault(message_id, now + self._ttl_s)
 
 
 def _size(message: GossipMessage) -> int:

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from ..engine import NetworkOutput
 from ..identity import PeerId
 from ..signed import Verify
-from .caches import SeenCache
 from .config import GossipConfig, GossipStats
 from .events import Acceptance, Delivered, GossipMessage, GossipOutput, Validate
 from .idontwant import Unwanted
@@ -23,6 +22,7 @@ from .mesh import Mesh
 from .messages import Verdict
 from .outbox import Outbox
 from .peers import Peers, PeerState
+from .seen import SeenCache
 from .sequences import Sequences
 from .topics import Rules, Topics
 from .validation import Judged, WaitingRoom

@@ -11,12 +11,13 @@ from collections.abc import Collection, Container
 from random import Random
 
 from ..identity import PeerId
-from .caches import MessageCache, SeenCache
+from .caches import MessageCache
 from .config import GossipConfig, GossipStats
 from .id_forms import read_ids, read_offer, write_ids, write_offer
 from .messages import IHave
 from .outbox import Outbox
 from .peers import Peers, PeerState
+from .seen import SeenCache
 
 
 class LazyGossip:

@@ -39,7 +39,6 @@ from ..engine import (
 )
 from ..identity import PeerId
 from ..signed import Sign, Verify
-from .caches import SeenCache
 from .config import GossipConfig, GossipStats
 from .direct import DirectPeers
 from .events import (
@@ -61,6 +60,7 @@ from .mesh import Mesh
 from .messages import MAX_DATA_BYTES, MAX_TOPIC_BYTES, MessageForm, Rpc
 from .outbox import Outbox
 from .peers import Peers, PeerState
+from .seen import SeenCache
 from .topics import Topics
 from .wire import StrictSign
 

@@ -1,50 +1,13 @@
-"""The seen cache and the message cache, each against a plain model."""
+"""The message cache, against a plain model."""
 
 from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmp2p.gossip.caches import MessageCache, SeenCache
+from swarmp2p.gossip.caches import MessageCache
 
 from .network import message, peer_id
-
-
-def test_seen_for_its_ttl() -> None:
-    seen = SeenCache(ttl_s=120.0, max_entries=10)
-    seen.add(b"a", 0.0)
-    assert seen.has(b"a", 119.9)
-    assert not seen.has(b"a", 120.0)
-    assert not seen.has(b"b", 0.0)
-
-
-def test_seeing_again_does_not_prolong() -> None:
-    seen = SeenCache(ttl_s=120.0, max_entries=10)
-    seen.add(b"a", 0.0)
-    seen.add(b"a", 100.0)
-    assert not seen.has(b"a", 121.0)
-
-
-@given(st.lists(st.tuples(st.integers(0, 20), st.floats(0, 3)), max_size=60), st.integers(1, 8))
-@settings(max_examples=100, deadline=None)
-def test_seen_like_a_list(additions: list[tuple[int, float]], bound: int) -> None:
-    seen = SeenCache(ttl_s=5.0, max_entries=bound)
-    model: list[tuple[bytes, float]] = []
-    now = 0.0
-    for number, pause in additions:
-        now += pause
-        key = bytes([number])
-        model = [(k, until) for k, until in model if until > now]
-        if key not in dict(model):
-            model = [*model, (key, now + 5.0)][-bound:]
-        elif len(model) == bound:
-            model = model[1:] if model[0][0] != key else [*model[1:], (key, now + 5.0)]
-        seen.add(key, now)
-        assert len(seen) <= bound
-        for other in range(21):
-            assert seen.has(bytes([other]), now) == (bytes([other]) in dict(model))
-        asked = [bytes([other]) for other in range(20, -1, -1)]
-        assert seen.unseen(asked, now) == [key for key in asked if key not in dict(model)]
 
 
 def cache(max_messages: int = 100, max_bytes: int = 10_000) -> MessageCache:
