@@ -160,8 +160,8 @@ class ScoreConfig:
     P5, the application's own: `app_weight` times what SetAppScore said; 0 for who was not named.
     P6, colocation: the square of the peers beyond `colocation_threshold` that are connected from one host (an IPv4
         address or an IPv6 /64), times `colocation_weight`, for each of them. Loopback is not counted, nor are the
-        networks in `colocation_whitelist`, such as "10.0.0.0/8". The threshold is Ethereum's: behind one company's
-        NAT there are more than Filecoin's 5.
+        networks in `colocation_whitelist`, such as "10.0.0.0/8": name there what many peers of one owner share. The
+        threshold is Ethereum's; Filecoin's is 5, and our host takes 8 connections from one public address.
     P7, behaviour: GRAFT during backoff, IHAVE beyond the caps, and promises broken; the square of what exceeds
         `behaviour_tolerance`, times `behaviour_weight`. kept_excuses: broken promises that one kept promise makes up
         for; ours, see score.py.
