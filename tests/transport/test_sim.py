@@ -24,6 +24,7 @@ from swarmp2p.engine import (
     NetworkEvent,
     NetworkOutput,
     PeerDown,
+    PeerInfo,
     PeerUp,
     Received,
     Send,
@@ -34,6 +35,7 @@ from swarmp2p.engine import (
 )
 from swarmp2p.errors import UsageError
 from swarmp2p.identity import PeerId, verify
+from swarmp2p.peer_record import open_record
 from swarmp2p.transport.link import Link, Partition, UniformLink
 from swarmp2p.transport.sim import BrokenPromise, Simulator, SimulatorConfig, random_for
 from swarmp2p.transport.sim_peers import sim_address, sim_peer, sim_sign, sim_verify
@@ -774,3 +776,12 @@ def test_stand_in_signatures_tell_peers_and_data_apart_but_are_none() -> None:
     assert not sim_verify(A, b"date", signature)
     assert not sim_verify(A, b"data", signature[:-1])
     assert not verify(A, b"data", signature)
+
+
+def test_peers_give_each_other_their_signed_records_where_the_network_has_such() -> None:
+    world = World(config=SimulatorConfig(signed_records=True))
+    world.send(A, B, 1)
+    world.sim.run(1.0)
+    for at, other in ((A, B), (B, A)):
+        (up,) = [event for event in world.recorders[at].events() if isinstance(event, PeerUp)]
+        assert open_record(up.record, sim_verify, other).info == PeerInfo(other, world.sim.addresses(other))
