@@ -1,0 +1,141 @@
+"""Where providers should be, beside how loaded they are: affinity, spread and nearness.
+
+Affinity and nearness change what a provider costs before the rule ranks; spread changes the ranking after it, since
+whether a place is taken depends on who stands before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Final
+
+from ..errors import UsageError
+from ..identity import PeerId
+from .choice import Choice
+from .load_table import LoadEntry
+
+UNKNOWN_DISTANCE_S: Final = 0.3
+"""Round trip to a provider whose coordinate is not known: that of the farthest regions."""
+
+Distance = Callable[[PeerId], float | None]
+"""Expected round trip to a provider in seconds; None for unknown."""
+
+
+class Strength(Enum):
+    """How much an affinity matters."""
+
+    REQUIRE = "require"
+    PREFER = "prefer"
+    AVOID = "avoid"
+    FORBID = "forbid"
+
+
+@dataclass(frozen=True, slots=True)
+class Affinity:
+    """Providers to have, or not. One matches that is named in any of the sets.
+
+    worth_s: for PREFER and AVOID, the seconds of delay that are accepted for it.
+    """
+
+    strength: Strength
+    peers: frozenset[PeerId] = frozenset()
+    kinds: frozenset[str] = frozenset()
+    regions: frozenset[str] = frozenset()
+    worth_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a worth that is no length of time."""
+        if not 0 <= self.worth_s < math.inf:
+            raise UsageError(f"an affinity is worth a number of seconds of at least 0, not {self.worth_s!r}")
+
+    def matches(self, entry: LoadEntry) -> bool:
+        """Whether it is about this provider."""
+        signal = entry.signal
+        return entry.provider in self.peers or signal.kind in self.kinds or signal.region in self.regions
+
+
+def by_region(entry: LoadEntry) -> str:
+    """For Spread: providers of one region share a place; those of none each have their own."""
+    return entry.signal.region or entry.provider.hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """At most so many providers of one place, such as a region or an operator.
+
+    place: names a provider's. most: of each place. used: those taken already. hard: those too many are left out;
+    otherwise they come after all that are not.
+    """
+
+    place: Callable[[LoadEntry], str] = by_region
+    most: int = 1
+    used: Mapping[str, int] = field(default_factory=dict[str, int])
+    hard: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for fewer than one."""
+        if self.most < 1:
+            raise UsageError(f"a spread allows at least one provider of a place, not {self.most!r}")
+
+    def apply(self, ranked: Iterable[Choice]) -> list[Choice]:
+        """The ranking with those too many last, or without them."""
+        counts = dict(self.used)
+        first: list[Choice] = []
+        last: list[Choice] = []
+        for choice in ranked:
+            place = self.place(choice.entry)
+            count = counts[place] = counts.get(place, 0) + 1
+            if count <= self.most:
+                first.append(choice)
+            elif not self.hard:
+                last.append(replace(choice, note=f"after {self.most} others of {place}"))
+        return first + last
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """All of it. distance: of providers. distance_weight: what a second of round trip counts as, in seconds of delay;
+    about the number of round trips that a request or lease is used for."""
+
+    affinities: Sequence[Affinity] = ()
+    spreads: Sequence[Spread] = ()
+    distance: Distance | None = None
+    distance_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a weight that is none."""
+        if not 0 <= self.distance_weight < math.inf:
+            raise UsageError(f"distance_weight is a number of at least 0, not {self.distance_weight!r}")
+
+    def extra_s(self, entry: LoadEntry) -> float | None:
+        """What speaks against a provider, as seconds of delay; None when it is ruled out."""
+        extra_s = 0.0
+        for affinity in self.affinities:
+            matches = affinity.matches(entry)
+            match affinity.strength:
+                case Strength.REQUIRE:
+                    if not matches:
+                        return None
+                case Strength.FORBID:
+                    if matches:
+                        return None
+                case Strength.PREFER:
+                    extra_s += 0.0 if matches else affinity.worth_s
+                case Strength.AVOID:
+                    extra_s += affinity.worth_s if matches else 0.0
+        if self.distance is not None:
+            rtt_s = self.distance(entry.provider)
+            extra_s += self.distance_weight * (UNKNOWN_DISTANCE_S if rtt_s is None else max(0.0, rtt_s))
+        return extra_s
+
+    def spread(self, ranked: list[Choice]) -> list[Choice]:
+        """The ranking after all spreads."""
+        for spread in self.spreads:
+            ranked = spread.apply(ranked)
+        return ranked
+
+
+ANYWHERE: Final = Placement()
