@@ -232,9 +232,12 @@ def test_of_very_many_a_sample_is_weighed() -> None:
 
 
 def test_settings_are_checked() -> None:
-    for settings_ in ({"service_s": 0.0}, {"catch_up": -1.0}, {"sample": 0}):
-        with pytest.raises(UsageError, match="positive"):
-            Adaptive(**settings_)
+    with pytest.raises(UsageError, match="positive"):
+        Adaptive(service_s=0.0)
+    with pytest.raises(UsageError, match="positive"):
+        Adaptive(catch_up=-1.0)
+    with pytest.raises(UsageError, match="positive"):
+        Adaptive(sample=0)
     with pytest.raises(UsageError, match="at least one draw"):
         PowerOf(0)
     with pytest.raises(UsageError, match="at least one provider"):
