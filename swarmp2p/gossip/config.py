@@ -87,7 +87,9 @@ class GossipConfig:
     exchange_peers, exchange_dials: peers named in one PRUNE, at most 16; and those of them dialled at once, of
         whom others named to us (go: 16, 8). max_candidates: named to us and waiting for a mesh to need them (go: 128).
     peer_exchange: peers that are pruned because a mesh is full, or left, are told of others in the topic, with their
-        signed peer records. For those that many dial, such as bootstrap peers; off elsewhere, as in go.
+        signed peer records. For those that many dial, such as bootstrap peers, with mesh degrees of 0 best of all
+        (gossipsub 1.1, "Recommendations for Network Operators"): in no mesh, they refuse everybody and tell everybody.
+        Off elsewhere, as in go.
     hello_interval_s: subscriptions are repeated to each peer that often. Queues may drop (Network.send), and
         a lost announcement would otherwise leave the two ends disagreeing for good. Ours: an RPC of some 20
         bytes a minute and neighbour.

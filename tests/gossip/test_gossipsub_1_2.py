@@ -188,3 +188,14 @@ def test_it_goes_with_the_connection() -> None:
     node.down(2)
     node.heartbeat()
     assert node.router.sizes()["unwanted"] == 0
+
+
+def test_who_sends_it_all_the_same_is_not_punished() -> None:
+    """IDONTWANT Message: "sending a message after the corresponding IDONTWANT should not be penalized"."""
+    node = meshed(1, 2)
+    large = message(9, 1, data=LARGE)
+    assert told(received(node, 1, large)) == {peer_id(2): (large.id,)}
+    for _ in range(20):
+        assert received(node, 2, large) == []
+    assert node.score(2) >= 0
+    assert node.mesh() == {1, 2}
