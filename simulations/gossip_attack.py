@@ -13,6 +13,9 @@ seconds from when the attack begins, beside the same of the same network without
 - censor: they pass on everything but one node's messages, those being measured; that node publishes half of all.
 - cold boot: they are there first, and honest nodes find one another among them.
 - covert flash: they behave until meshes are full of them, then drop everything all at once.
+- infiltration: as covert flash, but a fifth of the Sybils' links were dialled by honest nodes, so that most of the
+  peers that these trust because they dialled them themselves are Sybils. Beyond what meshes withstand: until scores
+  have cleared them, messages come by IHAVE and IWANT alone, within one or two heartbeats.
 - colocation: as eclipse all, from four addresses.
 - spam: they forge messages, advertise ids that nobody has, ask for each message again and again, and GRAFT in backoff.
 - storm: they PRUNE and GRAFT everybody each second.
@@ -47,6 +50,7 @@ LINKS = 20
 DELAY_S = 0.025
 JITTER = 0.1
 HOSTS = 4  # of colocated Sybils
+DIALLED = 0.2  # of infiltrating Sybils' links
 _SYBILS_FROM = 1 << 20  # of sim_peer
 _HOSTS_FROM = 1 << 20  # of sim_address
 _COME_S = 20.0  # Sybils of most attacks
@@ -85,6 +89,7 @@ class Attack:
     honest_come_s: float = 0.0
     target_only: bool = False
     censors: bool = False
+    dialled: float = 0.0
     hosts: int = 0
 
 
@@ -94,6 +99,7 @@ ATTACKS = (
     Attack("censor", censors=True),
     Attack("cold boot", Plan(strike_s=_COLD_S), come_s=0.0, honest_come_s=_COLD_S),
     Attack("covert flash", Plan(strike_s=_FLASH_S), come_s=0.0, honest_come_s=_COLD_S),
+    Attack("infiltration", Plan(strike_s=_FLASH_S), come_s=0.0, honest_come_s=_COLD_S, dialled=DIALLED),
     Attack("colocation", hosts=HOSTS),
     Attack("spam", Plan(strike_s=_COME_S, impatient=True, lies=100, forged=2, asks=3)),
     Attack("storm", Plan(strike_s=_COME_S, storm=True)),
@@ -158,7 +164,10 @@ def _invade(swarm: GossipSwarm, attack: Attack, seed: int, sizes: Sizes) -> list
             honest[:1] if attack.target_only else rng.sample(honest, min(sizes.sybil_links, len(honest)))
         )
         for victim in victims:
-            swarm.sim.connect(peer, victim)
+            if attack.dialled and rng.random() < attack.dialled:
+                swarm.sim.connect(victim, peer)
+            else:
+                swarm.sim.connect(peer, victim)
 
     def all_come() -> None:
         for number in range(sizes.sybils):
