@@ -57,6 +57,9 @@ class Wire:
         channel = cast(SecureChannel, PlainChannel(TcpPipe(sock, is_client), peer))
         return MuxedConnection(channel, is_client, 64, on_stream, self._nursery)
 
+    async def accepted(self) -> MuxedStream:
+        return await self._accepted.receive()
+
     async def pair(self) -> tuple[Libp2pStream, Libp2pStream]:
         ours = self.here.open()
         ours.push(b"?")
