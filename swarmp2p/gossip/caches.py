@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 
 from ..identity import PeerId
 from .events import GossipMessage
@@ -14,10 +15,11 @@ def _size(message: GossipMessage) -> int:
 
 
 class _Cached:
-    __slots__ = ("message", "sent")
+    __slots__ = ("key", "message", "sent", "superseded")
 
-    def __init__(self, message: GossipMessage) -> None:
-        self.message = message
+    def __init__(self, message: GossipMessage, key: Hashable) -> None:
+        self.message, self.key = message, key
+        self.superseded = False
         self.sent: dict[PeerId, int] = {}
         """How often it was sent again, by who asked."""
 
@@ -28,15 +30,18 @@ class MessageCache:
     Windows: the current one takes new messages, `shift()` at each heartbeat begins another and drops the
     oldest. Bounded in messages and in their bytes: the oldest windows go early, and when only the current
     one is left, further messages are not kept (they are still forwarded, only not offered again).
+
+    A message that a newer one replaces is not advertised any more, but still there for those who asked for it.
     """
 
-    __slots__ = ("_bytes", "_gossip", "_max_bytes", "_max_messages", "_messages", "_windows")
+    __slots__ = ("_bytes", "_gossip", "_max_bytes", "_max_messages", "_messages", "_newest", "_windows")
 
     def __init__(self, history: int, gossip: int, max_messages: int, max_bytes: int) -> None:
         self._gossip = gossip
         self._max_messages, self._max_bytes = max_messages, max_bytes
         self._messages: dict[bytes, _Cached] = {}
         self._windows: deque[dict[str, list[bytes]]] = deque({} for _ in range(history))
+        self._newest: dict[Hashable, bytes] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -47,8 +52,9 @@ class MessageCache:
         """Bytes of the messages held."""
         return self._bytes
 
-    def put(self, message_id: bytes, message: GossipMessage) -> bool:
-        """Keep a message; False when there is no room."""
+    def put(self, message_id: bytes, message: GossipMessage, replaces: Hashable = None) -> bool:
+        """Keep a message; False when there is no room. replaces: it takes the place of the one that was put in with the
+        same value."""
         if message_id in self._messages:
             return True
         size = _size(message)
@@ -59,7 +65,12 @@ class MessageCache:
             self._drop(self._windows[spare])
             self._windows[spare] = {}
             spare -= 1
-        self._messages[message_id] = _Cached(message)
+        self._messages[message_id] = _Cached(message, replaces)
+        if replaces is not None:
+            older = self._newest.get(replaces)
+            if older is not None:
+                self._messages[older].superseded = True
+            self._newest[replaces] = message_id
         self._bytes += size
         self._windows[0].setdefault(message.topic, []).append(message_id)
         return True
@@ -82,6 +93,8 @@ class MessageCache:
         out: list[bytes] = []
         for index in range(min(self._gossip, len(self._windows))):
             out.extend(self._windows[index].get(topic, ()))
+        if self._newest:
+            return [message_id for message_id in out if not self._messages[message_id].superseded]
         return out
 
     def shift(self) -> None:
@@ -93,4 +106,7 @@ class MessageCache:
     def _drop(self, window: dict[str, list[bytes]]) -> None:
         for ids in window.values():
             for message_id in ids:
-                self._bytes -= _size(self._messages.pop(message_id).message)
+                cached = self._messages.pop(message_id)
+                self._bytes -= _size(cached.message)
+                if cached.key is not None and not cached.superseded:
+                    del self._newest[cached.key]

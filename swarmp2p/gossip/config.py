@@ -80,7 +80,8 @@ class GossipConfig:
     seen_ttl_s: seconds for which message ids are remembered.
     max_ihave_ids, max_ihave_rpcs: ids asked for, and RPCs with IHAVE listened to, per peer and heartbeat.
     iwant_followup_s: seconds until a message asked for counts as a broken promise.
-    retransmissions: times that one message is sent to one peer in answer to IWANT.
+    retransmissions: times that one message is sent to one peer in answer to IWANT. max_iwant_bytes: of messages sent
+        so to one peer between two heartbeats; ours, against many cheap IWANTs for large messages.
     flood_publish: own messages go to all of the topic's peers, not to the mesh or fanout alone.
     flush_interval_s: what is for one peer within that many seconds leaves as one RPC. 0: with the call that
         caused it.
@@ -130,6 +131,7 @@ class GossipConfig:
     max_ihave_rpcs: int = 10
     iwant_followup_s: float = 3.0
     retransmissions: int = 3
+    max_iwant_bytes: int = 8 << 20
     flood_publish: bool = True
     flush_interval_s: float = 0.0
     peer_exchange: bool = False

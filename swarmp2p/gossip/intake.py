@@ -173,8 +173,9 @@ class Intake:
     def _deliver(self, message: GossipMessage, senders: Iterable[PeerId], now: float, out: Outputs) -> None:
         """senders: who has it already, the first one first."""
         self._stats.delivered += 1
-        known = tuple(senders)
-        self._lazy.cache.put(message.id, message)
+        known, rules = tuple(senders), self._topics.rules(message.topic)
+        replaces = (message.topic, message.source) if rules.latest_only else None
+        self._lazy.cache.put(message.id, message, replaces)
         out.append(Delivered(message, known[0]))
         members = self._mesh.meshes.get(message.topic)
         if members is not None:

@@ -64,8 +64,7 @@ class LazyGossip:
             return  # the question would wait, and the answer be late
         if not state.score.clean and state.score.value(now) < config.score.gossip_threshold:
             return
-        if state.beat != self._beat:
-            state.beat, state.ihave_rpcs, state.ihave_ids = self._beat, 0, 0
+        self._begin(state)
         state.ihave_rpcs += 1
         if state.ihave_rpcs > config.max_ihave_rpcs or state.ihave_ids >= config.max_ihave_ids:
             self._stats.over_limit += 1
@@ -88,18 +87,29 @@ class LazyGossip:
         self._outbox.iwant(state.peer, write_ids(state, tuple(chosen)))
 
     def asked(self, state: PeerState, ids: tuple[bytes, ...], now: float) -> None:
-        """IWANT: send what is still there, each message to each peer only so often."""
+        """IWANT: send what is still there, each message to each peer only so often, and only so many bytes in one
+        heartbeat: an id costs far less than the message that it brings."""
         if not state.score.clean and state.score.value(now) < self._config.score.gossip_threshold:
             return
+        self._begin(state)
         for message_id in dict.fromkeys(read_ids(state, ids, own=False)):
+            if state.iwant_bytes >= self._config.max_iwant_bytes:
+                self._stats.over_limit += 1
+                return
             found = self.cache.send_again(message_id, state.peer)
             if found is None:
                 continue
             message, count = found
             if count <= self._config.retransmissions:
+                state.iwant_bytes += len(message.raw) or len(message.data)
                 self._outbox.message(state.peer, message_id, message)
             else:
                 self._stats.over_limit += 1
+
+    def _begin(self, state: PeerState) -> None:
+        """What is counted by heartbeat starts from 0 with each."""
+        if state.beat != self._beat:
+            state.beat, state.ihave_rpcs, state.ihave_ids, state.iwant_bytes = self._beat, 0, 0, 0
 
     def arrived(self, message_id: bytes, now: float) -> None:
         """A message came, genuine and for the first time: whoever promised it has kept its word."""

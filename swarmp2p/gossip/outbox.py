@@ -105,6 +105,14 @@ class Outbox:
         """Messages that wait for the peer with the most of them."""
         return max(map(len, self._publish.values()), default=0)
 
+    def sizes(self) -> dict[str, int]:
+        """How many entries the tables hold, of the peer with the most of them where there is one for each."""
+        return {
+            "queued": self.queued,
+            "slow": len(self._slow),
+            "replaceable": max(map(len, self._newest.values()), default=0),
+        }
+
     def deadline(self) -> float:
         """When `flush` is wanted, besides after calls that stirred it."""
         return self._due

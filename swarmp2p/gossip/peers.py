@@ -28,6 +28,7 @@ class PeerState:
         "direct",
         "ihave_ids",
         "ihave_rpcs",
+        "iwant_bytes",
         "outbound",
         "peer",
         "place",
@@ -64,9 +65,10 @@ class PeerState:
         self.direct = False
         """One of GossipConfig.direct_peers."""
         self.beat = -1
-        """Heartbeat that the two counters below belong to."""
+        """Heartbeat that the counters below belong to."""
         self.ihave_rpcs = 0
         self.ihave_ids = 0
+        self.iwant_bytes = 0
 
 
 def place_of(remote: Address) -> bytes:

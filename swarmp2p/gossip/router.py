@@ -149,7 +149,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             "cached": len(self._lazy.cache),
             "cached_bytes": self._lazy.cache.held_bytes,
             "promises": self._lazy.promises,
-            "queued": self._outbox.queued,
+            **self._outbox.sizes(),
             **self._intake.sizes(),
             **self._scores.sizes(),
             **self._exchange.sizes(),
@@ -164,7 +164,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
                 if isinstance(message, Rpc):
                     self._received(sender, message, now, out)
             case Congested(peer, _, congested):
-                if congested:
+                if congested and self._peers.get(peer) is not None:
                     self._outbox.hold(peer)
                 else:
                     self._outbox.release(peer, now)
@@ -265,8 +265,8 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             return
         self.stats.published += 1
         self._seen.add(message_id, now)
-        self._lazy.cache.put(message_id, message)
         replaces = (topic, self._peer) if rules.latest_only else None
+        self._lazy.cache.put(message_id, message, replaces)
         for peer in self._mesh.targets(topic, now):
             self._outbox.message(peer, message_id, message, rules.interval_s, replaces)
         self._wake(now)

@@ -68,6 +68,23 @@ def test_encoded_messages_weigh_as_much_as_their_bytes() -> None:
     assert not messages.put(heavy.id, heavy)
 
 
+def test_a_message_that_was_replaced_is_not_advertised_but_still_there() -> None:
+    messages = cache(10)
+    signals = [message(1, number) for number in range(3)]
+    other = message(2, 1)
+    for sent in (*signals, other):
+        assert messages.put(sent.id, sent, ("t", sent.source))
+        messages.shift()
+    assert set(messages.recent("t")) <= {signals[2].id, other.id}
+    assert messages.get(signals[1].id) == signals[1]
+    for _ in range(10):
+        messages.shift()
+    assert len(messages) == 0
+    again = message(1, 9)
+    assert messages.put(again.id, again, ("t", again.source)), "nothing is left of those before"
+    assert messages.recent("t") == [again.id]
+
+
 @given(st.lists(st.one_of(st.integers(0, 30), st.none()), max_size=80), st.integers(1, 6), st.integers(8, 60))
 @settings(max_examples=100, deadline=None)
 def test_never_above_its_bounds(steps: list[int | None], bound: int, max_bytes: int) -> None:
@@ -77,7 +94,7 @@ def test_never_above_its_bounds(steps: list[int | None], bound: int, max_bytes: 
             messages.shift()
         else:
             sent = message(step, step, topic=str(step % 3), data=bytes(step))
-            messages.put(sent.id, sent)
+            messages.put(sent.id, sent, step % 5 or None)
         assert len(messages) <= bound
         assert messages.held_bytes <= max_bytes
         recent = [i for topic in "012" for i in messages.recent(topic)]

@@ -178,6 +178,21 @@ def test_a_message_is_sent_again_three_times() -> None:
     assert node.receive(1, Rpc(iwant=(sent.id,)))
 
 
+def test_cheap_questions_do_not_bring_large_answers_without_end() -> None:
+    """Ours: beside the limit for each message, one for what a peer is sent between two heartbeats."""
+    node = Scripted(GossipConfig(max_iwant_bytes=5000))
+    node.subscribe()
+    node.up(1, 2)
+    sent = [message(9, number, data=bytes(1000)) for number in range(20)]
+    node.receive(2, Rpc(publish=tuple(sent)))
+    wanted = Rpc(iwant=tuple(each.id for each in sent))
+    got = [node.receive(1, wanted) for _ in range(5)]
+    assert sum(len(rpc.publish) for answer in got for rpc in answer.values()) == 5
+    assert node.router.stats.over_limit == 5
+    node.heartbeat()
+    assert len(node.receive(1, wanted)[peer_id(1)].publish) == 5
+
+
 def test_broken_promises_are_counted() -> None:
     """Spam protection measures, IHAVE: ids advertised and not delivered within 3 s count against the peer."""
     node = Scripted()

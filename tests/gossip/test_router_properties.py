@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmp2p.engine import Certified, PeerDown, PeerUp, Received, Send, Tick
+from swarmp2p.engine import Certified, Congested, PeerDown, PeerUp, Received, Send, Speaks, Tick
 from swarmp2p.gossip.config import GossipConfig, TopicConfig
 from swarmp2p.gossip.events import (
     ANONYMOUS,
@@ -53,7 +53,13 @@ CONFIG = GossipConfig(
     exchange_peers=3,
     exchange_dials=2,
     max_candidates=4,
-    topics={"c": TopicConfig(no_replays=True), "d": TopicConfig(anonymous=True)},
+    idontwant_bytes=20,
+    max_iwant_bytes=100,
+    topics={
+        "b": TopicConfig(latest_only=True, flush_interval_s=0.02),
+        "c": TopicConfig(no_replays=True),
+        "d": TopicConfig(anonymous=True),
+    },
 )
 BOUNDS = {
     "peers": 5,
@@ -71,7 +77,9 @@ BOUNDS = {
     "validating": 8,
     "validating_bytes": 200,
     "rejected": 4,
-    "sources": 3,
+    "sources": 2 * 3,  # of two topics
+    "slow": 5,
+    "replaceable": 2 * 3 + 1,
     "scores_kept": 5,
     "app_scores": 5,
     "hosts": 5,
@@ -118,6 +126,14 @@ events = st.one_of(
     st.builds(PeerUp, numbers.map(peer_id), record=st.one_of(st.just(b""), records)),
     st.builds(Certified, numbers.map(peer_id), records),
     st.builds(PeerDown, numbers.map(peer_id)),
+    st.builds(Congested, numbers.map(peer_id), st.just("pubsub"), st.booleans()),
+    st.builds(
+        Speaks,
+        numbers.map(peer_id),
+        st.just("pubsub"),
+        st.just(True),
+        st.sampled_from(["", "/meshsub/1.1.0"]),
+    ),
     st.builds(Subscribe, topics),
     st.builds(Unsubscribe, topics),
     st.builds(Publish, topics, st.binary(max_size=30)),
