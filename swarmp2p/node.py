@@ -6,6 +6,7 @@
     commands ---by type-------> one of them
     gossip Delivered on a load topic --> loads          loads Publish, Subscribe, Unsubscribe --> gossip
     loads OfferMembership, FindMembers --> dht          dht ProviderFound of those --> loads MemberFound
+    dht round trips, coordinates in answers and load signals --> places: own coordinate --> answers, load signals
     loads LoadSuspected --> leases, which ask the lender themselves
     how late a Tick is, and that anything comes at all --> loads, which accuse nobody while this node is unwell
 
@@ -66,6 +67,7 @@ from .gossip.load import (
     UnfollowLoads,
 )
 from .gossip.messages import MessageForm
+from .gossip.places import Places
 from .gossip.router import GossipRouter
 from .identity import PeerId
 from .ray_bridge.auth import LeaseKeys
@@ -136,17 +138,20 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
         sign, verify = keys.sign, keys.verify
         self.peer = peer
         self.dht = Kademlia(peer, sign, verify, rng, config.dht)
-        self.loads = LoadBoard(
+        self.loads: LoadBoard = LoadBoard(
             peer,
             sign,
             verify,
             rng,
             config.loads,
             form,
+            coordinate=lambda: self.places.encoded(),
             neighbours=lambda topic: self.gossip.subscribers(topic),
         )
+        self.places: Places = Places(peer, rng, self.loads.table)
+        self.dht.locate(self.places.encoded, self.places.round_trip)
         gossip = judged(config.gossip, self.loads.judge)
-        self.gossip = GossipRouter(peer, sign, verify, rng, gossip, form)
+        self.gossip: GossipRouter = GossipRouter(peer, sign, verify, rng, gossip, form)
         self.leases = Leases(peer, keys, rng, config.lease)
         self._health = self.loads.doubts.health
         self._looking: dict[int, str] = {}  # by query: for members of which load topic

@@ -41,6 +41,7 @@ from .dht_client import Dht
 from .driver import Driver
 from .engine import PeerInfo
 from .errors import BadMessage, DialError, UsageError
+from .gossip.coordinates import Coordinate
 from .gossip.events import Delivered, Validate
 from .gossip.load import (
     FollowLoads,
@@ -128,6 +129,22 @@ class Peer:
             self._looked_at_loads = True
             self._driver.post(FollowLoads())
         return self._engine.loads.table
+
+    @property
+    def coordinate(self) -> Coordinate:
+        """Where this peer is, as far as round trips have told (Vivaldi; `error` says how well it is known)."""
+        return self._engine.places.vivaldi.coordinate
+
+    def distance(self, peer: PeerId | str, other: PeerId | str | None = None) -> float | None:
+        """The predicted round trip between a peer and another, or this one, in seconds; no message is sent, and they
+        need not have spoken.
+
+        None when it is not known where either is: coordinates come with DHT answers (of the last 4,096 peers that
+        answered) and load signals (of the providers in `loads`), and only from peers of swarmp2p. Raises UsageError
+        for a text that is no peer id.
+        """
+        there = self.id if other is None else peer_argument(other)
+        return self._engine.places.distance(peer_argument(peer), there)
 
     @property
     def stats(self) -> dict[str, dict[str, int]]:

@@ -189,7 +189,7 @@ DECODERS: tuple[Decoder, ...] = (
         tuple(
             dht_wire.encode(message)
             for message in (
-                FoundNodes(1, _CLOSER, 5, (Split(b"8 bytes!", 3, 200),)),
+                FoundNodes(1, _CLOSER, 5, (Split(b"8 bytes!", 3, 200),), bytes(22)),
                 FoundProviders(1, _KEY, (_PROVIDER,), _CLOSER),
                 FoundValue(1, b"/ns/key", b"value", 1e9, _CLOSER),
                 ValueStored(1, b"/ns/key", b"value"),

@@ -468,6 +468,24 @@ async def test_whoever_looks_at_the_loads_hears_of_them(autojump_clock: MockCloc
         assert [(entry.provider, entry.signal.cpus_free) for entry in table] == [(peers[2].id, 4)]
 
 
+async def test_distances_between_peers_are_known_without_asking_them(autojump_clock: MockClock) -> None:
+    async with Swarm().of(4) as peers:
+        for peer in peers:
+            for number in range(3):
+                await trio.sleep(1.1)
+                await peer.dht.closest(bytes([number]) * 8)
+        first, second, third, *_ = peers
+        across = first.distance(second.id, str(third.id))
+        assert across is not None
+        assert 0 < across < 1
+        assert first.distance(second.id) == pytest.approx(first.distance(first.id, second.id))
+        assert first.distance(first.id) == 0.0
+        assert first.coordinate.error < 1.5
+        assert first.distance(Identity.generate().peer_id) is None
+        with pytest.raises(UsageError):
+            first.distance("nobody")
+
+
 async def test_the_table_shows_addresses_that_can_be_dialled(autojump_clock: MockClock) -> None:
     async with Swarm().of(2) as (first, second):
         (entry,) = first.dht.table

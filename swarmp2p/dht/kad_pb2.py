@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16swarmp2p/dht/kad.proto\x12\x0cswarmp2p.dht\";\n\x06Record\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x15\n\rtime_received\x18\x05 \x01(\t\"\xe7\x04\n\x07Message\x12/\n\x04type\x18\x01 \x01(\x0e\x32!.swarmp2p.dht.Message.MessageType\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12$\n\x06record\x18\x03 \x01(\x0b\x32\x14.swarmp2p.dht.Record\x12\x30\n\x0c\x63loser_peers\x18\x08 \x03(\x0b\x32\x1a.swarmp2p.dht.Message.Peer\x12\x32\n\x0eprovider_peers\x18\t \x03(\x0b\x32\x1a.swarmp2p.dht.Message.Peer\x12\x19\n\x11\x63luster_level_raw\x18\n \x01(\x05\x12\x17\n\x0eprovider_count\x18\xea\x07 \x01(\r\x12$\n\x06splits\x18\xeb\x07 \x03(\x0b\x32\x13.swarmp2p.dht.Split\x1at\n\x04Peer\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\r\n\x05\x61\x64\x64rs\x18\x02 \x03(\x0c\x12\x38\n\nconnection\x18\x03 \x01(\x0e\x32$.swarmp2p.dht.Message.ConnectionType\x12\x17\n\x0eservice_record\x18\xe9\x07 \x01(\x0c\"i\n\x0bMessageType\x12\r\n\tPUT_VALUE\x10\x00\x12\r\n\tGET_VALUE\x10\x01\x12\x10\n\x0c\x41\x44\x44_PROVIDER\x10\x02\x12\x11\n\rGET_PROVIDERS\x10\x03\x12\r\n\tFIND_NODE\x10\x04\x12\x08\n\x04PING\x10\x05\"W\n\x0e\x43onnectionType\x12\x11\n\rNOT_CONNECTED\x10\x00\x12\r\n\tCONNECTED\x10\x01\x12\x0f\n\x0b\x43\x41N_CONNECT\x10\x02\x12\x12\n\x0e\x43\x41NNOT_CONNECT\x10\x03\"2\n\x05Split\x12\x0c\n\x04tree\x18\x01 \x01(\x0c\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\r\x12\x0c\n\x04size\x18\x03 \x01(\r\"\xde\x01\n\x0bLazyMessage\x12/\n\x04type\x18\x01 \x01(\x0e\x32!.swarmp2p.dht.Message.MessageType\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12$\n\x06record\x18\x03 \x01(\x0b\x32\x14.swarmp2p.dht.Record\x12\x14\n\x0c\x63loser_peers\x18\x08 \x03(\x0c\x12\x16\n\x0eprovider_peers\x18\t \x03(\x0c\x12\x17\n\x0eprovider_count\x18\xea\x07 \x01(\r\x12$\n\x06splits\x18\xeb\x07 \x03(\x0b\x32\x13.swarmp2p.dht.Splitb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16swarmp2p/dht/kad.proto\x12\x0cswarmp2p.dht\";\n\x06Record\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x15\n\rtime_received\x18\x05 \x01(\t\"\xfc\x04\n\x07Message\x12/\n\x04type\x18\x01 \x01(\x0e\x32!.swarmp2p.dht.Message.MessageType\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12$\n\x06record\x18\x03 \x01(\x0b\x32\x14.swarmp2p.dht.Record\x12\x30\n\x0c\x63loser_peers\x18\x08 \x03(\x0b\x32\x1a.swarmp2p.dht.Message.Peer\x12\x32\n\x0eprovider_peers\x18\t \x03(\x0b\x32\x1a.swarmp2p.dht.Message.Peer\x12\x19\n\x11\x63luster_level_raw\x18\n \x01(\x05\x12\x17\n\x0eprovider_count\x18\xea\x07 \x01(\r\x12$\n\x06splits\x18\xeb\x07 \x03(\x0b\x32\x13.swarmp2p.dht.Split\x12\x13\n\ncoordinate\x18\xec\x07 \x01(\x0c\x1at\n\x04Peer\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\r\n\x05\x61\x64\x64rs\x18\x02 \x03(\x0c\x12\x38\n\nconnection\x18\x03 \x01(\x0e\x32$.swarmp2p.dht.Message.ConnectionType\x12\x17\n\x0eservice_record\x18\xe9\x07 \x01(\x0c\"i\n\x0bMessageType\x12\r\n\tPUT_VALUE\x10\x00\x12\r\n\tGET_VALUE\x10\x01\x12\x10\n\x0c\x41\x44\x44_PROVIDER\x10\x02\x12\x11\n\rGET_PROVIDERS\x10\x03\x12\r\n\tFIND_NODE\x10\x04\x12\x08\n\x04PING\x10\x05\"W\n\x0e\x43onnectionType\x12\x11\n\rNOT_CONNECTED\x10\x00\x12\r\n\tCONNECTED\x10\x01\x12\x0f\n\x0b\x43\x41N_CONNECT\x10\x02\x12\x12\n\x0e\x43\x41NNOT_CONNECT\x10\x03\"2\n\x05Split\x12\x0c\n\x04tree\x18\x01 \x01(\x0c\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\r\x12\x0c\n\x04size\x18\x03 \x01(\r\"\xf3\x01\n\x0bLazyMessage\x12/\n\x04type\x18\x01 \x01(\x0e\x32!.swarmp2p.dht.Message.MessageType\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12$\n\x06record\x18\x03 \x01(\x0b\x32\x14.swarmp2p.dht.Record\x12\x14\n\x0c\x63loser_peers\x18\x08 \x03(\x0c\x12\x16\n\x0eprovider_peers\x18\t \x03(\x0c\x12\x17\n\x0eprovider_count\x18\xea\x07 \x01(\r\x12$\n\x06splits\x18\xeb\x07 \x03(\x0b\x32\x13.swarmp2p.dht.Split\x12\x13\n\ncoordinate\x18\xec\x07 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -24,15 +24,15 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_RECORD']._serialized_start=40
   _globals['_RECORD']._serialized_end=99
   _globals['_MESSAGE']._serialized_start=102
-  _globals['_MESSAGE']._serialized_end=717
-  _globals['_MESSAGE_PEER']._serialized_start=405
-  _globals['_MESSAGE_PEER']._serialized_end=521
-  _globals['_MESSAGE_MESSAGETYPE']._serialized_start=523
-  _globals['_MESSAGE_MESSAGETYPE']._serialized_end=628
-  _globals['_MESSAGE_CONNECTIONTYPE']._serialized_start=630
-  _globals['_MESSAGE_CONNECTIONTYPE']._serialized_end=717
-  _globals['_SPLIT']._serialized_start=719
-  _globals['_SPLIT']._serialized_end=769
-  _globals['_LAZYMESSAGE']._serialized_start=772
-  _globals['_LAZYMESSAGE']._serialized_end=994
+  _globals['_MESSAGE']._serialized_end=738
+  _globals['_MESSAGE_PEER']._serialized_start=426
+  _globals['_MESSAGE_PEER']._serialized_end=542
+  _globals['_MESSAGE_MESSAGETYPE']._serialized_start=544
+  _globals['_MESSAGE_MESSAGETYPE']._serialized_end=649
+  _globals['_MESSAGE_CONNECTIONTYPE']._serialized_start=651
+  _globals['_MESSAGE_CONNECTIONTYPE']._serialized_end=738
+  _globals['_SPLIT']._serialized_start=740
+  _globals['_SPLIT']._serialized_end=790
+  _globals['_LAZYMESSAGE']._serialized_start=793
+  _globals['_LAZYMESSAGE']._serialized_end=1036
 # @@protoc_insertion_point(module_scope)

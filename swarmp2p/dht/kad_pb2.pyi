@@ -17,7 +17,7 @@ class Record(_message.Message):
     def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., time_received: _Optional[str] = ...) -> None: ...
 
 class Message(_message.Message):
-    __slots__ = ("type", "key", "record", "closer_peers", "provider_peers", "cluster_level_raw", "provider_count", "splits")
+    __slots__ = ("type", "key", "record", "closer_peers", "provider_peers", "cluster_level_raw", "provider_count", "splits", "coordinate")
     class MessageType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PUT_VALUE: _ClassVar[Message.MessageType]
@@ -61,6 +61,7 @@ class Message(_message.Message):
     CLUSTER_LEVEL_RAW_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_COUNT_FIELD_NUMBER: _ClassVar[int]
     SPLITS_FIELD_NUMBER: _ClassVar[int]
+    COORDINATE_FIELD_NUMBER: _ClassVar[int]
     type: Message.MessageType
     key: bytes
     record: Record
@@ -69,7 +70,8 @@ class Message(_message.Message):
     cluster_level_raw: int
     provider_count: int
     splits: _containers.RepeatedCompositeFieldContainer[Split]
-    def __init__(self, type: _Optional[_Union[Message.MessageType, str]] = ..., key: _Optional[bytes] = ..., record: _Optional[_Union[Record, _Mapping]] = ..., closer_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., provider_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., cluster_level_raw: _Optional[int] = ..., provider_count: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ...) -> None: ...
+    coordinate: bytes
+    def __init__(self, type: _Optional[_Union[Message.MessageType, str]] = ..., key: _Optional[bytes] = ..., record: _Optional[_Union[Record, _Mapping]] = ..., closer_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., provider_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., cluster_level_raw: _Optional[int] = ..., provider_count: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ..., coordinate: _Optional[bytes] = ...) -> None: ...
 
 class Split(_message.Message):
     __slots__ = ("tree", "depth", "size")
@@ -82,7 +84,7 @@ class Split(_message.Message):
     def __init__(self, tree: _Optional[bytes] = ..., depth: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
 
 class LazyMessage(_message.Message):
-    __slots__ = ("type", "key", "record", "closer_peers", "provider_peers", "provider_count", "splits")
+    __slots__ = ("type", "key", "record", "closer_peers", "provider_peers", "provider_count", "splits", "coordinate")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +92,7 @@ class LazyMessage(_message.Message):
     PROVIDER_PEERS_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_COUNT_FIELD_NUMBER: _ClassVar[int]
     SPLITS_FIELD_NUMBER: _ClassVar[int]
+    COORDINATE_FIELD_NUMBER: _ClassVar[int]
     type: Message.MessageType
     key: bytes
     record: Record
@@ -97,4 +100,5 @@ class LazyMessage(_message.Message):
     provider_peers: _containers.RepeatedScalarFieldContainer[bytes]
     provider_count: int
     splits: _containers.RepeatedCompositeFieldContainer[Split]
-    def __init__(self, type: _Optional[_Union[Message.MessageType, str]] = ..., key: _Optional[bytes] = ..., record: _Optional[_Union[Record, _Mapping]] = ..., closer_peers: _Optional[_Iterable[bytes]] = ..., provider_peers: _Optional[_Iterable[bytes]] = ..., provider_count: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ...) -> None: ...
+    coordinate: bytes
+    def __init__(self, type: _Optional[_Union[Message.MessageType, str]] = ..., key: _Optional[bytes] = ..., record: _Optional[_Union[Record, _Mapping]] = ..., closer_peers: _Optional[_Iterable[bytes]] = ..., provider_peers: _Optional[_Iterable[bytes]] = ..., provider_count: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ..., coordinate: _Optional[bytes] = ...) -> None: ...

@@ -13,7 +13,7 @@ This file only passes facts between those objects, and decides what is done when
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from random import Random
 from typing import Final, assert_never
@@ -196,6 +196,13 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
 
     def deadline(self) -> float:
         return self._timers.deadline()
+
+    def locate(
+        self, coordinate: Callable[[], bytes], on_round_trip: Callable[[PeerId, bytes, float, float], None]
+    ) -> None:
+        """Have answers say where this peer is, and be told of round trips: whose, where it says that it is (or b""),
+        the seconds it took, and now."""
+        self._server.coordinate, self._traffic.on_round_trip = coordinate, on_round_trip
 
     def handle(self, event: NetworkEvent | DhtCommand, now: float) -> Sequence[NetworkOutput | DhtOutput]:
         out: list[NetworkOutput | DhtOutput] = []

@@ -48,12 +48,14 @@ class Split:
 @dataclass(frozen=True, slots=True)
 class FoundNodes(Reply):
     """closer: at most k peers, nearest to the key first. held: how many providers of the key the answering peer holds;
-    0 also where it does not say. splits: at most 4; first the one that the key belongs to."""
+    0 also where it does not say. splits: at most 4; first the one that the key belongs to. coordinate: where the
+    answering peer is, at most 32 bytes that the DHT does not look into; empty when it does not say."""
 
     protocol: ClassVar[str] = "dht"
     closer: tuple[PeerInfo, ...]
     held: int = 0
     splits: tuple[Split, ...] = ()
+    coordinate: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

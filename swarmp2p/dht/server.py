@@ -6,6 +6,7 @@ provider. Nobody is named without an address. What a peer may have stored is bou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from ..engine import PeerInfo, Reply, Request
@@ -42,6 +43,8 @@ class Server:
 
     k: peers in an answer. max_providers: providers in an answer; a random sample when there are more. handed: decides
     about records that others than their providers bring.
+
+    coordinate: where this peer is, for answers; may be replaced.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Server:
         max_providers: int,
         handed: Handed,
     ) -> None:
+        self.coordinate: Callable[[], bytes] = lambda: b""
         self._handed = handed
         self._peer, self._table, self._contacts = peer, table, contacts
         self._providers, self._values, self._publisher, self._rng = providers, values, publisher, rng
@@ -71,7 +75,11 @@ class Server:
         match request:
             case FindNode(id, key):
                 return FoundNodes(
-                    id, self._find_node(sender, key), self._providers.count(key), self._splits.tell(key, now)
+                    id,
+                    self._find_node(sender, key),
+                    self._providers.count(key),
+                    self._splits.tell(key, now),
+                    self.coordinate(),
                 )
             case GetProviders(id, key):
                 return FoundProviders(

@@ -41,13 +41,17 @@ class Traffic:
 
     lookups: makes those that queries are run on. liveness: learns from what comes back. network_size: learns from each
     lookup that ends by itself. guard: called before with its query. on_splits: called with the splits that the replies
-    to a lookup bring.
+    to a lookup bring. on_round_trip: called with each answer that took no dial: by whom, where it says that it is
+    (or b""), the seconds since the request, and now.
     """
 
     def __init__(
         self, peer: PeerId, table: RoutingTable, contacts: Contacts, timers: Timers[object], config: DhtConfig
     ) -> None:
         self.on_splits: Callable[[PeerId, tuple[Split, ...], float], None] = lambda sender, splits, now: None
+        self.on_round_trip: Callable[[PeerId, bytes, float, float], None] = (
+            lambda sender, coordinate, took_s, now: None
+        )
         self.network_size = NetworkSize(config.k)
         self.guard: Callable[[Query, float], None] = lambda query, now: None
         self._table, self._contacts, self._timers, self._config = table, contacts, timers, config
@@ -213,6 +217,9 @@ class Traffic:
             self._blame(pending, now)
             self._failed(pending, now)
             return
+        if not pending.dialled:
+            coordinate = reply.coordinate if isinstance(reply, FoundNodes) else b""
+            self.on_round_trip(sender, coordinate, now - pending.sent, now)
         if not isinstance(reply, FoundRecord):  # another protocol: says nothing about the DHT
             self.liveness.serves(pending.info, now)
         errand, query = pending.errand, pending.query

@@ -66,6 +66,7 @@ _MAX_PROVIDERS: Final = 128
 _MAX_ADDRESSES: Final = 16
 _MAX_SPLITS: Final = 4
 _TREE_BYTES: Final = 8
+_MAX_COORDINATE_BYTES: Final = 32
 _MAX_COUNT: Final = (1 << 31) - 1
 _P2P_CODE: Final = b"\xa5\x03"  # 421 as a varint (multicodec table)
 _MAX_ADDRESS_BYTES: Final = 256
@@ -99,8 +100,8 @@ def encode(message: Message) -> bytes:
     match message:
         case FindNode(_, key):
             return _find_node(key)
-        case FoundNodes(_, closer, held, splits):
-            return _join(_FIND_NODE_HEADER + _extras(held, splits), (), closer)
+        case FoundNodes(_, closer, held, splits, coordinate):
+            return _join(_FIND_NODE_HEADER + _extras(held, splits, coordinate), (), closer)
         case GetProviders(_, key):
             return _Proto(type=_Proto.GET_PROVIDERS, key=key).SerializeToString()
         case FoundProviders(_, key, providers, closer, held, splits):
@@ -132,11 +133,12 @@ def _find_node(key: bytes) -> bytes:
 _FIND_NODE_HEADER: Final = _Proto(type=_Proto.FIND_NODE).SerializeToString()
 
 
-def _extras(held: int, splits: tuple[Split, ...]) -> bytes:
+def _extras(held: int, splits: tuple[Split, ...], coordinate: bytes = b"") -> bytes:
     """What only our own peers read."""
-    if not held and not splits:
+    if not held and not splits and not coordinate:
         return b""
     return _Proto(
+        coordinate=coordinate,
         provider_count=held,
         splits=[kad_pb2.Split(tree=split.tree, depth=split.depth, size=split.size) for split in splits],
     ).SerializeToString()
@@ -253,7 +255,14 @@ def decode_reply(sender: PeerId, body: bytes, id: int) -> Reply | ProviderEcho:
     message = _parse(body, MAX_FRAME_BYTES)
     kind = message.type
     if kind == _Proto.FIND_NODE:
-        return FoundNodes(id, _closer(message), _held(message), _splits(message))
+        coordinate = message.coordinate
+        return FoundNodes(
+            id,
+            _closer(message),
+            _held(message),
+            _splits(message),
+            coordinate if len(coordinate) <= _MAX_COORDINATE_BYTES else b"",
+        )
     if kind == _Proto.GET_PROVIDERS:
         key, providers = message.key[:MAX_KEY_BYTES], tuple(_providers(message))
         return FoundProviders(id, key, providers, _closer(message), _held(message), _splits(message))

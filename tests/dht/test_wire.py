@@ -53,6 +53,7 @@ REQUESTS: list[Request] = [
 REPLIES: list[Reply] = [
     FoundNodes(7, CLOSER),
     FoundNodes(7, ()),
+    FoundNodes(7, CLOSER, coordinate=bytes(22)),
     FoundNodes(7, CLOSER, 5, (Split(b"8 bytes!", 3, 200), Split(b"others!!", 24, 0))),
     FoundProviders(7, b"key", (), CLOSER, 31, (Split(b"8 bytes!", 1, 50),)),
     FoundProviders(7, KEY, PROVIDERS, CLOSER),
@@ -133,6 +134,13 @@ def test_splits_that_make_no_sense_are_left_out_and_four_are_taken() -> None:
     reply = decode_reply(SENDER, Proto(type=Proto.FIND_NODE, splits=splits[3:]).SerializeToString(), 1)
     assert isinstance(reply, FoundNodes)
     assert [split.depth for split in reply.splits] == [1, 2, 3, 4]
+
+
+def test_a_coordinate_costs_25_bytes_and_none_nothing() -> None:
+    plain = encode(FoundNodes(1, CLOSER))
+    assert len(encode(FoundNodes(1, CLOSER, coordinate=bytes(22)))) == len(plain) + 25
+    long = Proto(type=Proto.FIND_NODE, coordinate=bytes(33)).SerializeToString()
+    assert decode_reply(SENDER, long, 1) == FoundNodes(1, ())
 
 
 def test_values_carry_a_time_as_js_needs_it() -> None:
