@@ -20,7 +20,8 @@ seconds from when the attack begins, beside the same of the same network without
 - spam: they forge messages, advertise ids that nobody has, ask for each message again and again, and GRAFT in backoff.
 - storm: they PRUNE and GRAFT everybody each second.
 
-Each with scores and, for comparison, without. Times are virtual.
+Each with scores and, for comparison, without. Times are virtual. Six minutes and 400 MB at full size, half of it with
+`--scored-only`.
 """
 
 from __future__ import annotations
