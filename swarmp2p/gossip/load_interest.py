@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from random import Random
 
 from ..errors import UsageError
-from .load_shards import PLACE_BITS, place_of, points, shard_of, within
+from .load_shards import place_of, points, shard_of, within
 from .load_signal import MAX_DEPTH
 from .load_table import LoadEntry
 
@@ -35,15 +35,15 @@ class ShardConfig:
     """When shards are split, and how many are followed.
 
     split_above, merge_below: providers in a shard. A follower's table holds up to followed * split_above of them.
-    followed: shards that a follower is in, once there are so many.
+    followed: shards that a follower is in, once there are so many; a fair sample only for powers of two.
     review_s: seconds between two looks at the table. overlap_s: for how long a topic is kept after it was left.
     hold_s: a provider moves no sooner after its last move; longer than overlap_s, so that the table is as true as it
         gets. quiet_s: seconds without a signal after which a followed shard is thought to be gone.
     """
 
-    split_above: int = 256
-    merge_below: int = 64
-    followed: int = 4
+    split_above: int = 128
+    merge_below: int = 32
+    followed: int = 8
     review_s: float = 5.0
     overlap_s: float = 30.0
     hold_s: float = 60.0
@@ -150,7 +150,7 @@ class Following:
 
     def __init__(self, rng: Random, config: ShardConfig) -> None:
         self._config = config
-        self._points = points(rng.getrandbits(PLACE_BITS), config.followed)
+        self._points = points(rng, config.followed)
         self._shards: list[str] = [""]
         self._left: dict[str, float] = {}
         self._heard_at: dict[str, float] = {}

@@ -5,15 +5,18 @@ of a hash of their ids: the shard of the bits 0110 has the topic "swarm/load/1/0
 depths.
 
 Hashes are uniform, so a shard is an unbiased sample of all providers, and so are several that are chosen without
-looking at them. A follower takes the shards at points that divide the space of hashes into equal parts, from a
-random offset: every provider is equally likely to be in its sample, and at any depth the points lie in different
-shards while there are enough (systematic sampling).
+looking at them. A follower takes the shards at random points, one in each of as many equal parts of the space of
+hashes: every provider is equally likely to be in its sample, and at any depth the points lie in different shards
+while there are enough (stratified sampling). Points at equal distances would be as fair, but whoever shared one shard
+would share all: borrowers and shards would fall into groups between which no load can be balanced, and the busiest
+provider of simulations/load_spread.py would have twice the mean load.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import sha256
+from random import Random
 from typing import Final
 
 from ..identity import PeerId
@@ -57,7 +60,7 @@ def is_shard(name: str) -> bool:
     return 0 < len(name) <= MAX_DEPTH and not name.strip("01")
 
 
-def points(offset: int, count: int) -> tuple[int, ...]:
-    """`count` places at equal distances."""
+def points(rng: Random, count: int) -> tuple[int, ...]:
+    """`count` places, a random one in each of as many equal parts of the space."""
     step = (1 << PLACE_BITS) // count
-    return tuple((offset + number * step) % (1 << PLACE_BITS) for number in range(count))
+    return tuple(number * step + int(rng.random() * step) for number in range(count))

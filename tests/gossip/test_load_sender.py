@@ -25,7 +25,7 @@ from .network import peer_id, stub_sign, stub_verify
 IDLE = LoadSignal(
     cpus_free=10, memory_free_bytes=1000, gpus_free=2, kind="workstation", speed=16, latency_s=0.1
 )
-CONFIG = SenderConfig(relative=0.1, min_interval_s=0.5, heartbeat_s=5.0)
+CONFIG = SenderConfig(relative=0.1, min_interval_s=0.5, heartbeat_s=5.0, topic_rate=50.0)
 
 
 def sender(config: SenderConfig = CONFIG) -> LoadSender:
