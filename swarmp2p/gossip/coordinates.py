@@ -282,5 +282,7 @@ class Vivaldi:
         far_s = math.hypot(*moved.components)
         if far_s <= _CLOSE_S:
             return moved
-        kept = 1.0 - far_s / self._config.gravity_rho**2
+        # By the whole distance, with the height: who is high up has a short way on the ground.
+        fall_s = ((far_s + moved.height + moved.adjustment) / self._config.gravity_rho) ** 2
+        kept = max(0.0, 1.0 - fall_s / far_s)
         return replace(moved, components=tuple([c * kept for c in moved.components]))

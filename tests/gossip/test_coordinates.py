@@ -61,7 +61,7 @@ def test_who_is_as_far_from_all_is_above_them() -> None:
 
 
 def test_gravity_brings_a_swarm_that_drifted_back() -> None:
-    assert networks.drift(1, 2_000) < 1.0
+    assert networks.drift(1, 10_000) <= 0.8, "Serf's bound"
 
 
 # Liars ------------------------------------------------------------------------------------------------------
