@@ -17,11 +17,13 @@ import trio
 
 from .dht.records import ServiceRecord
 from .errors import HeadFailed, UsageError
-from .gossip.balancer import choose
+from .gossip.balancer import Placement, choose
 from .gossip.load import FollowLoads, LoadTable, UnfollowLoads
+from .gossip.placement import ANYWHERE, Distance
 from .identity import PeerId
 from .lending import RAY_SERVICE, Lending, peer_set
 from .node import NodeCommand
+from .providers import KINDS, RankBy
 from .ray_bridge.cluster import Cluster
 from .ray_bridge.environment import applied
 from .ray_bridge.events import (
@@ -40,6 +42,7 @@ from .scopes import background_nursery, cancel_scope, start
 if TYPE_CHECKING:
     from .peer import Peer
 
+_ROUND_TRIPS: Final = 1000.0  # what a lease of an edge kind is used for, weighed against waiting; a guess
 _FIND_S: Final = 2.0  # how long one search for providers may take before those found so far are ranked
 
 
@@ -157,7 +160,9 @@ class Market:
         entries = [entry for entry in self._loads if entry.provider in records]
         ranked = [
             (Candidate(choice.provider, records[choice.provider].sequence), choice.reason)
-            for choice in choose(entries, need, self._peer.now(), self._rng)
+            for choice in choose(
+                entries, need, self._peer.now(), self._rng, placement=_placement(need, self._peer.distance)
+            )
         ]
         # not heard of yet: it may have just come up, so it is asked after those that are known to have room
         heard = {entry.provider for entry in entries}
@@ -168,6 +173,14 @@ class Market:
         ]
         self._rng.shuffle(unheard)
         return ranked + unheard
+
+
+def _placement(need: Need, distance: Distance) -> Placement:
+    """Of kinds that are meant to be near, the nearest come first; distances stand for regions, too."""
+    row = KINDS.get(need.kind)
+    if row is None or row.rank_by is RankBy.LOAD:
+        return ANYWHERE
+    return Placement(distance=distance, distance_weight=_ROUND_TRIPS)
 
 
 async def _watch(head: RayHead) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,11 @@ import trio
 from trio.testing import MockClock
 
 from swarmp2p.errors import HeadFailed, NotEnoughWorkers, UsageError, WorkerNotStarted
+from swarmp2p.gossip.balancer import Placement, choose
+from swarmp2p.gossip.load_signal import LoadSignal
+from swarmp2p.gossip.load_table import LoadEntry
+from swarmp2p.identity import PeerId
+from swarmp2p.market import _placement  # pyright: ignore[reportPrivateUsage]
 from swarmp2p.ray_bridge.cluster import Cluster, ClusterEventKind
 from swarmp2p.ray_bridge.environment import driver_environment
 from swarmp2p.ray_bridge.events import JoinSecret, Need, Offer, Versions
@@ -331,3 +337,21 @@ async def test_whoever_asks_gets_every_event_from_the_beginning_until_the_cluste
         kinds = [event.kind async for event in cluster.events]
     assert [kind.value for kind in kinds] == ["found", "asked", "granted", "active", "ended"]
     assert [event.kind for event in cluster.past_events] == kinds
+
+
+def test_of_edge_kinds_the_nearest_come_first() -> None:
+    near, far, unknown = (PeerId.from_public_key(number.to_bytes(32, "big")) for number in range(3))
+    distances = {near: 0.005, far: 0.2}
+    entries = [
+        LoadEntry(peer, LoadSignal(cpus_free=1, kind="edge-provider"), 0.0) for peer in (far, unknown, near)
+    ]
+    need = Need(kind="edge-provider")
+    placement = _placement(need, distances.get)
+    for seed in range(10):
+        ranked = choose(entries, need, 1.0, random.Random(seed), placement=placement)
+        assert [choice.provider for choice in ranked] == [near, far, unknown]
+    assert (
+        _placement(Need(kind="gpu-cluster"), distances.get)
+        == _placement(Need(), distances.get)
+        == Placement()
+    )
