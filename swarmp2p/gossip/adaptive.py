@@ -15,9 +15,8 @@ One's own request goes where the flow goes: by lot, in proportion to the flow to
 that just came shows a place that nobody has filled, which attracts `catch_up` x what is lacking a service time;
 fresh signals therefore decide sharply. With old ones all are at the level, and the lot is nearly by speed.
 
-Optimal control of the mean field (each provider's arrivals a function of its last signal and its age) has this shape;
-its mean time in system for 50 servers, load 0.8 and signals every half a service time is 1.60 service times, and
-this rule's is 1.63 (simulations/load_balance.py).
+The best open-loop control of the mean field that gradient descent found (each provider's arrivals a function of its
+last signal and its age) has this shape; simulations/load_balance.py has figures, and says what they are worth.
 """
 
 from __future__ import annotations
