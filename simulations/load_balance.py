@@ -16,7 +16,7 @@ probe that is waited for takes 0.01 of them, which count; Prequal's probes take 
 requests; the bars are meant for 1.
 
 What is possible: clients that know nothing but the signals, every 0.5, came to about 1.60 on average when each server's
-arrivals were made a Poisson stream whose rate is any function of its last signal and the signal's age, found by gradient
+arrivals were made a Poisson stream, its rate any function of its last signal and of the age of that, found by gradient
 descent on the mean field (a figure extrapolated from load 0.787, and no proof; this script does not compute it).
 Mixed speeds were looked for among some thirty; others may fit as well. The best of three with signals every 10 has
 3.69/14.1 elsewhere and 4.3/16 here: something of that setting is not known. Adaptive's settings, and how a probe is
