@@ -212,7 +212,7 @@ class GossipStats:
     """What happened to messages and control since the start; every drop has its cause here.
 
     published: own messages. delivered, duplicates, forwarded (copies sent on): other peers' messages.
-    Dropped: invalid (forged or malformed), unknown_key (of a kind that we cannot check), not_subscribed,
+    Dropped: invalid (forged or malformed), unusable (see Verdict.UNUSABLE), not_subscribed,
     own_returned (ours, sent back to us), graylisted (RPCs of peers with too low a score), oversized (own, too
     large to send), over_limit (subscriptions, peers and gossip beyond the bounds), old (replays, or overtaken where
     only the latest counts). Copies dropped: queue_full (for a peer with too much queued), superseded (a newer message
@@ -228,7 +228,7 @@ class GossipStats:
     duplicates: int = 0
     forwarded: int = 0
     invalid: int = 0
-    unknown_key: int = 0
+    unusable: int = 0
     not_subscribed: int = 0
     own_returned: int = 0
     graylisted: int = 0

@@ -10,6 +10,7 @@ Only a genuine message is marked as seen: a forged copy must not keep the real o
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import sha256
 
 from ..engine import NetworkOutput
 from ..identity import PeerId
@@ -26,6 +27,7 @@ from .seen import SeenCache
 from .sequences import Sequences
 from .topics import Rules, Topics
 from .validation import Judged, WaitingRoom
+from .wire import stripped
 
 Outputs = list[NetworkOutput | GossipOutput]
 
@@ -99,7 +101,10 @@ class Intake:
                 self._repeated(state, message, now)
             elif message.source == self._me:
                 stats.own_returned += 1
+                self._lazy.excused(message.id)  # of before a restart
             elif self._genuine(state, message, rules, now):
+                if rules.anonymous:
+                    message = stripped(message)
                 self._fresh(state, message, rules, now, out)
                 if len(message.data) >= large_bytes and seen.has(message.id, now):
                     large.setdefault(message.topic, []).append(message.id)
@@ -113,8 +118,8 @@ class Intake:
         self._stats.duplicates += 1
         self._outbox.cancel(state.peer, message.id)
         if self._waiting:
-            self._waiting.again(message.id, state.peer)
-        if self._rejected and self._rejected.has(message.id, now):
+            self._waiting.again(message, state.peer)
+        if self._rejected and self._rejected.has(_content(message), now):
             self._scores.rejected(state.score, message.topic, now)
         elif self._scores.watched:
             self._scores.copied(state.score, message.id, now)
@@ -126,8 +131,9 @@ class Intake:
         verdict = rules.form.check(message, self._verify)
         if verdict is Verdict.GENUINE:
             return True
-        if verdict is Verdict.UNKNOWN_KEY:
-            self._stats.unknown_key += 1
+        if verdict is Verdict.UNUSABLE:
+            self._stats.unusable += 1
+            self._lazy.excused(message.id)
         else:
             self._stats.invalid += 1
             self._scores.rejected(state.score, message.topic, now)
@@ -152,12 +158,13 @@ class Intake:
         if waits and acceptance is Acceptance.ACCEPT:
             if not self._waiting.put(message, state.peer, now):
                 self._stats.validation_full += 1
+                self._lazy.excused(message.id)
                 return  # not marked as seen: the next copy may find room
             out.append(Validate(message, state.peer))
         self._seen.add(message.id, now)
         self._lazy.arrived(message.id, now)
-        if rules.sequenced:
-            self._count(message, now)
+        if rules.sequenced and acceptance is Acceptance.ACCEPT:
+            self._count(message, now)  # not of those from the future, which would make all others old
         if acceptance is not Acceptance.ACCEPT:
             self._judge(Judged(message, state.peer, 0, now), acceptance, now, out)
         elif not waits:
@@ -236,7 +243,7 @@ class Intake:
             self._stats.ignored += 1
         else:
             self._stats.rejected += 1
-            self._rejected.add(judged.message.id, now)
+            self._rejected.add(_content(judged.message), now)
             for peer in judged.senders:
                 state = self._peers.get(peer)
                 if state is not None:
@@ -264,3 +271,12 @@ class Intake:
         self._sequences.pop(topic, None)
         for judged in self._waiting.drop(topic):
             self._judge(judged, Acceptance.IGNORE, now, out)
+
+
+def _content(message: GossipMessage) -> bytes:
+    """Names a message by what it says. Ids do not: a source may sign two messages with one sequence number, and give
+    the bad one to some and the good one to those who pass it on to them."""
+    digest = sha256(message.topic.encode(errors="replace"))
+    digest.update(message.signature)
+    digest.update(message.data)
+    return digest.digest()

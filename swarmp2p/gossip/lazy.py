@@ -122,6 +122,10 @@ class LazyGossip:
             if state is not None:
                 state.score.kept_promise(now)
 
+    def excused(self, message_id: bytes) -> None:
+        """What came under that id is of no use to us, by nobody's fault: whoever promised it is not to be blamed."""
+        self._promises.pop(message_id, None)
+
     def gone(self, peer: PeerId) -> None:
         """A peer's connection closed; it is not held to its promises."""
         for promised in self._promises.values():  # those left empty go at the next heartbeat

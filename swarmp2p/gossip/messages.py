@@ -92,8 +92,9 @@ class Verdict(Enum):
     GENUINE = "genuine"
     FORGED = "forged"
     """Not signed by its source, or malformed: whoever sent it should have noticed."""
-    UNKNOWN_KEY = "unknown key"
-    """Its source has a key that we cannot use (RSA, say). Not delivered, but nobody's fault."""
+    UNUSABLE = "unusable"
+    """Its source has a key that we cannot use (RSA, say), or signed a sequence number that is not 8 bytes long, which
+    others relay. Not delivered, but nobody's fault."""
 
 
 class MessageForm(Protocol):

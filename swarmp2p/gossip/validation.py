@@ -85,10 +85,11 @@ class WaitingRoom:
         self._bytes += size
         return True
 
-    def again(self, message_id: bytes, sender: PeerId) -> bool:
-        """Another copy came; whether the message waits."""
-        judged = self._messages.get(message_id)
-        if judged is None:
+    def again(self, message: GossipMessage, sender: PeerId) -> bool:
+        """Another copy came; whether the message waits. Another message of the same id is no copy: a source may sign
+        two."""
+        judged = self._messages.get(message.id)
+        if judged is None or judged.message.data != message.data or judged.message.topic != message.topic:
             return False
         judged.senders[sender] = None
         return True

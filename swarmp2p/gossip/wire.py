@@ -61,7 +61,7 @@ class StrictSign:
         return GossipMessage(source, seqno, topic, data, signature, raw)
 
     def check(self, message: GossipMessage, verify: Verify) -> Verdict:
-        if len(message.seqno) != 8 or not message.signature:
+        if not message.signature:
             return Verdict.FORGED
         signer = message.source
         if signer.public_key is None:
@@ -71,7 +71,7 @@ class StrictSign:
             except (UsageError, BadMessage):
                 return Verdict.FORGED
             if not key.startswith(_ED25519_KEY) or len(key) != len(_ED25519_KEY) + 32:
-                return Verdict.UNKNOWN_KEY
+                return Verdict.UNUSABLE
             if signer != _SHA256_MULTIHASH + hashlib.sha256(key).digest():
                 return Verdict.FORGED
             signer = PeerId.from_public_key(key[len(_ED25519_KEY) :])
@@ -79,7 +79,25 @@ class StrictSign:
             signed = signing_bytes(message)
         except BadMessage:
             return Verdict.FORGED
-        return Verdict.GENUINE if verify(signer, signed, message.signature) else Verdict.FORGED
+        if message.raw and not _is_tight(message, signer, len(signed) - len(_SIGN_PREFIX)):
+            return Verdict.FORGED
+        if not verify(signer, signed, message.signature):
+            return Verdict.FORGED
+        return Verdict.GENUINE if len(message.seqno) == 8 else Verdict.UNUSABLE
+
+
+def _is_tight(message: GossipMessage, signer: PeerId, signed_bytes: int) -> bool:
+    """Whether a message has, besides what is signed, its signature, and its source's key or none.
+
+    Nothing protects those two fields. Anybody could make a small message of somebody else a megabyte long by a second
+    signature or a long key, and have it relayed so; or add a wrong key, for which other implementations would blame
+    those who relay it.
+    """
+    rest = len(message.raw) - signed_bytes - 2 - len(message.signature)
+    if not rest:
+        return True
+    key = _ED25519_KEY + (signer.public_key or b"")
+    return rest == 2 + len(key) and _parse(message.raw).key == key
 
 
 class StrictNoSign:
@@ -104,6 +122,16 @@ class StrictNoSign:
             if any(map(fields.HasField, ("from", "seqno", "signature", "key"))):
                 return Verdict.FORGED
         return Verdict.GENUINE
+
+
+def stripped(message: GossipMessage) -> GossipMessage:
+    """An anonymous message without fields that we do not know: nobody vouches for them, so that whoever relays it could
+    make it as long as it likes."""
+    raw = pb.Message(data=message.data, topic=message.topic).SerializeToString()
+    if message.raw in (b"", raw):
+        return message
+    plain = GossipMessage(ANONYMOUS, b"", message.topic, message.data, raw=raw)
+    return plain.named(message.id)
 
 
 def verify_message(message: GossipMessage, verify: Verify) -> bool:

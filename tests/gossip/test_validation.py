@@ -261,3 +261,12 @@ def test_signed_topics_refuse_anonymous_messages() -> None:
     node.receive(1, Rpc(publish=(StrictNoSign().make(peer_id(1), "t", b"data", bytes(8), stub_sign),)))
     assert node.delivered == []
     assert node.score(1) < 0
+
+
+def test_nothing_can_be_added_to_an_anonymous_message_on_its_way() -> None:
+    """Nobody signed it: a relay could have made it as long as it likes."""
+    node = listening(one_topic(anonymous=True))
+    raw = pb.Message(data=b"data", topic="t").SerializeToString()
+    answer = node.receive(1, Rpc(publish=(parse_message(raw + b"\xca\x3e\x7f" + bytes(127)),)))
+    assert [sent.raw for rpc in answer.values() for sent in rpc.publish] == [raw, raw]
+    assert node.router.sizes()["cached_bytes"] == len(raw)

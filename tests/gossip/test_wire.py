@@ -86,7 +86,7 @@ def test_signature_covers_the_message_without_signature_and_key() -> None:
     ):
         message = parse_message(raw)
         assert signing_bytes(message) == b"libp2p-pubsub:" + body
-        assert verify_message(message, verify)
+        assert verify_message(message, verify) == (b"an earlier one" not in raw), "one signature is enough"
 
 
 def test_unknown_fields_are_signed_and_survive() -> None:
@@ -126,7 +126,7 @@ def test_malformed_messages_count_as_forged(raw: bytes) -> None:
     assert StrictSign().check(parse_message(raw), verify) is Verdict.FORGED
 
 
-@pytest.mark.parametrize(("seqno", "verdict"), [(SEQNO, Verdict.GENUINE), (SEQNO[1:], Verdict.FORGED)])
+@pytest.mark.parametrize(("seqno", "verdict"), [(SEQNO, Verdict.GENUINE), (SEQNO[1:], Verdict.UNUSABLE)])
 def test_sequence_numbers_have_eight_bytes(seqno: bytes, verdict: Verdict) -> None:
     """pubsub/README.md, "The Message": a 64-bit big-endian uint, however well it is signed."""
     message = StrictSign().make(AUTHOR.peer_id, "t", b"data", seqno, AUTHOR.sign)
@@ -170,7 +170,33 @@ def test_key_is_read_where_the_id_holds_only_its_hash() -> None:
     assert verdict(key, AUTHOR) is Verdict.GENUINE
     assert verdict(key, other) is Verdict.FORGED
     assert verdict(b"\x08\x01\x12\x20" + (other.peer_id.public_key or b""), other) is Verdict.FORGED
-    assert verdict(b"\x08\x00\x12\x20 an RSA key would be longer", AUTHOR) is Verdict.UNKNOWN_KEY
+    assert verdict(b"\x08\x00\x12\x20 an RSA key would be longer", AUTHOR) is Verdict.UNUSABLE
+
+
+KEY = b"\x08\x01\x12\x20" + (AUTHOR.peer_id.public_key or b"")
+
+
+def test_the_key_of_a_source_whose_id_contains_it_may_be_there() -> None:
+    assert verify_message(parse_message(signed().raw + field(6, KEY)), verify)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        field(6, b"\x08\x01\x12\x20" + bytes(32)),
+        field(6, KEY) + field(6, KEY),
+        field(6, bytes(100)) + field(6, KEY),
+        field(6, bytes(100)),
+        field(5, signed().signature),
+        field(5, b"") * 19,
+    ],
+    ids=["another's", "twice", "and junk", "junk", "two signatures", "many"],
+)
+def test_what_the_signature_does_not_cover_cannot_be_added(tail: bytes) -> None:
+    """Else whoever relays it could make it longer, or have others blamed: go-, js- and py-libp2p refuse wrong keys."""
+    message = signed()
+    for raw in (message.raw + tail, tail + message.raw):
+        assert not verify_message(parse_message(raw), verify)
 
 
 def test_a_message_never_encoded_is_encoded_from_its_fields() -> None:
