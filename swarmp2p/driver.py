@@ -2,7 +2,8 @@
 
 What the network delivers is handled at once, in the task that brought it: reading from a connection goes as fast as
 the engine takes what was read, and no task has to be woken for a message. The loop takes the rest: a Tick when
-`deadline()` has come, then the application's commands. Each goes through `handle`, whose outputs are carried out at
+`deadline()` has come, what the network delivered while another event was being handled, then the application's
+commands. Each goes through `handle`, whose outputs are carried out at
 once. No protocol rule is here: what would need a unit test belongs into an engine.
 """
 
@@ -70,7 +71,7 @@ class Driver(Generic[Command, Output]):
         self._network = network
         self._clock = clock
         self._commands: deque[Command] = deque()
-        self._events: deque[NetworkEvent] = deque()  # delivered while another was being handled
+        self._events: deque[NetworkEvent] = deque()  # from the network, in its order
         self._handling = False
         self._deadline = engine.deadline()  # as of the last event: nothing else changes it
         self._bug: BaseException | None = None
@@ -119,22 +120,29 @@ class Driver(Generic[Command, Output]):
         await self._network.run(self._deliver, task_status=task_status)
 
     def _deliver(self, event: NetworkEvent) -> None:
-        """Have an event from the network handled now. Never raises: a bug of the engine's ends the loop."""
+        """Have an event from the network handled now. Never raises: a bug of the engine's ends the loop.
+
+        What the network delivers while an event is being handled waits: for the next event to be delivered, or for
+        the loop. None overtakes another.
+        """
+        if self._bug is not None:
+            return
+        self._events.append(event)
         if self._handling:
-            self._events.append(event)
             self._news.set()
-        elif self._bug is None:
-            try:
-                now = self.now()
-                if self._deadline <= now:
-                    self._handle(Tick(), now)
-                self._handle(event, now)
-            except BaseException as bug:  # noqa: BLE001 - whatever it is, the loop raises it
-                self._bug = bug
-                self._news.set()
-                return
-            if self._deadline < self._timer_at:
-                self._set_timer()
+            return
+        try:
+            now = self.now()
+            if self._deadline <= now:
+                self._handle(Tick(), now)
+            for _ in range(len(self._events)):
+                self._handle(self._events.popleft(), now)
+        except BaseException as bug:  # noqa: BLE001 - whatever it is, the loop raises it
+            self._bug = bug
+            self._news.set()
+            return
+        if self._deadline < self._timer_at:
+            self._set_timer()
 
     async def _loop(self) -> None:
         while True:
@@ -153,9 +161,9 @@ class Driver(Generic[Command, Output]):
         """What is to be handled now, or None when there is nothing."""
         if self._deadline <= self.now():
             return Tick()
-        if self._commands:
-            return self._commands.popleft()
-        return self._events.popleft() if self._events else None
+        if self._events:
+            return self._events.popleft()
+        return self._commands.popleft() if self._commands else None
 
     async def _wait(self) -> None:
         """Until there is something to do, or the deadline has come."""

@@ -125,6 +125,15 @@ class Recorder:
         await trio.sleep_forever()
 
 
+class Echo(Recorder):
+    """Says that a peer is gone as soon as anything is sent to it, within `send`."""
+
+    def send(self, to: PeerId, message: object) -> None:
+        super().send(to, message)
+        assert self.deliver is not None
+        self.deliver(PeerDown(to))
+
+
 def make(engine: Script, network: Recorder, outputs: list[str] | None = None) -> Driver[Do, str]:
     on_output: Callable[[str], None] = ([] if outputs is None else outputs).append
     return Driver(engine, network, on_output, clock=lambda: UNIX)
@@ -253,18 +262,40 @@ async def test_an_event_may_move_the_deadline(autojump_clock: MockClock, nursery
 async def test_what_is_delivered_while_outputs_are_carried_out_comes_after_them(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    class Echo(Recorder):
-        def send(self, to: PeerId, message: object) -> None:
-            super().send(to, message)
-            assert self.deliver is not None
-            self.deliver(PeerDown(to))
-
     network, outputs = Echo(), list[str]()
     driver = make(Script(), network, outputs)
     await start(nursery, driver.run)
     driver.post(Do((Send(PeerId(b"you"), Ask(1, b"?")), "after it")))
     await trio.sleep(1)
     assert outputs == ["after it", "PeerDown"]
+
+
+async def test_no_event_overtakes_one_that_waits(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """A peer that went down while something was sent to it, and came back before the loop ran, is up."""
+
+    network, outputs, you = Echo(), list[str](), PeerId(b"you")
+    driver = make(Script(), network, outputs)
+    await start(nursery, driver.run)
+    assert network.deliver is not None
+    for number in range(100):
+        driver.post(Do((f"command {number}",)))
+    network.deliver(Received(you, Ask(1, b"?")))
+    network.deliver(PeerUp(you))
+    assert outputs == ["PeerDown", "PeerUp"]
+    await trio.sleep(1)
+    assert len(outputs) == 102
+
+
+async def test_what_is_delivered_by_the_way_comes_before_commands(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    network, outputs = Echo(), list[str]()
+    driver = make(Script(), network, outputs)
+    await start(nursery, driver.run)
+    driver.post(Do((Send(PeerId(b"you"), Ask(1, b"?")),)))
+    driver.post(Do(("next",)))
+    await trio.sleep(1)
+    assert outputs == ["PeerDown", "next"]
 
 
 async def test_too_many_commands_are_refused(autojump_clock: MockClock) -> None:
