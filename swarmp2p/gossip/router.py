@@ -260,15 +260,18 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
         if rules.identify is not None:
             message = message.named(rules.identify(message))
         message_id = message.id
-        if rules.anonymous and self._seen.has(message_id, now):
+        if rules.identify is not None and self._seen.has(message_id, now):
             self.stats.duplicates += 1  # said already, by whomever
             return
         self.stats.published += 1
         self._seen.add(message_id, now)
         replaces = (topic, self._peer) if rules.latest_only else None
         self._lazy.cache.put(message_id, message, replaces)
-        for peer in self._mesh.targets(topic, now):
-            self._outbox.message(peer, message_id, message, rules.interval_s, replaces)
+        for peer, state in self._mesh.targets(topic, now).items():
+            if message_id in state.unwanted:
+                self.stats.unwanted += 1
+            else:
+                self._outbox.message(peer, message_id, message, rules.interval_s, replaces)
         self._wake(now)
 
     # Peers --------------------------------------------------------------------------------------------------

@@ -3,6 +3,10 @@
 StrictSign: each message carries its source, a sequence number of 8 bytes and a signature over
 "libp2p-pubsub:" and the message without its signature and key. The signed bytes are cut out of the message
 as it arrived, so that fields which we do not know are covered and survive relaying.
+
+Others build these bytes anew, out of what they have read. Where that comes to something else, or their parsers give up,
+they blame whoever passed the message on. So a message must be written as all of them write it: the specs' fields in
+ascending order, once each, then unknown ones; and its key must be the source's.
 """
 
 from __future__ import annotations
@@ -79,25 +83,28 @@ class StrictSign:
             signed = signing_bytes(message)
         except BadMessage:
             return Verdict.FORGED
-        if message.raw and not _is_tight(message, signer, len(signed) - len(_SIGN_PREFIX)):
-            return Verdict.FORGED
+        rest = _check_rest(message, signer, len(signed) - len(_SIGN_PREFIX))
+        if rest is not Verdict.GENUINE:
+            return rest
         if not verify(signer, signed, message.signature):
             return Verdict.FORGED
         return Verdict.GENUINE if len(message.seqno) == 8 else Verdict.UNUSABLE
 
 
-def _is_tight(message: GossipMessage, signer: PeerId, signed_bytes: int) -> bool:
+def _check_rest(message: GossipMessage, signer: PeerId, signed_bytes: int) -> Verdict:
     """Whether a message has, besides what is signed, its signature, and its source's key or none.
 
     Nothing protects those two fields. Anybody could make a small message of somebody else a megabyte long by a second
     signature or a long key, and have it relayed so; or add a wrong key, for which other implementations would blame
-    those who relay it.
+    those who relay it. The right key in another encoding is nobody's fault: Go takes it, and passes it on.
     """
     rest = len(message.raw) - signed_bytes - 2 - len(message.signature)
-    if not rest:
-        return True
-    key = _ED25519_KEY + (signer.public_key or b"")
-    return rest == 2 + len(key) and _parse(message.raw).key == key
+    if not message.raw or not rest:
+        return Verdict.GENUINE
+    key, public_key = _parse(message.raw).key, signer.public_key or b""
+    if rest != 2 + len(key) or public_key not in key:
+        return Verdict.FORGED
+    return Verdict.GENUINE if key == _ED25519_KEY + public_key else Verdict.UNUSABLE
 
 
 class StrictNoSign:
@@ -140,13 +147,12 @@ def verify_message(message: GossipMessage, verify: Verify) -> bool:
 
 
 def signing_bytes(message: GossipMessage) -> bytes:
-    """What the signature covers. Raises BadMessage when `raw` is no protobuf message."""
+    """What the signature covers. Raises BadMessage when `raw` is no protobuf message, or not written as usual."""
     if not message.raw:
         return _SIGN_PREFIX + _encode_fields(message.source, message.topic, message.data, message.seqno)
-    raw, signature = message.raw, message.signature
-    if raw.endswith(signature) and len(raw) == _plain_bytes(message):
-        return _SIGN_PREFIX + raw[: -len(signature) - 2]
-    return _SIGN_PREFIX + _without_signature(raw)
+    if _is_plain(message):
+        return _SIGN_PREFIX + message.raw[: -len(message.signature) - 2]
+    return _SIGN_PREFIX + _without_signature(message.raw)
 
 
 def parse_message(raw: bytes) -> GossipMessage:
@@ -187,16 +193,24 @@ def _encode_fields(source: PeerId, topic: str, data: bytes, seqno: bytes) -> byt
 
 
 def _without_signature(raw: bytes) -> bytes:
-    """`raw` without every occurrence of fields 5 and 6. Walks the top level of protobuf's encoding."""
+    """`raw` without every occurrence of fields 5 and 6. Walks the top level of protobuf's encoding; raises BadMessage
+    for what others would write or read in another way."""
     kept: list[bytes] = []
-    start = position = 0  # of what is to be kept; of the field being read
+    start = position = latest = (
+        0  # of what is to be kept; of the field being read; the last field but 5 and 6
+    )
     end = len(raw)
     while position < end:
         field_start = position
         tag, position = _read_uvarint(raw, position)
-        wire_type = tag & 7
+        wire_type, number = tag & 7, tag >> 3
+        if number <= _KEY_FIELD and (wire_type != 2 or position != field_start + 1):
+            raise BadMessage("a published message has a field of another type than the specs'")
         if wire_type == 2:
+            size_start = position
             size, position = _read_uvarint(raw, position)
+            if number <= _KEY_FIELD and position - size_start != max(1, (size.bit_length() + 6) // 7):
+                raise BadMessage("a published message has a length with leading zeros")
             position += size
         elif wire_type == 0:
             _, position = _read_uvarint(raw, position)
@@ -208,9 +222,13 @@ def _without_signature(raw: bytes) -> bytes:
             raise BadMessage("a published message contains a protobuf group")
         if position > end:
             raise BadMessage("a published message is cut short")
-        if tag >> 3 in (_SIGNATURE_FIELD, _KEY_FIELD):
+        if number in (_SIGNATURE_FIELD, _KEY_FIELD):
             kept.append(raw[start:field_start])
             start = position
+        elif number < _SIGNATURE_FIELD and number <= latest:
+            raise BadMessage("a published message has its fields twice, or in an unusual order")
+        else:
+            latest = max(latest, number)
     kept.append(raw[start:])
     return b"".join(kept)
 
@@ -228,14 +246,14 @@ def _read_uvarint(raw: bytes, position: int) -> tuple[int, int]:
     raise BadMessage("a published message has a bad varint")
 
 
-def _plain_bytes(message: GossipMessage) -> int:
-    """Length of a message with the five usual fields and no others; 0 when one is empty, or longer than usual.
+def _is_plain(message: GossipMessage) -> bool:
+    """Whether a message has the five usual fields in their order and nothing else, each not empty and of usual length.
 
-    One that is as long, and has all five, has no room for another field, nor for one of them twice. If it ends with its
-    signature, that is its last field: otherwise it would be signed over a copy of the signature.
+    One that is as long as these five, and has all of them, has no room for another field, nor for one of them twice;
+    the first four tags then tell the order.
     """
     source, seqno, topic = len(message.source), len(message.seqno), len(message.topic.encode())
-    data, signature = len(message.data), len(message.signature)
+    data, signature, raw = len(message.data), len(message.signature), message.raw
     if not (
         0 < source < 0x80
         and 0 < seqno < 0x80
@@ -243,8 +261,17 @@ def _plain_bytes(message: GossipMessage) -> int:
         and 0 < signature < 0x80
         and 0 < data < 0x4000
     ):
-        return 0
-    return source + seqno + topic + signature + data + (10 if data < 0x80 else 11)
+        return False
+    second = 2 + source
+    third = second + data + (2 if data < 0x80 else 3)
+    fourth = third + 2 + seqno
+    return (
+        len(raw) == fourth + topic + signature + 4
+        and raw[0] == 0x0A
+        and raw[second] == 0x12
+        and raw[third] == 0x1A
+        and raw[fourth] == 0x22
+    )
 
 
 def _uvarint(value: int) -> bytes:

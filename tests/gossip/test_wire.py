@@ -55,6 +55,8 @@ def field(number: int, value: bytes) -> bytes:
     return bytes([number << 3 | 2, len(value)]) + value
 
 
+BODY = field(1, AUTHOR.peer_id) + field(2, b"data") + field(3, SEQNO) + field(4, b"t")
+KEY = b"\x08\x01\x12\x20" + (AUTHOR.peer_id.public_key or b"")
 UNKNOWN = b"\xca\x3e\x03new" + b"\xd0\x3e\x2a"  # field 1001, "new"; field 1002, varint 42
 
 
@@ -140,14 +142,57 @@ def test_sequence_numbers_have_eight_bytes(seqno: bytes, verdict: Verdict) -> No
         max_size=8,
     )
 )
-def test_signing_bytes_are_the_same_the_short_way(fields: list[tuple[int, bytes]]) -> None:
-    """Every field but 5 and 6, in whatever order and number, unless the signature is signed itself."""
+def test_what_is_signed_is_all_but_two_fields_in_the_usual_order(fields: list[tuple[int, bytes]]) -> None:
+    """1 to 4 once each and ascending, then any others; 5 and 6 wherever they stand. go-libp2p-pubsub, js and py build
+    these bytes anew, so that nothing else would have a valid signature for them."""
     raw = b"".join(field(number, value) for number, value in fields)
     message = parse_message(raw)
-    kept = b"".join(field(number, value) for number, value in fields if number not in (5, 6))
-    if fields[-1][0] != 5 and message.signature and raw.endswith(message.signature):
-        return  # only who can sign a copy of the signature can make these
-    assert signing_bytes(message) == b"libp2p-pubsub:" + kept
+    signed_fields = [(number, value) for number, value in fields if number not in (5, 6)]
+    numbers = [number for number, _ in signed_fields]
+    if numbers == sorted(numbers) and all(numbers.count(number) < 2 for number in range(1, 5)):
+        kept = b"".join(field(number, value) for number, value in signed_fields)
+        assert signing_bytes(message) == b"libp2p-pubsub:" + kept
+    else:
+        with pytest.raises(BadMessage, match=r"twice, or in an unusual order"):
+            signing_bytes(message)
+
+
+@pytest.mark.parametrize(
+    ("body", "after", "verdict"),
+    [
+        (BODY, b"", Verdict.GENUINE),
+        (BODY, field(6, b""), Verdict.FORGED),
+        (BODY, field(6, KEY + b"\x18\x00"), Verdict.UNUSABLE),
+        (BODY, b"\x28\x00", Verdict.FORGED),
+        (BODY, b"\x30\x00", Verdict.FORGED),
+        (BODY, b"\xaa\x00\x00", Verdict.FORGED),
+        (
+            field(2, b"data") + field(1, AUTHOR.peer_id) + field(3, SEQNO) + field(4, b"t"),
+            b"",
+            Verdict.FORGED,
+        ),
+        (BODY.replace(b"\x04data", b"\x84\x00data"), b"", Verdict.FORGED),
+        (UNKNOWN + BODY, b"", Verdict.FORGED),
+        (BODY + UNKNOWN, b"", Verdict.GENUINE),
+    ],
+    ids=[
+        "plain",
+        "empty key",
+        "own key, otherwise written",
+        "signature of another type",
+        "key of another type",
+        "long tag",
+        "order",
+        "long length",
+        "unknown first",
+        "unknown last",
+    ],
+)
+def test_what_others_refuse_is_not_passed_on(body: bytes, after: bytes, verdict: Verdict) -> None:
+    """However well it is signed. pubsub/README.md, "Message signing": `key` must match the id; Go resets the stream
+    where a field has another type, and takes signatures over the usual order alone."""
+    raw = body + field(5, AUTHOR.sign(b"libp2p-pubsub:" + body)) + after
+    assert StrictSign().check(parse_message(raw), verify) is verdict
 
 
 def test_signing_bytes_of_what_is_cut_short() -> None:
@@ -171,9 +216,6 @@ def test_key_is_read_where_the_id_holds_only_its_hash() -> None:
     assert verdict(key, other) is Verdict.FORGED
     assert verdict(b"\x08\x01\x12\x20" + (other.peer_id.public_key or b""), other) is Verdict.FORGED
     assert verdict(b"\x08\x00\x12\x20 an RSA key would be longer", AUTHOR) is Verdict.UNUSABLE
-
-
-KEY = b"\x08\x01\x12\x20" + (AUTHOR.peer_id.public_key or b"")
 
 
 def test_the_key_of_a_source_whose_id_contains_it_may_be_there() -> None:
