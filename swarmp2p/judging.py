@@ -43,9 +43,17 @@ class Judge:
         self._running = 0
         self._told = False
 
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for others to be judged."""
+        return len(self._waiting)
+
     def take(self, message: GossipMessage) -> None:
         """Have a message judged."""
-        late_at = trio.current_time() + self._timeout_s
+        now = trio.current_time()
+        late_at = now + self._timeout_s
+        while self._waiting and self._waiting[0][1] <= now:  # also where no validator ever returns
+            self._waiting.popleft()
         if self._running >= MAX_AT_ONCE:
             self._waiting.append((message, late_at))
             return

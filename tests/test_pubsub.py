@@ -14,7 +14,7 @@ from swarmp2p import Acceptance, GossipConfig, GossipMessage, NodeConfig, TopicC
 from swarmp2p.errors import PeerClosed, UsageError
 from swarmp2p.judging import MAX_AT_ONCE, Judge
 from swarmp2p.opening import open_peer
-from swarmp2p.scopes import background_nursery
+from swarmp2p.scopes import background_nursery, cancel_scope
 from swarmp2p.subscription import Subscription
 from tests.test_peer import Swarm
 
@@ -150,6 +150,24 @@ async def test_few_are_judged_at_once_and_those_too_late_not_at_all(autojump_clo
         await trio.sleep(10)
         assert most == MAX_AT_ONCE
         assert len(judged) == 2 * MAX_AT_ONCE, "the second half of them ignored, the rest not begun"
+
+
+async def test_what_waits_for_a_validator_that_hangs_is_bounded(autojump_clock: MockClock) -> None:
+    hanging = trio.Event()
+
+    async def stuck(message: GossipMessage) -> Acceptance:
+        with cancel_scope(shield=True):
+            await hanging.wait()
+        return Acceptance.ACCEPT
+
+    async with Swarm().of(1) as (peer,), background_nursery() as nursery:
+        judge = Judge("news", stuck, 1.0, nursery, lambda answer: None)
+        for number in range(MAX_AT_ONCE + 100):
+            judge.take(GossipMessage(peer.id, number.to_bytes(8, "big"), "news", b""))
+            await trio.sleep(0.1)
+        waiting = judge.waiting
+        hanging.set()
+    assert 0 < waiting <= 10
 
 
 async def test_an_anonymous_topic(autojump_clock: MockClock) -> None:

@@ -152,10 +152,10 @@ class Intake:
     def _fresh(
         self, state: PeerState, message: GossipMessage, rules: Rules, now: float, out: Outputs
     ) -> None:
-        """A genuine message came for the first time."""
+        """A genuine message came for the first time, or the seen cache has forgotten it while it waits."""
         waits = self._waiting.validates(message.topic)
         acceptance = Acceptance.ACCEPT if rules.validator is None else rules.validator(message, now)
-        if waits and acceptance is Acceptance.ACCEPT:
+        if waits and acceptance is Acceptance.ACCEPT and not self._waiting.again(message, state.peer):
             if not self._waiting.put(message, state.peer, now):
                 self._stats.validation_full += 1
                 self._lazy.excused(message.id)

@@ -231,7 +231,9 @@ class Outbox:
 
     def release(self, peer: PeerId, now: float) -> None:
         """It has room again."""
-        if peer in self._slow:
+        if peer not in self._control and peer not in self._publish:
+            self._slow.pop(peer, None)
+        elif peer in self._slow:
             self._slow[peer] = False
             self._due = min(self._due, now)
 

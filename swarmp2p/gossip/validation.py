@@ -68,11 +68,12 @@ class WaitingRoom:
         return [judged for message_id in list(self._due.get(topic, ())) if (judged := self.take(message_id))]
 
     def put(self, message: GossipMessage, sender: PeerId, now: float) -> bool:
-        """Have a message wait; False when there is no room."""
+        """Have a message wait; False when there is no room, or another of the same id waits."""
         config, size = self._config, len(message.raw) or len(message.data)
         count, held = self._shares.get(sender, (0, 0))
         if (
-            len(self._messages) >= config.max_validating
+            message.id in self._messages
+            or len(self._messages) >= config.max_validating
             or self._bytes + size > config.max_validating_bytes
             or 4 * count >= config.max_validating
             or 4 * (held + size) > config.max_validating_bytes

@@ -254,6 +254,14 @@ def test_what_waited_leaves_in_portions_control_first() -> None:
     assert [len(rpc.prune) for rpc in rpcs] == [1, 0, 0, 0]
 
 
+def test_a_peer_for_whom_nothing_waited_is_slow_no_more() -> None:
+    box, _ = outbox()
+    box.hold(A)
+    box.release(A, 1.0)
+    assert box.sizes()["slow"] == 0
+    assert box.deadline() == math.inf
+
+
 def test_a_peer_that_leaves_takes_its_queue_along() -> None:
     box, stats = outbox()
     box.hold(A)

@@ -195,6 +195,20 @@ def test_what_waits_is_bounded_in_bytes() -> None:
     assert node.router.sizes()["validating_bytes"] == 1800
 
 
+def test_what_outlasts_the_seen_cache_waits_once() -> None:
+    """Neither a copy that comes then nor another message of the same id takes any room for good."""
+    node = validating(replace(GossipConfig(), seen_ttl_s=10.0, max_validating=8), timeout_s=1000.0)
+    assert asked(node, 1, message(9, 1)) == [message(9, 1)]
+    node.now = 20.0
+    assert asked(node, 1, message(9, 1)) == asked(node, 2, message(9, 1)) == []
+    node.now = 40.0
+    assert asked(node, 1, message(9, 1, data=b"other")) == []
+    assert set(node.handle(Validated(message(9, 1).id, ACCEPT))) == {peer_id(3)}
+    assert node.router.sizes()["validating_bytes"] == 0
+    room = [message(9, number) for number in (2, 3)]
+    assert asked(node, 1, *room) == room, "all of its quarter is free again"
+
+
 def test_a_peer_that_left_is_not_remembered_twice() -> None:
     node = validating()
     asked(node, 1, message(9, 1))
