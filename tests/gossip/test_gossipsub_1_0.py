@@ -1,85 +1,44 @@
-"""libp2p's pubsub and gossipsub 1.0 specs, clause by clause.
+"""libp2p's gossipsub 1.0 spec, clause by clause (libp2p/specs, pubsub/gossipsub/gossipsub-v1.0.md).
 
-(libp2p/specs, pubsub/README.md and pubsub/gossipsub/gossipsub-v1.0.md; what the tests cite are section titles.)
+By its sections; the tests cite them. Where nothing else is named, the test is here. For the pubsub spec see
+test_pubsub_spec.py.
+
+- Ambient peer discovery: connections come from outside (tests/test_joining.py); the hello: test_pubsub_spec.py.
+- Parameters: test_defaults. D_low is 5, as everywhere since, not 4.
+- Router state. Peering state: test_peers.py, test_connections.py. Message cache: test_caches.py; the seen cache:
+  test_seen.py, test_repeats_are_dropped.
+- Topic membership: test_join..., test_leave_prunes_the_mesh; mutual meshes: test_router_network.py.
+- Message processing. The payload (seen, own, invalid; to the mesh, not back), then GRAFT, PRUNE, IHAVE, IWANT;
+  publishing, to the mesh or a fanout. PRUNE in answer to a GRAFT for a topic that we are not in: 1.1 took it back.
+  peers.floodsub: floodsub is not spoken (docs/interop.md).
+- Control message piggybacking: test_control_piggybacks, test_outbox.py.
+- Heartbeat. Mesh maintenance: test_heartbeat_fills..., test_a_mesh_of_d_low...; above D_high: test_mesh.py, at D_high
+  already, as in go. Fanout maintenance and gossip emission, of meshes and fanouts.
+- Protobuf: test_wire.py, test_wire_libp2p.py.
 """
 
 from __future__ import annotations
 
 import math
 
-from swarmp2p.engine import PeerUp, Tick
+from swarmp2p.engine import Tick
 from swarmp2p.gossip.config import GossipConfig
 from swarmp2p.gossip.messages import IHave, Prune, Rpc
 
 from .harness import ME, MESH_ONLY, Scripted
 from .network import message, peer_id
 
-# pubsub/README.md -------------------------------------------------------------------------------------------
+
+def test_defaults() -> None:
+    """Parameters: the reasonable defaults, but for D_low."""
+    config = GossipConfig()
+    assert (config.mesh_degree, config.mesh_low, config.mesh_high) == (6, 5, 12)
+    assert config.gossip_degree == config.mesh_degree, "D_lazy"
+    assert (config.heartbeat_s, config.fanout_ttl_s, config.seen_ttl_s) == (1, 60, 120)
+    assert (config.history, config.history_gossip) == (5, 3)
 
 
-def test_hello_is_the_subscriptions() -> None:
-    """The RPC: "the first message on a new connection is the subscriptions"."""
-    node = Scripted()
-    node.subscribe("t")
-    node.subscribe("u")
-    hello = node.handle(PeerUp(peer_id(1)))
-    assert hello == {peer_id(1): Rpc(subscriptions=(("t", True), ("u", True)))}
-
-
-def test_nothing_to_say_is_not_said() -> None:
-    node = Scripted()
-    assert node.handle(PeerUp(peer_id(1))) == {}
-    assert node.router.deadline() == math.inf
-
-
-def test_later_changes_are_announced_to_all() -> None:
-    """The RPC: subscriptions are sent whenever they change."""
-    node = Scripted()
-    node.up(1, 2, topics=())
-    assert node.subscribe() == {peer_id(n): Rpc(subscriptions=(("t", True),)) for n in (1, 2)}
-    assert node.unsubscribe() == {peer_id(n): Rpc(subscriptions=(("t", False),)) for n in (1, 2)}
-
-
-def test_subscriptions_are_counted() -> None:
-    node = Scripted()
-    node.up(1, topics=())
-    node.subscribe()
-    assert node.subscribe() == node.unsubscribe() == {}
-    assert node.router.topics == ("t",)
-    assert node.unsubscribe() == {peer_id(1): Rpc(subscriptions=(("t", False),))}
-    assert node.unsubscribe() == {}
-    assert len(node.router.topics) == 0
-
-
-def test_source_and_growing_sequence_numbers() -> None:
-    """The Message: `from` and `seqno` identify a message."""
-    node = Scripted()
-    node.now = 1_700_000_000.0
-    node.up(1)
-    (first,) = node.publish()[peer_id(1)].publish
-    (second,) = node.publish()[peer_id(1)].publish
-    assert first.source == second.source == peer_id(ME)
-    assert len(first.seqno) == 8
-    assert second.sequence == first.sequence + 1
-    restarted = Scripted()
-    restarted.now = 1_700_000_001.0
-    restarted.up(1)
-    (third,) = restarted.publish()[peer_id(1)].publish
-    assert third.sequence > second.sequence
-
-
-def test_unsigned_and_forged_messages_go_nowhere() -> None:
-    """Message signing, StrictSign: messages without a valid signature are rejected."""
-    node = Scripted()
-    node.subscribe()
-    node.up(1, 2, 3)
-    answer = node.receive(1, Rpc(publish=(message(9, 1, signature=b""), message(9, 2, signature=b"false"))))
-    assert answer == {}
-    assert node.delivered == []
-    assert node.router.stats.invalid == 2
-
-
-# gossipsub-v1.0.md ------------------------------------------------------------------------------------------
+# Topic membership -------------------------------------------------------------------------------------------
 
 
 def test_join_grafts_d_of_the_topics_peers() -> None:
@@ -104,6 +63,19 @@ def test_join_takes_the_fanout_first() -> None:
     assert len(fanout) == 6
     assert set(node.router.mesh("t")) == fanout
     assert node.router.fanout("t") == ()
+
+
+def test_join_fills_a_fanout_that_is_too_small() -> None:
+    """JOIN: the rest comes from the topic's other peers; GRAFT goes to all of them."""
+    node = Scripted(MESH_ONLY)
+    node.up(1, 2)
+    node.publish()
+    node.up(*range(3, 10))
+    assert len(node.router.fanout("t")) == 2
+    answer = node.subscribe()
+    assert len(node.mesh()) == 6
+    assert {1, 2} < node.mesh()
+    assert {peer for peer, rpc in answer.items() if rpc.graft} == set(node.router.mesh("t"))
 
 
 def test_leave_prunes_the_mesh() -> None:
@@ -221,6 +193,27 @@ def test_publishing_without_subscribing_goes_to_a_fanout() -> None:
     assert set(node.publish()) == first
 
 
+def test_an_empty_fanout_is_filled_when_there_is_somebody() -> None:
+    """Message processing: if fanout[topic] is empty, choose."""
+    node = Scripted(MESH_ONLY)
+    assert node.publish() == {}
+    node.up(1)
+    assert set(node.publish()) == {peer_id(1)}
+
+
+def test_the_payload_comes_before_the_control() -> None:
+    """Message processing: control messages come after it; here an IHAVE and a PRUNE with what they are about."""
+    node = Scripted()
+    node.subscribe()
+    node.up(1, 2)
+    sent = message(9, 1)
+    answer = node.receive(1, Rpc(publish=(sent,), ihave=(IHave("t", (sent.id,)),), iwant=(sent.id,)))
+    assert answer[peer_id(2)] == Rpc(publish=(sent,))
+    assert answer[peer_id(1)] == Rpc(publish=(sent,)), (
+        "asked for: in the cache by now; and it asks for nothing"
+    )
+
+
 def test_fanout_is_kept_at_d_and_forgotten_after_its_ttl() -> None:
     """Fanout maintenance: expire after fanout_ttl (60 s) without publishing; else fill up to D."""
     node = Scripted(MESH_ONLY)
@@ -250,6 +243,17 @@ def test_heartbeat_fills_a_mesh_below_low() -> None:
     assert sum(rpc.graft == ("t",) for rpc in answer.values()) == 2
 
 
+def test_a_mesh_of_d_low_is_left_alone() -> None:
+    """Mesh maintenance: only below D_low."""
+    node = Scripted()
+    node.up(*range(20))
+    node.subscribe()
+    node.down(min(node.mesh()))
+    assert len(node.mesh()) == 5
+    assert node.heartbeat() == {}
+    assert len(node.mesh()) == 5
+
+
 def test_heartbeat_gossips_to_peers_outside_the_mesh() -> None:
     """Gossip emission: IHAVE with the ids of mcache_gossip windows to peers of the topic not in its mesh."""
     node = Scripted()
@@ -262,6 +266,30 @@ def test_heartbeat_gossips_to_peers_outside_the_mesh() -> None:
     for _ in range(3):
         assert node.heartbeat() == {peer: Rpc(ihave=(IHave("t", (sent.id,)),)) for peer in outside}
     assert node.heartbeat() == {}
+
+
+def test_a_topic_that_is_only_published_on_is_gossiped_about() -> None:
+    """Gossip emission: for each topic in mesh + fanout; to peers that are not in its fanout."""
+    node = Scripted(MESH_ONLY)
+    node.up(*range(10))
+    (sent,) = next(iter(node.publish().values())).publish
+    outside = {peer_id(number) for number in range(10)} - set(node.router.fanout("t"))
+    assert len(outside) == 4
+    assert node.heartbeat() == {peer: Rpc(ihave=(IHave("t", (sent.id,)),)) for peer in outside}
+
+
+def test_messages_are_answered_for_five_heartbeats() -> None:
+    """Message cache, mcache_len: two heartbeats longer than they are advertised."""
+    node = Scripted()
+    node.subscribe()
+    node.up(1, 2)
+    sent = message(9, 1)
+    node.receive(1, Rpc(publish=(sent,)))
+    for _ in range(4):
+        node.heartbeat()
+    assert node.receive(2, Rpc(iwant=(sent.id,)))
+    node.heartbeat()
+    assert node.receive(2, Rpc(iwant=(sent.id,))) == {}
 
 
 def test_ihave_is_answered_by_iwant_for_what_is_missing() -> None:

@@ -1,6 +1,14 @@
-"""libp2p's gossipsub 1.2 spec, clause by clause.
+"""libp2p's gossipsub 1.2 spec, clause by clause (libp2p/specs, pubsub/gossipsub/gossipsub-v1.2.md).
 
-(libp2p/specs, pubsub/gossipsub/gossipsub-v1.2.md; what the tests cite are section titles.)
+By its sections; the tests cite them.
+
+- Protocol id: test_codec.py (all three, the newest first); here, who is told.
+- Parameters, max_idontwant_messages: ids are counted, not messages, which may hold any number of them.
+- IDONTWANT message. Sending: at once, to the mesh, before validation, though not before the signature is checked
+  (idontwant.py says why), from a size on. Receiving: skipped, forgotten, bounded, never punished.
+- Cancelling IWANT: what waits to be sent in answer to one is taken back. We do not ask for that ourselves, which the
+  spec leaves open: the answer to our IWANT is usually on its way by then.
+- Protobuf extension: test_wire.py, test_wire_libp2p.py; tests/interop/test_gossip_mixed.py with js.
 """
 
 from __future__ import annotations
@@ -10,7 +18,7 @@ from typing import Any
 import pytest
 
 from swarmp2p.engine import Congested, Received, Send, Speaks, Tick
-from swarmp2p.gossip.config import GossipConfig
+from swarmp2p.gossip.config import GossipConfig, TopicConfig
 from swarmp2p.gossip.events import GossipMessage, StartValidating
 from swarmp2p.gossip.messages import PUBSUB, Rpc
 from swarmp2p.identity import PeerId
@@ -139,7 +147,34 @@ def test_what_waits_is_taken_back() -> None:
     assert node.router.sizes()["queued"] == 0
 
 
+def test_an_answer_that_waits_is_taken_back() -> None:
+    """Cancelling IWANT: an IWANT that was not answered yet is forgotten."""
+    node = meshed(1, 2)
+    sent = message(9, 1)
+    node.receive(1, Rpc(publish=(sent,)))
+    node.handle(Congested(peer_id(2), PUBSUB, True))
+    assert node.receive(2, Rpc(iwant=(sent.id,))) == {}
+    assert node.router.sizes()["queued"] == 1
+    node.receive(2, Rpc(idontwant=(sent.id,)))
+    assert node.router.sizes()["queued"] == 0
+    assert node.handle(Congested(peer_id(2), PUBSUB, False)) == {}
+
+
+def test_own_messages_are_not_sent_to_who_has_them() -> None:
+    """IDONTWANT Message: ids that come from the content may be known before we publish."""
+
+    def by_content(sent: GossipMessage) -> bytes:
+        return b"#" + sent.data
+
+    node = meshed(1, 2, topics={"t": TopicConfig(message_id=by_content)})
+    node.receive(2, Rpc(idontwant=(b"#x",)))
+    assert set(node.publish(data=b"x")) == {peer_id(1)}
+    assert set(node.publish(data=b"y")) == {peer_id(1), peer_id(2)}
+
+
 def test_it_is_answered_when_asked_for_all_the_same() -> None:
+    """The later word counts. (go-libp2p-pubsub sends nothing then; the spec speaks of relaying to the mesh.) A peer
+    that found no room for a message which it had announced so asks for it again."""
     node = meshed(1, 2)
     sent = message(9, 1)
     node.receive(2, Rpc(idontwant=(sent.id,)))
