@@ -141,11 +141,11 @@ class Peers:
                 self._nursery.start_soon(self._dial, session)
                 await session.connected.wait()
             known = await self._converse(session)
-            if known or session.used:
-                self._deliver(PeerDown(peer))
             del self._sessions[peer]
             session.over.set()
-            if self._links.get(peer) is None:
+            if known or session.used:
+                self._deliver(PeerDown(peer))  # and if the engine sends to it at once, another session begins
+            if peer in self._sessions or self._links.get(peer) is None:
                 return
             session = self._sessions[peer] = self._new_session(peer)  # it came back meanwhile
 

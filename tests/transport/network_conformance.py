@@ -246,6 +246,16 @@ class NetworkConformance:
         assert not alice.events
         assert not bob.events
 
+    async def test_what_is_sent_as_soon_as_a_peer_went_down_connects_again(self, world: World) -> None:
+        alice, bob = await world.pair()
+        alice.network.send(bob.peer, Shout(b"1"))
+        assert await bob.message() == Shout(b"1")
+        alice.on_down = lambda peer: alice.network.send(peer, Shout(b"2"))
+        bob.network.disconnect(alice.peer)
+        assert await bob.message() == Shout(b"2")
+        kinds = [type(event) for event in alice.events if not isinstance(event, Speaks)]
+        assert kinds == [PeerUp, PeerDown, PeerUp]
+
     async def test_two_dials_that_cross_lose_nothing(self, world: World) -> None:
         alice, bob = await world.pair()
         answering(alice)

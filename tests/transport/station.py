@@ -50,6 +50,7 @@ class Station:
         self.events: deque[NetworkEvent] = deque()
         self.reachable: list[bool] = []
         self.on_message: Callable[[PeerId, Message], None] | None = None
+        self.on_down: Callable[[PeerId], None] | None = None
         self._news = trio.Event()
         self._scope = trio.move_on_after(math.inf)
         self._stopped = trio.Event()
@@ -80,6 +81,8 @@ class Station:
             return
         if isinstance(event, Received) and self.on_message is not None:
             self.on_message(event.sender, event.message)
+        if isinstance(event, PeerDown) and self.on_down is not None:
+            self.on_down(event.peer)
         self.events.append(event)
         self._news.set()
 
