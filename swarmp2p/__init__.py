@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from .blocking import BlockingCluster, ray_cluster
     from .dht.config import DhtConfig
     from .dht.records import ServiceRecord
+    from .engine import PeerInfo
     from .errors import SwarmError
+    from .gossip.balancer import Affinity, Choice, Placement, Spread, Strength, choose
     from .gossip.config import GossipConfig, TopicConfig
     from .gossip.events import Acceptance, GossipMessage
-    from .gossip.load import LoadSignal
+    from .gossip.load import LoadConfig, LoadEntry, LoadSignal, LoadTable
+    from .gossip.score_config import ScoreConfig, TopicScoreConfig
     from .identity import Identity, PeerId
     from .lending import Lending
     from .node import NodeConfig
@@ -27,28 +30,42 @@ if TYPE_CHECKING:
     from .ray_bridge.cluster import Cluster
     from .ray_bridge.events import Need, Offer
     from .subscription import Subscription
+    from .transport.addresses import peer_info
 else:
     _HOMES = {
         "Acceptance": ".gossip.events",
+        "Affinity": ".gossip.balancer",
         "BlockingCluster": ".blocking",
+        "Choice": ".gossip.balancer",
         "Cluster": ".ray_bridge.cluster",
         "DhtConfig": ".dht.config",
         "GossipConfig": ".gossip.config",
         "GossipMessage": ".gossip.events",
         "Identity": ".identity",
         "Lending": ".lending",
+        "LoadConfig": ".gossip.load",
+        "LoadEntry": ".gossip.load",
         "LoadSignal": ".gossip.load",
+        "LoadTable": ".gossip.load",
         "Need": ".ray_bridge.events",
         "NodeConfig": ".node",
         "Offer": ".ray_bridge.events",
         "Peer": ".peer",
         "PeerId": ".identity",
+        "PeerInfo": ".engine",
+        "Placement": ".gossip.balancer",
         "RemotePeer": ".queries",
+        "ScoreConfig": ".gossip.score_config",
         "ServiceRecord": ".dht.records",
+        "Spread": ".gossip.balancer",
+        "Strength": ".gossip.balancer",
         "Subscription": ".subscription",
         "SwarmError": ".errors",
         "TopicConfig": ".gossip.config",
+        "TopicScoreConfig": ".gossip.score_config",
+        "choose": ".gossip.balancer",
         "open_peer": ".opening",
+        "peer_info": ".transport.addresses",
         "ray_cluster": ".blocking",
     }
 
@@ -64,24 +81,37 @@ else:
 
 __all__ = [
     "Acceptance",
+    "Affinity",
     "BlockingCluster",
+    "Choice",
     "Cluster",
     "DhtConfig",
     "GossipConfig",
     "GossipMessage",
     "Identity",
     "Lending",
+    "LoadConfig",
+    "LoadEntry",
     "LoadSignal",
+    "LoadTable",
     "Need",
     "NodeConfig",
     "Offer",
     "Peer",
     "PeerId",
+    "PeerInfo",
+    "Placement",
     "RemotePeer",
+    "ScoreConfig",
     "ServiceRecord",
+    "Spread",
+    "Strength",
     "Subscription",
     "SwarmError",
     "TopicConfig",
+    "TopicScoreConfig",
+    "choose",
     "open_peer",
+    "peer_info",
     "ray_cluster",
 ]

@@ -42,7 +42,7 @@ from .driver import Driver
 from .engine import PeerInfo
 from .errors import BadMessage, DialError, UsageError
 from .gossip.coordinates import Coordinate
-from .gossip.events import Delivered, Validate
+from .gossip.events import Delivered, SetAppScore, Validate
 from .gossip.load import (
     FollowLoads,
     LoadSignal,
@@ -54,6 +54,7 @@ from .gossip.load import (
     decode_signal,
     encode_signal,
 )
+from .gossip.messages import check_topic
 from .identity import Identity, PeerId
 from .joining import Joining, Targets
 from .judging import MessageValidator
@@ -254,6 +255,29 @@ class Peer:
         """Sign data and send it to the topic's subscribers; best effort. Raises UsageError for data
         of more than about 1 MiB and for an unusable topic; nothing is sent then."""
         await self._pubsub.publish(topic, data)
+
+    def subscribers(self, topic: str) -> tuple[PeerId, ...]:
+        """Connected peers that have said that they subscribe to a topic: those to whom `publish` would send now. What
+        is published while there are none reaches nobody."""
+        check_topic(text_argument(topic, "a topic"))
+        return self._engine.gossip.subscribers(topic)
+
+    def score(self, peer: PeerId | str) -> float:
+        """What gossip thinks of a peer (gossipsub 1.1, "Peer Scoring"): 0 for who did neither good nor harm, and for
+        strangers; below 0 a peer is in no mesh, and ScoreConfig says what else it loses."""
+        return self._engine.gossip.score(peer_argument(peer), self.now())
+
+    async def set_app_score(self, peer: PeerId | str, value: float) -> None:
+        """Have gossip count what the application thinks of a peer, connected or not, until it is said anew (P5, the
+        application-specific score): above 0 good, below 0 bad, 0 nothing. It is added to the peer's score; from
+        `ScoreConfig.graylist_threshold` (-2500) on, nothing is taken from the peer. The last 10,000 peers named count.
+
+        Raises UsageError for a value that is no finite number.
+        """
+        said = SetAppScore(peer_argument(peer), value)
+        self._queries.check_open()
+        self._driver.post(said)
+        await trio.lowlevel.checkpoint()
 
     async def set_load(self, signal: LoadSignal | None) -> None:
         """Say how loaded this peer is, as often as you like; None: it is no provider any more. Signals are sent when

@@ -221,3 +221,31 @@ async def test_counters_are_numbers_by_name(autojump_clock: MockClock) -> None:
         assert bob.stats["gossip"]["delivered"] == 1
         assert set(bob.stats) == {"gossip", "loads", "network"}
         assert all(isinstance(number, int) for counted in bob.stats.values() for number in counted.values())
+
+
+async def test_who_subscribes_and_what_is_thought_of_them(autojump_clock: MockClock) -> None:
+    async with Swarm().of(2) as (alice, bob), bob.subscribe("news"):
+        assert alice.subscribers("news") == ()
+        await trio.sleep(2)
+        assert alice.subscribers("news") == (bob.id,)
+        assert alice.score(bob.id) == 0
+        await alice.set_app_score(str(bob.id), -5)
+        await trio.sleep(0.1)
+        assert alice.score(bob.id) == -5
+        for wrong in ("bad", None, float("nan"), True):
+            with pytest.raises(UsageError, match="finite number"):
+                await alice.set_app_score(bob.id, wrong)  # type: ignore[arg-type]
+        with pytest.raises(UsageError):
+            await alice.set_app_score("bob", 1)
+
+
+async def test_who_has_too_low_a_score_is_not_listened_to(autojump_clock: MockClock) -> None:
+    async with Swarm().of(2) as (alice, bob), bob.subscribe("news") as news:
+        await trio.sleep(2)
+        await bob.set_app_score(alice.id, -5000)
+        await alice.publish("news", b"heard by nobody")
+        assert await unread(news) == []
+        await bob.set_app_score(alice.id, 0)
+        await trio.sleep(2)
+        await alice.publish("news", b"heard again")
+        assert b"heard again" in await unread(news)

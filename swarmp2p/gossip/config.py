@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 from ..engine import PeerInfo
 from ..errors import UsageError
+from ..identity import PeerId
+from ..settings import check_settings
 from .events import MessageId, Validator
 from .messages import MAX_EXCHANGED
 from .score_config import ScoreConfig, TopicScoreConfig
@@ -30,7 +32,8 @@ class TopicConfig:
         settings above need a source, and do nothing then.
     message_id: how messages get their ids; None for source and sequence number, and for the SHA-256 of the data on
         anonymous topics. All peers of the topic need the same.
-    validator: judges each genuine message before anything else is done with it.
+    validator: judges each genuine message before anything else is done with it: `validator(message, now)` returns an
+        Acceptance at once. One that needs time, or the application, is given to `Peer.validate`.
     score: what peers earn and pay for in it; None: invalid messages count, and nothing else (P4).
     """
 
@@ -43,14 +46,45 @@ class TopicConfig:
     score: TopicScoreConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.flush_interval_s is not None and not 0 <= self.flush_interval_s < math.inf:
-            raise UsageError(f"flush_interval_s is 0 or more seconds, or None, not {self.flush_interval_s}")
+        check_settings(self)
+        for name in ("message_id", "validator"):
+            function: object = getattr(self, name)
+            if function is None:
+                continue
+            if not callable(function) or iscoroutinefunction(function):
+                raise UsageError(
+                    f"TopicConfig.{name} is a plain function or None, not {function!r}; an async validator is given "
+                    "to Peer.validate"
+                )
+        if not isinstance(cast(object, self.score), TopicScoreConfig | None):
+            raise UsageError(f"TopicConfig.score is a TopicScoreConfig or None, not {self.score!r}")
 
 
 _PLAIN_TOPIC: Final = TopicConfig()
 
 _BUILT_IN: Final = {"swarm/load/*": TopicConfig(flush_interval_s=0.02, latest_only=True)}
 """Load signals: 20 ms are nothing beside their age, and put the signals of many providers into one packet."""
+
+
+_ABOVE_ZERO: Final = (
+    "opportunistic_graft_beats",
+    "direct_connect_s",
+    "heartbeat_s",
+    "prune_backoff_s",
+    "unsubscribe_backoff_s",
+    "seen_ttl_s",
+    "iwant_followup_s",
+    "hello_interval_s",
+    "max_peers",
+    "max_fanout",
+    "max_seen",
+    "max_cached",
+    "max_cached_bytes",
+    "max_queued",
+    "max_queued_bytes",
+    "max_rejected",
+    "max_sources",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +99,8 @@ class GossipConfig:
     opportunistic_graft_beats, opportunistic_graft_peers: so often, in heartbeats, a mesh whose median score is below
         the threshold is improved, by so many.
     direct_peers: messages always go to them and are taken from them, whatever their score, and they are in no mesh
-        (gossipsub 1.1, "Explicit Peering Agreements"); both sides have to agree. direct_connect_s: those that are
-        not connected are dialled that often.
+        (gossipsub 1.1, "Explicit Peering Agreements"); both sides have to agree. `peer_info(address)` makes one of an
+        address. direct_connect_s: those that are not connected are dialled that often.
     gossip_degree, gossip_factor: Dlazy and the share of a topic's other peers that IHAVE goes to each
         heartbeat; the larger of the two counts.
     heartbeat_s: seconds between heartbeats.
@@ -178,33 +212,51 @@ class GossipConfig:
         return max(0, min(self.mesh_low - 1, self.mesh_degree // 2))
 
     def __post_init__(self) -> None:
+        check_settings(self, _ABOVE_ZERO)
+        self._check_named()
         if not 0 <= self.mesh_low <= self.mesh_degree <= self.mesh_high:
             raise UsageError(
                 f"mesh degrees must satisfy 0 <= low <= degree <= high, "
                 f"not {self.mesh_low}, {self.mesh_degree}, {self.mesh_high}"
             )
         most = self._most_outbound
-        if self.mesh_score < 0 or (self.mesh_outbound is not None and not 0 <= self.mesh_outbound <= most):
+        if self.mesh_outbound is not None and self.mesh_outbound > most:
             raise UsageError(
-                f"mesh_score is at least 0 and mesh_outbound 0 to {most} here, not {self.mesh_score} and "
-                f"{self.mesh_outbound}: mesh_outbound is less than mesh_low ({self.mesh_low}), and at most half of "
-                f"mesh_degree ({self.mesh_degree})"
-            )
-        if self.opportunistic_graft_beats < 1 or self.opportunistic_graft_peers < 0:
-            raise UsageError(
-                "opportunistic_graft_beats is at least 1; opportunistic_graft_peers is at least 0"
-            )
-        if min(self.prune_backoff_s, self.unsubscribe_backoff_s, self.direct_connect_s) <= 0:
-            raise UsageError(
-                "prune_backoff_s, unsubscribe_backoff_s and direct_connect_s are above 0; on the wire backoffs are "
-                "whole seconds, rounded up"
+                f"mesh_outbound is 0 to {most} here, not {self.mesh_outbound}: less than mesh_low ({self.mesh_low}), "
+                f"and at most half of mesh_degree ({self.mesh_degree})"
             )
         if not 1 <= self.history_gossip <= self.history:
             raise UsageError(f"history_gossip is 1 to history ({self.history}), not {self.history_gossip}")
-        if not 0 <= self.exchange_peers <= MAX_EXCHANGED:
+        if self.gossip_factor > 1:
+            raise UsageError(f"gossip_factor is a share, 0 to 1, not {self.gossip_factor}")
+        if self.exchange_peers > MAX_EXCHANGED:
             raise UsageError(f"exchange_peers is 0 to {MAX_EXCHANGED}, not {self.exchange_peers}")
-        if self.heartbeat_s <= 0 or self.flush_interval_s < 0:
-            raise UsageError("heartbeat_s is above 0, and flush_interval_s is not below it")
+
+    def _check_named(self) -> None:
+        """What names topics and peers."""
+        topics = cast(object, self.topics)
+        if not isinstance(topics, Mapping):
+            raise UsageError(
+                f"GossipConfig.topics maps names of topics to TopicConfigs, not {topics!r}; write "
+                "topics={'news': TopicConfig(...)}"
+            )
+        for name, topic in cast(Mapping[object, object], topics).items():
+            if not isinstance(name, str) or not isinstance(topic, TopicConfig):
+                raise UsageError(
+                    f"GossipConfig.topics maps names, or 'prefix*', to TopicConfigs, not {name!r} to {topic!r}"
+                )
+            if "*" in name[:-1]:
+                raise UsageError(
+                    f"the topics of {name!r}: a '*' stands at the end only, for all that begin so"
+                )
+        direct = cast(object, self.direct_peers)
+        if not isinstance(direct, tuple) or not all(
+            isinstance(info, PeerInfo) and isinstance(cast(object, info.peer), PeerId)
+            for info in cast(tuple[object, ...], direct)
+        ):
+            raise UsageError(
+                f"GossipConfig.direct_peers is a tuple of PeerInfo, not {direct!r}; peer_info(address) makes one"
+            )
 
 
 @dataclass(slots=True)

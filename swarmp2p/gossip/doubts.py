@@ -19,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..engine import Send
-from ..errors import UsageError
 from ..identity import PeerId
+from ..settings import check_settings
 from .load_events import LoadSuspected
 from .load_table import LoadTable
 from .load_wire import LoadsRequest
@@ -41,8 +41,7 @@ class ConfirmConfig:
 
     def __post_init__(self) -> None:
         """Raises UsageError for values that make no sense."""
-        if not (self.within_s > 0 and self.max_asked >= 0):
-            raise UsageError(f"confirming needs within_s above 0 and max_asked of at least 0; got {self}")
+        check_settings(self, ("within_s",))
 
 
 class Doubts:

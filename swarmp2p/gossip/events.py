@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Final, cast
 
 from ..errors import UsageError
 from ..identity import PeerId
@@ -31,8 +31,8 @@ class GossipMessage:
     seqno: bytes
     topic: str
     data: bytes
-    signature: bytes = b""
-    raw: bytes = b""
+    signature: bytes = field(default=b"", repr=False)
+    raw: bytes = field(default=b"", repr=False)
     id: bytes = field(init=False, repr=False, compare=False)
     """The message id: source followed by sequence number (pubsub spec), unless the topic has ids of its own. Made
     once: every copy that arrives is looked up by it."""
@@ -108,7 +108,8 @@ class SetAppScore:
     value: float
 
     def __post_init__(self) -> None:
-        if not -math.inf < self.value < math.inf:
+        value = cast(object, self.value)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             raise UsageError(f"an application's score of a peer is a finite number, not {self.value}")
 
 

@@ -46,6 +46,7 @@ from ..engine import (
 )
 from ..errors import BadMessage, UsageError
 from ..identity import PeerId
+from ..settings import check_settings
 from ..signed import Sign, Verify
 from .doubts import OWN_ONLY, ConfirmConfig, Doubts
 from .events import Acceptance, Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
@@ -129,6 +130,9 @@ class LoadConfig:
     verify_pause_s: float = 0.01
     table: TableConfig = field(default_factory=TableConfig)
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
+
+    def __post_init__(self) -> None:
+        check_settings(self, ("verify_batch",))
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from random import Random
 
 from ..errors import UsageError
+from ..settings import check_settings
 from .load_shards import place_of, points, shard_of, within
 from .load_signal import MAX_DEPTH
 from .load_table import LoadEntry
@@ -50,6 +51,7 @@ class ShardConfig:
     quiet_s: float = 30.0
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if not (
             1 <= self.merge_below <= self.split_above / 3
             and 1 <= self.followed <= 64

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from random import Random
 
 from ..identity import PeerId
+from ..settings import check_settings
 from .load_events import FindMembers, OfferMembership
 from .load_shards import shard_topic
 from .load_signal import MAX_DEPTH
@@ -39,6 +40,9 @@ class MemberConfig:
     offer_after_s: float = 10.0
     seek_s: float = 5.0
     seek_most_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        check_settings(self, ("seek_s", "seek_most_s"))
 
 
 class Members:

@@ -18,6 +18,7 @@ from random import Random
 from typing import Final
 
 from ..errors import UsageError
+from ..settings import check_settings
 from .load_signal import LoadSignal
 
 
@@ -43,6 +44,7 @@ class SenderConfig:
     ttl_s: float = 60.0
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if not (
             0 <= self.relative < 1
             and 0 < self.min_interval_s <= self.heartbeat_s < self.ttl_s

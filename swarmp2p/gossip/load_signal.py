@@ -23,6 +23,7 @@ from typing import Any, Final
 import msgpack
 
 from ..errors import BadMessage, UsageError
+from ..settings import check_types
 from ..signed import unpack_map
 
 LOAD_TOPIC: Final = "swarm/load/1"
@@ -94,24 +95,29 @@ class LoadSignal:
 
     def __post_init__(self) -> None:
         # One chain for the usual case: signals are decoded by the thousand.
-        if not (
-            0 <= self.cpus_free < _MAX_AMOUNT
-            and 0 <= self.gpus_free < _MAX_AMOUNT
-            and 0 <= self.latency_s < _MAX_AMOUNT
-            and 0 <= self.expires < _MAX_TIME_S
-            and 0 <= self.in_flight < _MAX_COUNT
-            and 0 <= self.leases < _MAX_COUNT
-            and 0 <= self.memory_free_bytes < _MAX_MEMORY_BYTES
-            and 0 <= self.sequence < _MAX_SEQUENCE
-            and 0 <= self.speed < _MAX_AMOUNT
-            and 0 <= self.served < _MAX_COUNT
-            and 0 <= self.heartbeat_s < _MAX_AMOUNT
-            and 0 <= self.depth <= MAX_DEPTH
-            and len(self.coordinate) <= _MAX_COORDINATE_BYTES
-            and self.kind not in _KINDS
-            and _utf8_bytes(self.kind) <= _MAX_KIND_BYTES
-            and _utf8_bytes(self.region) <= _MAX_REGION_BYTES
-        ):
+        try:
+            good = (
+                0 <= self.cpus_free < _MAX_AMOUNT
+                and 0 <= self.gpus_free < _MAX_AMOUNT
+                and 0 <= self.latency_s < _MAX_AMOUNT
+                and 0 <= self.expires < _MAX_TIME_S
+                and 0 <= self.in_flight < _MAX_COUNT
+                and 0 <= self.leases < _MAX_COUNT
+                and 0 <= self.memory_free_bytes < _MAX_MEMORY_BYTES
+                and 0 <= self.sequence < _MAX_SEQUENCE
+                and 0 <= self.speed < _MAX_AMOUNT
+                and 0 <= self.served < _MAX_COUNT
+                and 0 <= self.heartbeat_s < _MAX_AMOUNT
+                and 0 <= self.depth <= MAX_DEPTH
+                and len(self.coordinate) <= _MAX_COORDINATE_BYTES
+                and self.kind not in _KINDS
+                and _utf8_bytes(self.kind) <= _MAX_KIND_BYTES
+                and _utf8_bytes(self.region) <= _MAX_REGION_BYTES
+            )
+        except (TypeError, AttributeError):  # a text for a number, or the other way round
+            check_types(self)
+            raise UsageError(f"a load signal's coordinate is bytes, not {self.coordinate!r}") from None
+        if not good:
             raise UsageError(self._problem())
 
     def _problem(self) -> str:

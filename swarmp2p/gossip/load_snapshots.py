@@ -17,6 +17,7 @@ from typing import Final
 
 from ..engine import Send
 from ..identity import PeerId
+from ..settings import check_settings
 from .doubts import OWN_ONLY
 from .events import GossipMessage
 from .load_shards import place_of, within
@@ -43,6 +44,9 @@ class SnapshotConfig:
     max_asks: int = 10
     serve_every_s: float = 5.0
     max_served: int = 10_000
+
+    def __post_init__(self) -> None:
+        check_settings(self, ("ask_timeout_s",))
 
 
 class _Questions:

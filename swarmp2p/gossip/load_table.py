@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from ..identity import PeerId
+from ..settings import check_settings
 from .events import GossipMessage
 from .load_signal import LoadSignal, encode_signal
 from .suspicion import Rhythm, SuspicionConfig, deviations
@@ -36,6 +37,9 @@ class TableConfig:
     max_ttl_s: float = 600.0
     clock_error_s: float = 30.0
     suspicion: SuspicionConfig = field(default_factory=SuspicionConfig)
+
+    def __post_init__(self) -> None:
+        check_settings(self, ("max_ttl_s",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,9 @@ class LoadTable:
         self._alarms: list[tuple[float, int, PeerId]] = []
         self._wake_at: dict[PeerId, float] = {}
         self._ticket = 0
+
+    def __repr__(self) -> str:
+        return f"<LoadTable of {len(self)} providers>"
 
     def __len__(self) -> int:
         return len(self._entries)

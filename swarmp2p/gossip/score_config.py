@@ -15,9 +15,10 @@ from __future__ import annotations
 import ipaddress
 import math
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, cast
 
 from ..errors import UsageError
+from ..settings import check_types
 
 _HOUR: Final = 3600.0
 _MEAN_LIVES: Final = math.log(100)
@@ -125,6 +126,7 @@ class TopicScoreConfig:
         )
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("topic_weight", "mesh_time_weight", "first_weight"):
             _at_least(self, name, 0.0, "it is a reward; 0 turns it off")
         for name in ("delivery_weight", "failure_weight", "invalid_weight"):
@@ -198,6 +200,7 @@ class ScoreConfig:
     opportunistic_graft_threshold: float = 3.5
 
     def __post_init__(self) -> None:
+        check_types(self)
         _at_least(self, "topic_score_cap", 0.0, "0 sets no cap")
         for name in ("invalid_weight", "colocation_weight", "behaviour_weight"):
             _penalty(self, name)
@@ -216,6 +219,8 @@ class ScoreConfig:
             )
         for name in ("accept_px_threshold", "opportunistic_graft_threshold"):
             _at_least(self, name, 0.0, "who has a negative score is not trusted with that")
+        if not isinstance(cast(object, self.colocation_whitelist), tuple):
+            raise _wrong(self, "colocation_whitelist", "a tuple of networks, such as ('10.0.0.0/8',)")
         for network in self.colocation_whitelist:
             try:
                 ipaddress.ip_network(network)

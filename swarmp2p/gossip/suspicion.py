@@ -26,6 +26,7 @@ from statistics import NormalDist
 from typing import Final
 
 from ..errors import UsageError
+from ..settings import check_settings
 
 _SQRT_2: Final = math.sqrt(2.0)
 _FAR: Final = 30.0  # deviations, beyond which the tail is too small for a float
@@ -69,6 +70,7 @@ class SuspicionConfig:
 
     def __post_init__(self) -> None:
         """Raises UsageError for what makes no sense."""
+        check_settings(self)
         if not (
             0 < self.threshold <= 15
             and self.min_deviation_s > 0

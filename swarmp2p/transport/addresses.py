@@ -10,7 +10,7 @@ from typing import Final
 from multiaddr.multiaddr import Multiaddr
 from multiaddr.utils import get_network_addrs
 
-from ..engine import Address
+from ..engine import Address, PeerInfo
 from ..errors import AddressError, UsageError
 from ..identity import PeerId
 
@@ -36,6 +36,12 @@ def split_address(address: Multiaddr | str) -> tuple[PeerId, Address]:
         if isinstance(problem, AddressError):
             raise
         raise AddressError(text, str(problem)) from None
+
+
+def peer_info(address: Multiaddr | str) -> PeerInfo:
+    """The peer at an address that ends in /p2p/<id>, as GossipConfig.direct_peers names it. Raises AddressError."""
+    peer, transport = split_address(address)
+    return PeerInfo(peer, (transport,))
 
 
 def listen_address(address: Multiaddr | str) -> Multiaddr:

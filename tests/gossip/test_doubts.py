@@ -202,5 +202,5 @@ def test_an_idle_board_wants_no_tick() -> None:
 
 @pytest.mark.parametrize("values", [{"within_s": 0.0}, {"max_asked": -1}])
 def test_settings_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="confirming"):
+    with pytest.raises(UsageError, match="ConfirmConfig"):
         ConfirmConfig(**values)
