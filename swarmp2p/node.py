@@ -58,6 +58,7 @@ from .gossip.load import (
     LoadBoard,
     LoadCommand,
     LoadConfig,
+    LoadOutput,
     LoadSuspected,
     LoadUpdated,
     MemberFound,
@@ -246,12 +247,15 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
         ]
         if not signals:
             return outputs
-        return [*outputs, *(fact for signal in signals for fact in self._loads(signal, now))]
+        facts = [fact for signal in signals for fact in self.loads.handle(signal, now)]
+        return [*outputs, *self._of_loads(facts, now)]
 
     def _loads(self, event: NetworkEvent | LoadCommand, now: float) -> Outputs:
-        passed: list[NetworkOutput | NodeOutput] = []
-        outputs = self.loads.handle(event, now)
+        return self._of_loads(self.loads.handle(event, now), now)
+
+    def _of_loads(self, outputs: Sequence[NetworkOutput | LoadOutput], now: float) -> Outputs:
         self._deadlines[2] = self.loads.deadline()
+        passed: list[NetworkOutput | NodeOutput] = []
         for output in outputs:
             if isinstance(output, Publish | Subscribe | Unsubscribe):
                 passed += self._gossip(output, now)

@@ -23,6 +23,7 @@ Verify = Callable[[PeerId, bytes, bytes], bool]
 """identity.verify, or a cheap stand-in in simulations."""
 
 _PREFIX: Final = b"swarmp2p:"
+_TEXT: Final[frozenset[type]] = frozenset({str})
 
 
 def _signing_bytes(domain: str, payload: bytes) -> bytes:
@@ -48,7 +49,7 @@ def unpack_map(data: bytes, max_bytes: int) -> dict[str, Any]:
         value = msgpack.unpackb(data, raw=False, strict_map_key=True)
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as problem:
         raise BadMessage(f"not msgpack: {type(problem).__name__}") from None
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+    if not isinstance(value, dict) or not set(map(type, value)) <= _TEXT:
         raise BadMessage("not a msgpack map with string keys")
     return value
 

@@ -9,7 +9,7 @@ Only a genuine message is marked as seen: a forged copy must not keep the real o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from hashlib import sha256
 
 from ..engine import NetworkOutput
@@ -187,7 +187,7 @@ class Intake:
         members = self._mesh.meshes.get(message.topic)
         if members is not None:
             receivers = self._mesh.receivers(message.topic, members)
-            self._forward(message, receivers, (*known, message.source))
+            self._forward(message, receivers, (*known, message.source), rules, replaces)
         if self._scores.scored:
             self._reward(message, known, now)
 
@@ -201,22 +201,25 @@ class Intake:
                 self._scores.copied(state.score, message.id, now)
 
     def _forward(
-        self, message: GossipMessage, members: dict[PeerId, PeerState], known: tuple[PeerId, ...]
+        self,
+        message: GossipMessage,
+        members: dict[PeerId, PeerState],
+        known: tuple[PeerId, ...],
+        rules: Rules,
+        replaces: Hashable,
     ) -> None:
         """To the mesh, but neither to who sent it nor to who made it (gossipsub 1.0, "Message
         processing")."""
-        rules = self._topics.rules(message.topic)
-        outbox, message_id, interval_s, copies = self._outbox, message.id, rules.interval_s, 0
-        replaces = (message.topic, message.source) if rules.latest_only else None
+        receivers: list[PeerId] = []
         for peer, state in members.items():
             if peer in known:
                 continue
-            if message_id in state.unwanted:
+            if message.id in state.unwanted:
                 self._stats.unwanted += 1
-                continue
-            outbox.message(peer, message_id, message, interval_s, replaces)
-            copies += 1
-        self._stats.forwarded += copies
+            else:
+                receivers.append(peer)
+        self._outbox.message(receivers, message.id, message, rules.interval_s, replaces)
+        self._stats.forwarded += len(receivers)
 
     # What the application says ------------------------------------------------------------------------------
 

@@ -102,7 +102,7 @@ class LazyGossip:
             message, count = found
             if count <= self._config.retransmissions:
                 state.iwant_bytes += len(message.raw) or len(message.data)
-                self._outbox.message(state.peer, message_id, message)
+                self._outbox.message((state.peer,), message_id, message)
             else:
                 self._stats.over_limit += 1
 

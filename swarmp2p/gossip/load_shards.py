@@ -42,6 +42,11 @@ def within(place: int, shard: str) -> bool:
     return not shard or place >> (PLACE_BITS - len(shard)) == int(shard, 2)
 
 
+def belongs(provider: PeerId, shard: str) -> bool:
+    """Whether a provider belongs to a shard."""
+    return not shard or within(place_of(provider), shard)
+
+
 def shard_topic(shard: str) -> str:
     """The topic of a shard; "" is that of all providers."""
     return _PREFIX + shard if shard else LOAD_TOPIC

@@ -61,6 +61,26 @@ class _Control:
         return self.ihaves[0]
 
 
+class _Waiting:
+    """Published messages for one peer, at least one between calls, and their size in bytes. newest: of messages that a
+    newer one replaces, the one that waits, by key; those taken back since may still be named."""
+
+    __slots__ = ("messages", "newest", "size")
+
+    def __init__(self) -> None:
+        self.messages: dict[bytes, GossipMessage] = {}
+        self.newest: dict[Hashable, bytes] = {}
+        self.size = 0
+
+    def take(self, message_id: bytes) -> bool:
+        """Take a message out; whether it was there."""
+        message = self.messages.pop(message_id, None)
+        if message is None:
+            return False
+        self.size -= _size(message)
+        return True
+
+
 class Outbox:
     """Collects what the engine has to say and hands it out as few RPCs, control before messages.
 
@@ -70,12 +90,10 @@ class Outbox:
     """
 
     __slots__ = (
-        "_bytes",
         "_config",
         "_control",
         "_due",
         "_interval_s",
-        "_newest",
         "_patient_s",
         "_publish",
         "_ready",
@@ -87,10 +105,7 @@ class Outbox:
         self._config, self._stats = config, stats
         self._interval_s = config.flush_interval_s
         self._control: dict[PeerId, _Control] = {}
-        self._publish: dict[PeerId, dict[bytes, GossipMessage]] = {}
-        self._bytes: dict[PeerId, int] = {}
-        # Of messages that a newer one replaces: the one that waits, by peer and key.
-        self._newest: dict[PeerId, dict[Hashable, bytes]] = {}
+        self._publish: dict[PeerId, _Waiting] = {}
         self._ready: dict[PeerId, None] = {}  # something for them leaves with this call
         self._patient_s = math.inf  # the shortest interval of what this call has queued besides
         self._due = math.inf  # when everything leaves
@@ -103,14 +118,14 @@ class Outbox:
     @property
     def queued(self) -> int:
         """Messages that wait for the peer with the most of them."""
-        return max(map(len, self._publish.values()), default=0)
+        return max((len(waiting.messages) for waiting in self._publish.values()), default=0)
 
     def sizes(self) -> dict[str, int]:
         """How many entries the tables hold, of the peer with the most of them where there is one for each."""
         return {
             "queued": self.queued,
             "slow": len(self._slow),
-            "replaceable": max(map(len, self._newest.values()), default=0),
+            "replaceable": max((len(waiting.newest) for waiting in self._publish.values()), default=0),
         }
 
     def deadline(self) -> float:
@@ -119,58 +134,51 @@ class Outbox:
 
     def message(
         self,
-        to: PeerId,
+        peers: Iterable[PeerId],
         message_id: bytes,
         message: GossipMessage,
         interval_s: float = 0.0,
         replaces: Hashable = None,
     ) -> None:
-        """Send a published message; at most once within a flush. interval_s: it may wait that long for others.
-        replaces: it takes the place of one that waits and was given the same value."""
-        if interval_s:
-            self._patient_s = min(self._patient_s, interval_s)
-        else:
-            self._ready[to] = None
-        if replaces is not None:
-            self._replace(to, message_id, replaces)
-        waiting = self._publish.get(to)
-        if waiting is None:
-            self._publish[to] = {message_id: message}
-            return
-        if message_id in waiting:
-            return
-        if len(waiting) == 1:
-            self._bytes[to] = sum(map(_size, waiting.values()))
-        size = self._bytes[to] + _size(message)
-        if len(waiting) >= self._config.max_queued or size > self._config.max_queued_bytes:
-            self._stats.queue_full += 1
-            return
-        self._bytes[to] = size
-        waiting[message_id] = message
+        """Send a published message to these peers; at most once within a flush to each. interval_s: it may wait that
+        long for others. replaces: it takes the place of one that waits and was given the same value."""
+        publish, ready, config = self._publish, self._ready, self._config
+        added = _size(message)
+        for to in peers:
+            if interval_s:
+                self._patient_s = min(self._patient_s, interval_s)
+            else:
+                ready[to] = None
+            waiting = publish.get(to)
+            if waiting is None:
+                waiting = publish[to] = _Waiting()
+            elif message_id in waiting.messages:
+                continue
+            if replaces is not None:
+                self._replace(waiting, message_id, replaces)
+            messages, size = waiting.messages, waiting.size + added
+            if messages and (len(messages) >= config.max_queued or size > config.max_queued_bytes):
+                self._stats.queue_full += 1
+                continue
+            messages[message_id] = message
+            waiting.size = size
 
-    def _replace(self, to: PeerId, message_id: bytes, key: Hashable) -> None:
-        newest = self._newest.get(to)
-        if newest is None:
-            newest = self._newest[to] = {}
+    def _replace(self, waiting: _Waiting, message_id: bytes, key: Hashable) -> None:
+        newest = waiting.newest
         older = newest.get(key)
         newest[key] = message_id
-        if older is not None and older != message_id and self.cancel(to, older):
-            self._stats.superseded += 1
+        if older is not None:
+            self._stats.superseded += waiting.take(older)
         elif len(newest) > 2 * self._config.max_queued:  # some were taken back, or found the queue full
-            waiting = self._publish.get(to, {})
-            self._newest[to] = {key: name for key, name in newest.items() if name in waiting}
+            waiting.newest = {key: name for key, name in newest.items() if name in waiting.messages}
 
     def cancel(self, to: PeerId, message_id: bytes) -> bool:
         """The peer has that message already. Returns whether it waited."""
         waiting = self._publish.get(to)
-        if waiting is None or message_id not in waiting:
+        if waiting is None or not waiting.take(message_id):
             return False
-        size = _size(waiting.pop(message_id))
-        if not waiting:
+        if not waiting.messages:
             del self._publish[to]
-            self._bytes.pop(to, None)
-        elif to in self._bytes:
-            self._bytes[to] -= size
         return True
 
     def subscriptions(self, to: PeerId, topics: Iterable[str], joined: bool) -> None:
@@ -214,9 +222,9 @@ class Outbox:
     def forget(self, peer: PeerId) -> None:
         """The peer is gone, and with it all that waited for it."""
         self._control.pop(peer, None)
-        self._stats.peer_gone += len(self._publish.pop(peer, ()))
-        self._bytes.pop(peer, None)
-        self._newest.pop(peer, None)
+        waiting = self._publish.pop(peer, None)
+        if waiting is not None:
+            self._stats.peer_gone += len(waiting.messages)
         self._slow.pop(peer, None)
 
     # Slow peers ---------------------------------------------------------------------------------------------
@@ -246,7 +254,7 @@ class Outbox:
             self._due = math.inf
             if not self._slow:
                 control, publish = self._control, self._publish
-                self._control, self._publish, self._bytes, self._newest = {}, {}, {}, {}
+                self._control, self._publish = {}, {}
             else:
                 control, publish = self._collect([*dict.fromkeys((*self._control, *self._publish))], now)
         else:
@@ -257,10 +265,10 @@ class Outbox:
 
     def _collect(
         self, peers: Iterable[PeerId], now: float
-    ) -> tuple[dict[PeerId, _Control], dict[PeerId, dict[bytes, GossipMessage]]]:
+    ) -> tuple[dict[PeerId, _Control], dict[PeerId, _Waiting]]:
         """Take out what is for these peers, as far as it may leave."""
         control: dict[PeerId, _Control] = {}
-        publish: dict[PeerId, dict[bytes, GossipMessage]] = {}
+        publish: dict[PeerId, _Waiting] = {}
         for peer in peers:
             held = self._slow.get(peer)
             if held:
@@ -276,23 +284,18 @@ class Outbox:
             if waiting is not None:
                 publish[peer] = waiting
             if peer not in self._publish:
-                self._bytes.pop(peer, None)
-                self._newest.pop(peer, None)
                 self._slow.pop(peer, None)
         return control, publish
 
-    def _portion(
-        self, peer: PeerId, waiting: dict[bytes, GossipMessage], now: float
-    ) -> dict[bytes, GossipMessage]:
+    def _portion(self, peer: PeerId, waiting: _Waiting, now: float) -> _Waiting:
         """The oldest of what waits for a peer that catches up."""
-        portion: dict[bytes, GossipMessage] = {}
-        size = 0
-        for message_id, message in waiting.items():
-            size += _size(message)
-            if portion and size > _PORTION_BYTES:
+        portion = _Waiting()
+        for message_id, message in waiting.messages.items():
+            portion.size += _size(message)
+            if portion.messages and portion.size > _PORTION_BYTES:
                 break
-            portion[message_id] = message
-        for message_id in portion:
+            portion.messages[message_id] = message
+        for message_id in portion.messages:
             self.cancel(peer, message_id)
         if peer in self._publish:
             self._due = min(self._due, now + _PORTION_S)
@@ -309,7 +312,7 @@ class Outbox:
         return pending
 
 
-def _rpcs(control: dict[PeerId, _Control], publish: dict[PeerId, dict[bytes, GossipMessage]]) -> list[Send]:
+def _rpcs(control: dict[PeerId, _Control], publish: dict[PeerId, _Waiting]) -> list[Send]:
     """All of it as few RPCs as fit, peers with control first."""
     out: list[Send] = []
     gossip: IHave | None = None  # so is what a heartbeat offers to a quarter of all peers
@@ -326,19 +329,18 @@ def _rpcs(control: dict[PeerId, _Control], publish: dict[PeerId, dict[bytes, Gos
     shared: GossipMessage | None = None  # a message on its way to the whole mesh is one Rpc for all
     shared_rpc = Rpc()
     for peer, waiting in publish.items():
-        if len(waiting) > 1:
-            out.extend(Send(peer, Rpc(publish=part)) for part in _split(waiting.values(), 0))
+        messages = waiting.messages
+        if len(messages) > 1:
+            out.extend(Send(peer, Rpc(publish=part)) for part in _split(messages.values(), 0))
             continue
-        (message,) = waiting.values()
+        (message,) = messages.values()
         if message is not shared:
             shared, shared_rpc = message, Rpc(publish=(message,))
         out.append(Send(peer, shared_rpc))
     return out
 
 
-def _send_control(
-    out: list[Send], peer: PeerId, control: _Control, waiting: dict[bytes, GossipMessage] | None
-) -> None:
+def _send_control(out: list[Send], peer: PeerId, control: _Control, waiting: _Waiting | None) -> None:
     used = 0
     ihaves: list[IHave] = []
     for have in control.ihaves:
@@ -353,7 +355,7 @@ def _send_control(
         out.append(Send(peer, Rpc(ihave=tuple(ihaves))))
         ihaves, used = [], 0
     used += iwant_bytes
-    parts = _split(waiting.values(), used) if waiting else [()]
+    parts = _split(waiting.messages.values(), used) if waiting else [()]
     out.append(
         Send(
             peer,
