@@ -2,25 +2,31 @@
 time. Those about single rules are elsewhere in this folder.
 
 Here, by the names of the cases without "TestGossipsub": Sparse, Dense, Fanout, FanoutMaintenance, FanoutExpiry, Gossip,
-GossipPropagation, Prune, PruneBackoffTime, Graft, RemovePeer, Multihops, TreeTopology, DirectPeers,
-DirectPeersFanout, FloodPublish, NegativeScore, ScoreValidatorEx, MultipleGraftTopics, OpportunisticGrafting,
-LeaveTopic, JoinTopic, PruneMeshCorrectly, PublishDuplicateMessage.
+GossipPropagation, Prune, PruneBackoffTime, Graft, RemovePeer, GraftPruneRetry, Multihops, TreeTopology, FloodPublish,
+NegativeScore, ScoreValidatorEx, MultipleGraftTopics, OpportunisticGrafting, LeaveTopic, JoinTopic, PruneMeshCorrectly,
+PublishDuplicateMessage (with ids of the topic's own: test_validation.py), MessageBatchPublish.
 
 Elsewhere:
 - ParamsValidate, BootstrapParamsValidate, CustomParams: test_score_config.py.
 - ControlPiggyback, PiggybackControl, GossipPiggyback, RPCFragmentation, FragmentRPCFunction: test_outbox.py,
   test_gossipsub_1_0.py. Whatever leaves for a peer at one time leaves together.
-- GraftPruneRetry: control that cannot leave now waits, first in line (test_outbox.py).
-- StarTopology, StarTopologyWithSignedPeerRecords (leaves find one another by peer exchange), ManagesAnAddressBook,
-  CheckPubAddrsOnSignedPeerRecord, the PXRecordReducers: test_exchange.py.
-- PeerScoreInspect: GossipRouter.score; test_score.py. PeerFeedback: SetAppScore; test_scores.py.
-- Idontwant, nine cases: test_gossipsub_1_2.py.
+- StarTopology, StarTopologyWithSignedPeerRecords (leaves find one another by peer exchange), DefaultPXRecordReducer,
+  ManagesAnAddressBook: test_exchange.py, tests/simulations/test_gossip_exchange.py.
+- PeerScoreInspect: GossipRouter.score; test_score.py. PeerFeedback (the application found a peer useful): SetAppScore;
+  test_scores.py.
+- DirectPeers, DirectPeersFanout: test_direct.py.
+- Idontwant: Send, Receive, NonMesh, Incompat, SmallMessage, Clear, NoIDONTWANTToMessageSender: test_gossipsub_1_2.py.
+- validation_test.go and others: test_go_validation_cases.py.
 
-Do not apply: Mixed and IdontwantIncompat (floodsub and 1.0 peers take part as tests/interop shows; what one does not
-understand it skips); DynamicDirectPeers and PeerScoreResetTopicParams (settings do not change while an engine runs);
-PeerFilter (what a peer may follow is not restricted; it is bounded); EnoughPeers (GossipRouter.subscribers tells);
-SyncEvalAmidstCancellation (Go's event loop); RoundRobinMessageIDScheduler and MessageBatchPublish (batches);
-extensions, partial messages, FanoutOnly (1.3 and later).
+Otherwise here: IdontwantBeforeIwant (the later word counts, test_gossipsub_1_2.py); IDONTWANTBeforeFirstPublish (there
+a publisher announces its own message, too, which nobody would send back to it).
+
+Do not apply: Mixed (floodsub is not spoken); DynamicDirectPeers and PeerScoreResetTopicParams (settings do not change
+while an engine runs); PeerFilter (what a peer may follow is not restricted; it is bounded); EnoughPeers
+(GossipRouter.mesh and subscribers tell); CheckPubAddrsOnSignedPeerRecord and PublicAddrsPXRecordReducer (records with
+private addresses are handed on: a swarm may live in a private network); SyncEvalAmidstCancellation (Go's event loop);
+RoundRobinMessageIDScheduler (there is no choice of schedulers); ExtensionsControlMessage, TestExtension, the six of
+partial messages, FanoutOnly, FanoutOnlyRelay (1.3 and later, or Go's own).
 """
 
 from __future__ import annotations
@@ -32,7 +38,7 @@ from typing import Any
 
 import pytest
 
-from swarmp2p.engine import Engine, NetworkEvent, PeerInfo, PeerUp, Received, Send
+from swarmp2p.engine import Engine, NetworkEvent, PeerUp, Received, Send
 from swarmp2p.gossip.config import GossipConfig, TopicConfig
 from swarmp2p.gossip.events import (
     Acceptance,
@@ -224,6 +230,36 @@ def test_the_same_data_twice_is_two_messages() -> None:
     assert hosts.got(1, b"again") == 2
 
 
+def test_many_topics() -> None:
+    """TestGossipsubGraftPruneRetry: there queues run over when 35 topics are joined at once."""
+    net, topics = Net(), [f"topic {number}" for number in range(35)]
+    for number in range(10):
+        net.add(peer_id(number), router(number, GossipConfig(max_queued=4, flood_publish=False), seed=1))
+    for one, other in full(10):
+        net.connect(peer_id(one), peer_id(other))
+    for number in range(10):
+        for topic in topics:
+            net.handle(peer_id(number), Subscribe(topic))
+    net.run(3.0)
+    for index, topic in enumerate(topics):
+        net.handle(peer_id(index % 10), Publish(topic, topic.encode()))
+    net.run(4.0)
+    for number in range(10):
+        expected = [topic for index, topic in enumerate(topics) if index % 10 != number]
+        assert sorted(one.topic for one in net.delivered(peer_id(number))) == sorted(expected)
+
+
+def test_a_hundred_messages_at_once() -> None:
+    """TestMessageBatchPublish; and they leave in few RPCs when they may wait for one another."""
+    hosts = Hosts(10, random_links(10, 5, Random(1)), GossipConfig(flush_interval_s=0.01))
+    rpcs = len(hosts.net.sent)
+    data = [hosts.publish(0) for _ in range(100)]
+    hosts.wait(1.0)
+    for number in range(1, 10):
+        assert sorted(one.data for one in hosts.net.delivered(peer_id(number))) == sorted(data)
+    assert len(hosts.net.sent) - rpcs < 200, "of thousands of copies"
+
+
 # Meshes -----------------------------------------------------------------------------------------------------
 
 
@@ -257,33 +293,7 @@ def test_a_full_mesh_is_cut_back() -> None:
     assert len(hosts.mesh(0)) == 6
 
 
-# Direct peers, flood publishing ------------------------------------------------------------------------------
-
-
-def test_direct_peers() -> None:
-    """TestGossipsubDirectPeers, ...DirectPeersFanout: 1 and 2 are direct peers of one another, and hear only so."""
-    net = Net()
-    for number, friend in ((0, None), (1, 2), (2, 1)):
-        friends = () if friend is None else (PeerInfo(peer_id(friend)),)
-        # As the dials at the first heartbeat show, connections are the network's part.
-        config = GossipConfig(direct_peers=friends, direct_connect_s=1e9, flood_publish=False)
-        net.engines[peer_id(number)] = router(number, config)
-        net.links[peer_id(number)], net.outputs[peer_id(number)] = {}, []
-        net.engines[peer_id(number)].handle(Subscribe("t"), 0.0)
-    engines = [net.engines[peer_id(number)] for number in range(3)]
-    one, two = engines[1], engines[2]
-    assert isinstance(one, GossipRouter)
-    for engine, other in ((one, 2), (two, 1)):
-        engine.handle(PeerUp(peer_id(other)), 1.0)
-        engine.handle(Received(peer_id(other), Rpc(subscriptions=(("t", True),))), 1.0)
-    (send,) = [output for output in one.handle(Publish("t", b"data"), 2.0) if isinstance(output, Send)]
-    assert send.to == peer_id(2)
-    assert isinstance(send.message, Rpc)
-    (delivered,) = two.handle(Received(peer_id(1), send.message), 2.1)
-    assert isinstance(delivered, Delivered)
-    assert one.mesh("t") == ()
-    one.handle(Unsubscribe("t"), 3.0)
-    assert any(isinstance(output, Send) for output in one.handle(Publish("t", b"fanout"), 3.0))
+# Flood publishing ------------------------------------------------------------------------------
 
 
 def test_flood_publishing() -> None:
