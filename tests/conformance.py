@@ -20,6 +20,7 @@ from typing import Any
 
 from swarmp2p.engine import (
     Certified,
+    Congested,
     Disconnect,
     Engine,
     Introduce,
@@ -41,7 +42,7 @@ from swarmp2p.errors import BadMessage
 from swarmp2p.identity import PeerId
 from swarmp2p.peer_record import seal_record
 from swarmp2p.transport.sim_peers import sim_address, sim_sign
-from swarmp2p.wire import WireProtocol
+from swarmp2p.wire import Exchange, WireProtocol
 from tests.made_up import PEERS, Make, Maker
 
 ENGINES = 3  # of PEERS; the others are hostile
@@ -150,10 +151,12 @@ class World:
             "hostile": self._hostile,
             "answer": self._answer,
             "up": self._up,
+            "again": self._again,
             "down": self._down,
             "flap": self._flap,
             "undeliverable": self._undeliverable,
             "speaks": self._speaks,
+            "congested": self._congested,
             "certified": self._certified,
             "reachable": self._reachable,
             "command": self._command,
@@ -318,6 +321,12 @@ class World:
         if source not in self.nodes[target].up:
             self._connect(self.nodes[target], source)
 
+    def _again(self, maker: Maker) -> None:
+        """A peer has a new connection, and nobody noticed the end of the old one."""
+        source, target = self._pair(maker)
+        if source in self.nodes[target].up:
+            self._connect(self.nodes[target], source)
+
     def _down(self, maker: Maker) -> None:
         source, target = self._pair(maker)
         self.nodes[target].up.pop(source, None)
@@ -345,8 +354,18 @@ class World:
         """A connected peer serves some protocols, and then others."""
         source, target = self._pair(maker)
         if source in self.nodes[target].up:
-            name = maker.rng.choice(self.case.wires).name
-            self._feed(self.nodes[target], Speaks(source, name, maker.rng.random() < 0.5))
+            wire, serving = maker.rng.choice(self.case.wires), maker.rng.random() < 0.5
+            agreed = maker.rng.choice(("", *wire.ids)) if serving else ""
+            self._feed(self.nodes[target], Speaks(source, wire.name, serving, agreed))
+
+    def _congested(self, maker: Maker) -> None:
+        """More waits for a connected peer than its connection takes, or no more."""
+        source, target = self._pair(maker)
+        names = [wire.name for wire in self.case.wires if wire.exchange is Exchange.MESSAGES]
+        if names and source in self.nodes[target].up:
+            self._feed(
+                self.nodes[target], Congested(source, maker.rng.choice(names), maker.rng.random() < 0.5)
+            )
 
     def _certified(self, maker: Maker) -> None:
         """A connected peer's signed record, its own or made up."""
@@ -379,7 +398,19 @@ STEPS = (
     *("wait", "wait", "wait", "late", "late") * 2,
     *("deliver", "deliver", "settle", "settle", "repeat", "lose", "corrupt", "garbage") * 2,
     *("hostile", "hostile", "answer", "answer", "command", "command", "command") * 2,
-    *("up", "up", "down", "flap", "age", "undeliverable", "speaks", "certified", "reachable"),
+    *(
+        "up",
+        "up",
+        "again",
+        "down",
+        "flap",
+        "age",
+        "undeliverable",
+        "speaks",
+        "congested",
+        "certified",
+        "reachable",
+    ),
 )
 """What can happen in a World; often named, often chosen."""
 

@@ -325,7 +325,7 @@ def gossip_sizes(router: GossipRouter) -> dict[str, tuple[int, int]]:
         "validating": GOSSIP.max_validating,
         "validating_bytes": GOSSIP.max_validating_bytes,
         "rejected": GOSSIP.max_rejected,
-        "sources": 2 * GOSSIP.max_sources,  # of two topics
+        "sources": max(1, len(router.topics)) * GOSSIP.max_sources,  # of each topic
         "scores_kept": GOSSIP.max_peers,
         "app_scores": GOSSIP.max_peers,
         "watched": GOSSIP.max_cached,

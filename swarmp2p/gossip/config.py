@@ -137,7 +137,8 @@ class GossipConfig:
     see MessageCache. max_queued, max_queued_bytes: messages for one peer within one flush; further ones are
     dropped and counted. max_unwanted: ids of one peer's IDONTWANT; further ones are ignored. max_validating,
     max_validating_bytes: messages that wait for Validated, of one peer at most a quarter; further ones are dropped.
-    max_rejected: ids of refused messages, whose later senders pay as well. max_sources: see Sequences.
+    max_rejected: ids of refused messages, whose later senders pay as well. max_sources: of one topic, see
+    Sequences.
     """
 
     mesh_degree: int = 6
