@@ -72,6 +72,7 @@ from .load_snapshots import Asking, Serving, SnapshotConfig
 from .load_table import LoadEntry, LoadTable, TableConfig
 from .load_wire import MAX_SNAPSHOT, LoadsReply, LoadsRequest, loads_protocol
 from .messages import MessageForm, Verdict
+from .rates import Rates
 from .wire import StrictSign
 
 __all__ = [
@@ -119,7 +120,9 @@ class LoadConfig:
     sender: when own signals are sent, and how long they live. shards: when topics are split, and how many are
     followed. snapshots, members: how tables and neighbours are found. verify_batch, verify_pause_s: messages of a
     snapshot verified in one call (about 5 ms of work), and seconds between calls. table: its bounds, and when
-    silence is doubted. confirm: how doubts are looked into.
+    silence is doubted. confirm: how doubts are looked into. most_per_s, most_burst: signals of one provider that are
+    passed on; further ones are ignored. Five times what SenderConfig has a provider say at most, in each of two topics
+    while it moves; but its signature is all that a flood would need.
     """
 
     sender: SenderConfig = field(default_factory=SenderConfig)
@@ -130,6 +133,13 @@ class LoadConfig:
     verify_pause_s: float = 0.01
     table: TableConfig = field(default_factory=TableConfig)
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
+    most_per_s: float = 20.0
+    most_burst: int = 40
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a rate at which nobody could signal."""
+        if not (self.most_per_s > 0 and self.most_burst >= 1):
+            raise UsageError(f"load signals need most_per_s above 0 and most_burst of at least 1; got {self}")
 
     def __post_init__(self) -> None:
         check_settings(self, ("verify_batch",))
@@ -138,7 +148,8 @@ class LoadConfig:
 @dataclass(slots=True)
 class LoadStats:
     """Counters. malformed: messages on the topic that hold no signal. forged: of a snapshot, not signed by
-    their source. stale: signals no newer than what stands, or expired. unasked: replies to nothing."""
+    their source. stale: signals no newer than what stands, or expired. unasked: replies to nothing. frequent: signals
+    of providers that send too many."""
 
     published: int = 0
     updated: int = 0
@@ -146,6 +157,7 @@ class LoadStats:
     forged: int = 0
     stale: int = 0
     unasked: int = 0
+    frequent: int = 0
 
 
 class LoadBoard(Engine[LoadCommand, LoadOutput]):
@@ -167,7 +179,8 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
         self._peer, self._sign, self._verify, self._rng = peer, sign, verify, rng
         self._config = config = config or LoadConfig()
         self._form: MessageForm = form or StrictSign()
-        self.table = LoadTable(config.table)
+        self.table = LoadTable(config.table, rng)
+        self._rates = Rates[PeerId](config.most_per_s, config.most_burst, config.table.max_providers)
         self.doubts = Doubts(self.table, config.table.suspicion, config.confirm)
         self.stats = LoadStats()
         self._coordinate, self._neighbours = coordinate, neighbours
@@ -211,7 +224,12 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
         known = self.table.get(message.source)
         if known is not None and signal.sequence < known.signal.sequence:
             return Acceptance.IGNORE
-        return Acceptance.ACCEPT if self.table.in_time(signal, now) else Acceptance.IGNORE
+        if not self.table.in_time(signal, now):
+            return Acceptance.IGNORE
+        if not self._rates.admits(message.source, now):
+            self.stats.frequent += 1
+            return Acceptance.IGNORE
+        return Acceptance.ACCEPT
 
     def handle(self, event: NetworkEvent | LoadCommand, now: float) -> list[NetworkOutput | LoadOutput]:
         out: list[NetworkOutput | LoadOutput] = []

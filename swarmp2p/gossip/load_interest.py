@@ -15,6 +15,11 @@ whole subtrees of the smallest depth that it sees, so that providers are equally
 depths. It goes where the providers' signals say they are, and a step up where it hears nobody.
 
 A newcomer learns the depth from any table that it is given.
+
+Depths are others' word, and identities cost nothing. So nobody goes deeper on the word of fewer than `merge_below`
+providers of its own shard, and who has been there for longer than `hold_s` goes one step at a time: in the next shard
+only half of the liars are left, so that each step takes twice as many. In a large swarm it takes more of them than
+there are others.
 """
 
 from __future__ import annotations
@@ -93,13 +98,14 @@ def _complete(cell: str, shards: list[str]) -> list[str]:
 class Publishing:
     """Where a provider publishes."""
 
-    __slots__ = ("_changed_at", "_config", "_left", "_place", "depth", "members")
+    __slots__ = ("_began", "_changed_at", "_config", "_left", "_place", "depth", "members")
 
     def __init__(self, place: int, config: ShardConfig) -> None:
         self._place, self._config = place, config
         self.depth = 0
         self.members = 1
         """Providers in its shard, itself among them, as far as known."""
+        self._began = math.inf
         self._changed_at = -math.inf
         self._left: dict[str, float] = {}  # shards left lately, and until when they still count
 
@@ -120,6 +126,7 @@ class Publishing:
     def review(self, known: Known, now: float) -> None:
         """Move if the table says so."""
         config, shard, depth = self._config, self.shard, self.depth
+        self._began = min(self._began, now)
         self._left = {name: until for name, until in self._left.items() if now < until}
         here = [at for place, at in known if within(place, shard)]
         self.members = len(here) + 1
@@ -132,8 +139,8 @@ class Publishing:
         if now < self._changed_at + config.hold_s:
             return
         target = depth
-        if here and _median(here) > depth:
-            target = _median(here)
+        if len(here) >= config.merge_below and _median(here) > depth:
+            target = _median(here) if now < self._began + config.hold_s else depth + 1
         elif self.members > config.split_above:
             target = min(depth + 1, MAX_DEPTH)
         elif depth and len(around) < config.split_above and (self.members < config.merge_below or joined):
@@ -148,11 +155,12 @@ class Publishing:
 class Following:
     """Which shards a follower is in."""
 
-    __slots__ = ("_config", "_heard_at", "_left", "_points", "_shards")
+    __slots__ = ("_began", "_config", "_heard_at", "_left", "_points", "_shards")
 
     def __init__(self, rng: Random, config: ShardConfig) -> None:
         self._config = config
         self._points = points(rng, config.followed)
+        self._began = math.inf
         self._shards: list[str] = [""]
         self._left: dict[str, float] = {}
         self._heard_at: dict[str, float] = {}
@@ -178,6 +186,7 @@ class Following:
     def review(self, known: Known, now: float) -> None:
         """Go where the providers are."""
         config = self._config
+        self._began = min(self._began, now)
         self._left = {name: until for name, until in self._left.items() if now < until}
         found: list[str] = []
         for shard in self._shards:
@@ -199,7 +208,9 @@ class Following:
         median = _median(depths)
         if median < depth:
             return [shard[:-1]]
-        if median == depth + 1:
+        if median > depth and len(depths) < self._config.merge_below:
+            return [shard]
+        if median == depth + 1 or (median > depth and now >= self._began + self._config.hold_s):
             return [shard + "0", shard + "1"]
         if median > depth:
             return [shard_of(point, median) for point in self._points if within(point, shard)]

@@ -22,6 +22,7 @@ from .doubts import OWN_ONLY
 from .events import GossipMessage
 from .load_shards import place_of, within
 from .load_wire import MAX_REPLY_BYTES, LoadsReply, LoadsRequest
+from .rates import Rates
 
 _MAX_HELLOS: Final = 64
 
@@ -36,7 +37,8 @@ class SnapshotConfig:
     ask_peers: snapshots that a newcomer wants, of all or of a shard; 0 for a node that follows no loads.
     ask_timeout_s: seconds to wait for one. max_asks: requests for one, when answers are empty or missing.
     serve_every_s: a peer gets a snapshot that often, and empty ones in between. max_served: peers for which that is
-        remembered; beyond, all are forgotten.
+        remembered; beyond, all are forgotten. serve_per_s, serve_burst: snapshots for all together: a request of 20
+        bytes is answered by up to a megabyte, and identities cost nothing.
     """
 
     ask_peers: int = 3
@@ -44,6 +46,8 @@ class SnapshotConfig:
     max_asks: int = 10
     serve_every_s: float = 5.0
     max_served: int = 10_000
+    serve_per_s: float = 10.0
+    serve_burst: int = 100
 
     def __post_init__(self) -> None:
         check_settings(self, ("ask_timeout_s",))
@@ -157,19 +161,22 @@ class Asking:
 class Serving:
     """What this node answers."""
 
-    __slots__ = ("_config", "_rng", "_served")
+    __slots__ = ("_all", "_config", "_rng", "_served")
 
     def __init__(self, rng: Random, config: SnapshotConfig) -> None:
         self._rng, self._config = rng, config
         self._served: dict[PeerId, float] = {}
+        self._all = Rates[None](config.serve_per_s, config.serve_burst, 1)
 
     def gone(self, peer: PeerId) -> None:
         """A peer went down."""
         self._served.pop(peer, None)
 
     def refuses(self, peer: PeerId, now: float) -> bool:
-        """Whether a peer asks too often; else it counts as served."""
+        """Whether a peer asks too often, or all together do; else it counts as served."""
         if now < self._served.get(peer, -math.inf) + self._config.serve_every_s:
+            return True
+        if not self._all.admits(None, now):
             return True
         if len(self._served) >= self._config.max_served:
             self._served.clear()

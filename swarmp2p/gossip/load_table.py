@@ -15,9 +15,11 @@ import heapq
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from random import Random
 
 from ..identity import PeerId
 from ..settings import check_settings
+from .crowd import Crowd
 from .events import GossipMessage
 from .load_signal import LoadSignal, encode_signal
 from .suspicion import Rhythm, SuspicionConfig, deviations
@@ -27,7 +29,9 @@ from .suspicion import Rhythm, SuspicionConfig, deviations
 class TableConfig:
     """Bounds and times of a load table.
 
-    max_providers: entries; when full, new providers are refused until others expire, known ones still update.
+    max_providers: entries; when there are more, those stay whose id has the smallest hash under a key that nobody else
+        knows. So they are a fair sample of all, whoever comes first: identities cost nothing, and who makes many can
+        make the sample thinner by their share, but cannot choose whom it leaves out.
     max_ttl_s: signals that expire later than that from now are refused. clock_error_s: how far providers'
         clocks may be off; signals live that much longer than they say.
     suspicion: when silence is doubted.
@@ -69,15 +73,27 @@ class LoadTable:
     Kept in time with `advance(now)`, wanted at `deadline()`.
     """
 
-    __slots__ = ("_alarms", "_config", "_entries", "_far", "_rhythms", "_ticket", "_wake_at", "refused")
+    __slots__ = (
+        "_alarms",
+        "_config",
+        "_crowd",
+        "_entries",
+        "_far",
+        "_rhythms",
+        "_ticket",
+        "_wake_at",
+        "refused",
+    )
 
-    def __init__(self, config: TableConfig | None = None) -> None:
+    def __init__(self, config: TableConfig | None = None, rng: Random | None = None) -> None:
+        """rng: for the key, drawn when the table is full for the first time. Without it, others may know the key."""
         self._config = config or TableConfig()
+        self._crowd = Crowd(rng or Random(0))
         self._entries: dict[PeerId, LoadEntry] = {}
         self._rhythms: dict[PeerId, Rhythm] = {}  # of the same providers
         self._far = deviations(self._config.suspicion.threshold)
         self.refused = 0
-        """Signals turned away because the table was full."""
+        """Signals of providers for which the table had no room, or which took somebody's place."""
         # One alarm per provider at the time it may next change state; those that `_wake_at` no longer names
         # are void. An update leaves its alarm alone unless the new time is earlier, so that most cost nothing
         # here.
@@ -128,10 +144,14 @@ class LoadTable:
         rhythm = self._rhythms.get(provider)
         if rhythm is not None:
             rhythm.signal(now, signal.heartbeat_s, self._config.suspicion)
-        elif len(self._entries) >= self._config.max_providers:
-            self.refused += 1
-            return False
         else:
+            if len(self._entries) >= self._config.max_providers:
+                self.refused += 1
+                leaves = self._crowd.leaves(self._entries.keys(), provider)
+                if leaves == provider:
+                    return False
+                self.forget(leaves)
+            self._crowd.joins(provider)
             rhythm = self._rhythms[provider] = Rhythm(now, signal.heartbeat_s)
         entry = self._entries[provider] = LoadEntry(provider, signal, now, rhythm.promise_s, False, message)
         self._watch(entry)

@@ -154,13 +154,43 @@ def test_the_first_signal_alone_is_not_suspected_before_it_expires() -> None:
 
 def test_a_full_table_still_updates_those_it_knows() -> None:
     table = LoadTable(TableConfig(max_providers=2))
-    assert table.offer(peer_id(1), signal(1, expires=10), 0.0)
-    assert table.offer(peer_id(2), signal(1), 0.0)
-    assert not table.offer(peer_id(3), signal(1), 0.0)
+    for number in (1, 2, 3):
+        table.offer(peer_id(number), signal(1), 0.0)
     assert table.refused == 1
-    assert table.offer(peer_id(2), signal(2), 0.0)
-    table.advance(40.0)
-    assert table.offer(peer_id(3), signal(2), 40.0)
+    assert len(table) == 2
+    for entry in table:
+        assert table.offer(entry.provider, signal(2), 0.0)
+
+
+@given(st.permutations(range(12)), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_who_has_a_place_in_a_full_table_does_not_depend_on_who_came_first(
+    order: list[int], seed: int
+) -> None:
+    table, other = [LoadTable(TableConfig(max_providers=5), Random(seed)) for _ in range(2)]
+    for number in order:
+        table.offer(peer_id(number), signal(1), 0.0)
+        assert len(table) <= 5
+        if number % 3 == 0:
+            table.forget(peer_id(number))
+            table.offer(peer_id(number), signal(1), 0.0)
+    for number in range(12):
+        other.offer(peer_id(number), signal(1), 0.0)
+    assert {entry.provider for entry in other} == {entry.provider for entry in table}
+
+
+def test_a_crowd_of_made_up_providers_thins_the_sample_and_no_more() -> None:
+    """They come first and fill the table; of the others as large a share has a place as of them."""
+    table = LoadTable(TableConfig(max_providers=200), Random(5))
+    for number in range(1200):
+        table.offer(peer_id(number), signal(1), 0.0)
+        if number == 800:
+            assert len(table) == 200
+    honest = sum(int.from_bytes(entry.provider.public_key or b"", "big") >= 800 for entry in table)
+    assert 45 <= honest <= 90  # of 400 among 1,200: 67 expected
+    table.advance(1000.0)
+    assert len(table) == 0
+    assert table.pending_alarms == 0
 
 
 @given(

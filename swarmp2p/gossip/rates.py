@@ -1,0 +1,37 @@
+"""How often somebody may do something: a rate, and a burst on top of it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Rates(Generic[Key]):
+    """One number for each of up to `most` names: the time up to which it has used up its rate (the generic cell rate
+    algorithm of ITU-T I.371). Whoever was admitted longest ago is forgotten at the bound, and may have a burst again.
+    """
+
+    __slots__ = ("_ahead_s", "_interval_s", "_most", "_used")
+
+    def __init__(self, per_s: float, burst: int, most: int) -> None:
+        """per_s: above 0. burst: at once, after a pause; at least 1."""
+        self._interval_s, self._ahead_s = 1.0 / per_s, (burst - 1) / per_s
+        self._most = most
+        self._used: OrderedDict[Key, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+    def admits(self, name: Key, now: float) -> bool:
+        """Whether it may once more; then it counts."""
+        used = max(self._used.get(name, now), now)
+        if used > now + self._ahead_s:
+            return False
+        if name not in self._used and len(self._used) >= self._most:
+            self._used.popitem(last=False)
+        self._used[name] = used + self._interval_s
+        self._used.move_to_end(name)
+        return True
