@@ -137,12 +137,7 @@ class LoadConfig:
     most_burst: int = 40
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a rate at which nobody could signal."""
-        if not (self.most_per_s > 0 and self.most_burst >= 1):
-            raise UsageError(f"load signals need most_per_s above 0 and most_burst of at least 1; got {self}")
-
-    def __post_init__(self) -> None:
-        check_settings(self, ("verify_batch",))
+        check_settings(self, ("verify_batch", "most_per_s", "most_burst"))
 
 
 @dataclass(slots=True)

@@ -50,7 +50,7 @@ class SnapshotConfig:
     serve_burst: int = 100
 
     def __post_init__(self) -> None:
-        check_settings(self, ("ask_timeout_s",))
+        check_settings(self, ("ask_timeout_s", "serve_per_s", "serve_burst"))
 
 
 class _Questions:

@@ -19,7 +19,7 @@ class Rates(Generic[Key]):
     def __init__(self, per_s: float, burst: int, most: int) -> None:
         """per_s: above 0. burst: at once, after a pause; at least 1."""
         self._interval_s, self._ahead_s = 1.0 / per_s, (burst - 1) / per_s
-        self._most = most
+        self._most = max(1, most)
         self._used: OrderedDict[Key, float] = OrderedDict()
 
     def __len__(self) -> int:
