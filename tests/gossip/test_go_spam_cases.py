@@ -1,8 +1,10 @@
 """go-libp2p-pubsub's cases of peers that misbehave (gossipsub_spam_test.go), restated for our engine.
 
-Each test names its case. Covered: AttackSpamIWANT, AttackSpamIHAVE, AttackGRAFTNonExistentTopic,
-AttackGRAFTDuringBackoff, AttackInvalidMessageSpam, AttackSpamIDONTWANT, HandleIDontwantSpam. IDontWantUnwantedCleanup
-is about a leak in Go's map of maps: here the ids of a peer go with its connection, which the last test states.
+Here: AttackSpamIHAVE, AttackGRAFTDuringBackoff, AttackInvalidMessageSpam.
+
+Elsewhere: AttackSpamIWANT (test_a_message_is_sent_again_three_times), AttackGRAFTNonExistentTopic
+(test_graft_for_unknown_topics_is_ignored): test_spam_protection.py. AttackSpamIDONTWANT and HandleIDontwantSpam
+(test_a_flood_of_ids_is_cut_off), IDontWantUnwantedCleanup (test_it_goes_with_the_connection): test_gossipsub_1_2.py.
 """
 
 from __future__ import annotations
@@ -46,16 +48,6 @@ def meshed(config: GossipConfig | None = None) -> Scripted:
     return node
 
 
-def test_iwant_again_and_again() -> None:
-    """TestGossipsubAttackSpamIWANT: the message itself and three retransmissions, then nothing."""
-    node = meshed()
-    (sent,) = node.publish()[peer_id(ATTACKER)].publish
-    answers = [node.receive(ATTACKER, Rpc(iwant=(sent.id,))) for _ in range(20)]
-    assert sum(bool(answer) for answer in answers) == 3
-    many = node.receive(ATTACKER, Rpc(iwant=(sent.id,) * 1000))
-    assert many == {}
-
-
 def test_ihave_again_and_again() -> None:
     """TestGossipsubAttackSpamIHAVE: so many are asked for each heartbeat, and promises broken cost the place."""
     node = meshed(strict())
@@ -80,16 +72,6 @@ def test_ihave_again_and_again() -> None:
     assert node.score(ATTACKER) < -1000, "ten promises were broken"
     node.heartbeat()
     assert spam(100) == 0, "graylisted"
-
-
-def test_graft_for_topics_that_are_not() -> None:
-    """TestGossipsubAttackGRAFTNonExistentTopic: no PRUNE comes back, and nothing is kept."""
-    node = meshed()
-    sizes = node.router.sizes()
-    for number in range(100):
-        assert node.receive(ATTACKER, Rpc(graft=(f"not there {number}",))) == {}
-    assert node.router.sizes() == sizes
-    assert node.score(ATTACKER) == 0
 
 
 def test_graft_during_backoff() -> None:
@@ -125,25 +107,3 @@ def test_forged_messages() -> None:
     answer = node.heartbeat()
     assert answer[peer_id(ATTACKER)].prune
     assert node.mesh() == set()
-
-
-def test_idontwant_for_everything() -> None:
-    """TestGossipsubAttackSpamIDONTWANT, TestGossipsubHandleIDontwantSpam: bounded; at the bound all is forgotten, and
-    the peer gets messages."""
-    node = meshed()
-    node.up(2)
-    for number in range(3 * node.config.max_unwanted):
-        node.receive(ATTACKER, Rpc(idontwant=(b"%d" % number,)))
-        assert node.router.sizes()["unwanted"] <= node.config.max_unwanted
-    sent = message(9, 1)
-    assert peer_id(ATTACKER) in node.receive(2, Rpc(publish=(sent,)))
-
-
-def test_unwanted_ids_go_with_their_peer() -> None:
-    """TestGossipsubIDontWantUnwantedCleanup"""
-    node = meshed()
-    node.receive(ATTACKER, Rpc(idontwant=(b"1", b"2")))
-    node.down(ATTACKER)
-    assert node.router.sizes()["unwanted"] == 0
-    node.up(ATTACKER)
-    assert node.router.sizes()["unwanted"] == 0

@@ -132,18 +132,6 @@ def test_backoff_ends() -> None:
     assert not any(rpc.prune for rpc in answer.values())
 
 
-def test_a_full_mesh_refuses() -> None:
-    """Mesh maintenance with D_high: GRAFTs above it are refused (as all implementations have it)."""
-    node = Scripted()
-    node.subscribe()
-    node.up(*range(20))
-    for number in range(20):
-        node.receive(number, Rpc(graft=("t",)))
-    assert len(node.mesh()) == 12
-    refused = next(number for number in range(20) if number not in node.mesh())
-    assert node.receive(refused, Rpc(graft=("t",)))[peer_id(refused)].prune
-
-
 # Flood publishing, adaptive gossip --------------------------------------------------------------------------
 
 
@@ -228,7 +216,12 @@ def test_no_gossip_with_peers_below_the_gossip_threshold() -> None:
     node.receive(2, Rpc(publish=(sent,)))
     assert node.receive(1, Rpc(ihave=(IHave("t", (b"x",)),))) == {}
     assert node.receive(1, Rpc(iwant=(sent.id,))) == {}
+    for _ in range(3):
+        assert not any(rpc.ihave for rpc in node.heartbeat().values())
+    node.receive(2, Rpc(publish=(message(9, 2),)))
     assert not any(rpc.ihave for rpc in node.heartbeat().values())
+    node.handle(SetAppScore(peer_id(1), 10_000.0))
+    assert node.heartbeat()[peer_id(1)].ihave, "it is the score alone"
 
 
 def test_graylisted_peers_are_ignored() -> None:
