@@ -41,7 +41,7 @@ from .dht_client import Dht
 from .driver import Driver
 from .engine import PeerInfo
 from .errors import BadMessage, DialError, UsageError
-from .gossip.coordinates import Coordinate
+from .gossip.coordinates import Coordinate, decode_coordinate
 from .gossip.events import Delivered, SetAppScore, Validate
 from .gossip.load import (
     FollowLoads,
@@ -65,6 +65,7 @@ from .pubsub import Pubsub
 from .queries import Found, Queries, Results, with_peer
 from .ray_bridge.events import Need, Offer
 from .scopes import TaskStatus, background_nursery, cancel_scope, start
+from .settings import check_types
 from .storage.storage import Storage
 from .subscription import Subscription
 from .transport.addresses import split_address
@@ -443,11 +444,16 @@ class Peer:
 
 def _check_signal(signal: object) -> None:
     if not isinstance(signal, LoadSignal):
-        raise UsageError(f"a LoadSignal is published, not {signal!r}")
+        raise UsageError(
+            f"a LoadSignal is published, such as LoadSignal(cpus_free=4, in_flight=1), not {signal!r}"
+        )
+    check_types(signal)
     try:
         decode_signal(encode_signal(signal))
+        if signal.coordinate:
+            decode_coordinate(signal.coordinate)
     except (BadMessage, TypeError) as problem:
-        raise UsageError(f"others would drop {signal}: {problem}; counts are whole numbers") from None
+        raise UsageError(f"others would drop {signal}: {problem}") from None
 
 
 def _index_argument(index: object) -> tuple[str, ...]:

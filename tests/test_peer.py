@@ -305,8 +305,10 @@ async def test_load_signals_fill_the_table(autojump_clock: MockClock) -> None:
 async def test_a_load_signal_that_others_would_drop_is_refused(autojump_clock: MockClock) -> None:
     signal = LoadSignal(1.0, 0, 0.0, 1.5, 0, 0.0, "individual", "")  # type: ignore[arg-type] # pyright: ignore
     async with Swarm().of(1) as (peer,):
-        with pytest.raises(UsageError, match="whole numbers"):
+        with pytest.raises(UsageError, match="in_flight is a whole number"):
             await peer.publish_load(signal)
+        with pytest.raises(UsageError, match="a coordinate has 22 bytes"):
+            await peer.set_load(LoadSignal(coordinate=b"here"))
 
 
 async def test_streams_of_an_embedders_own_protocol(autojump_clock: MockClock) -> None:

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from ..errors import UsageError
+from ..settings import check_settings
 from .choice import Choice
 
 _ROUNDS: Final = 30  # of Newton's method; three to eight are usual
@@ -52,8 +52,7 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         """Raises UsageError for what is not positive."""
-        if not (0 < self.service_s < math.inf and 0 < self.catch_up < math.inf and self.sample > 0):
-            raise UsageError(f"an adaptive rule's settings are positive numbers; got {self}")
+        check_settings(self, ("service_s", "catch_up", "sample"))
 
     def __call__(self, choices: Sequence[Choice], rng: Random) -> list[Choice]:
         """Ranks by successive draws without replacement; then those that are full, the soonest free first."""

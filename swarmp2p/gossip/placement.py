@@ -6,14 +6,14 @@ whether a place is taken depends on who stands before.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Final
+from typing import Final, cast
 
 from ..errors import UsageError
 from ..identity import PeerId
+from ..settings import check_settings
 from .choice import Choice
 from .load_table import LoadEntry
 
@@ -35,7 +35,7 @@ class Strength(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Affinity:
-    """Providers to have, or not. One matches that is named in any of the sets.
+    """Providers to have, or not. One matches that is named in any of the sets; where all are empty none does.
 
     worth_s: for PREFER and AVOID, the seconds of delay that are accepted for it.
     """
@@ -47,9 +47,18 @@ class Affinity:
     worth_s: float = 60.0
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a worth that is no length of time."""
-        if not 0 <= self.worth_s < math.inf:
-            raise UsageError(f"an affinity is worth a number of seconds of at least 0, not {self.worth_s!r}")
+        """Raises UsageError for a worth that is no length of time, and for a text or an id where a set of them is
+        wanted: all letters of "edge" would be kinds."""
+        check_settings(self)
+        if not isinstance(cast(object, self.strength), Strength):
+            raise UsageError(f"an affinity's strength is Strength.REQUIRE or another, not {self.strength!r}")
+        sets: tuple[tuple[str, type[object]], ...] = (("peers", PeerId), ("kinds", str), ("regions", str))
+        for name, kind in sets:
+            value: object = getattr(self, name)
+            if not isinstance(value, Set) or not all(isinstance(x, kind) for x in cast(Set[object], value)):
+                raise UsageError(
+                    f"an affinity's {name} are a set of {kind.__name__}, such as frozenset({{...}}), not {value!r}"
+                )
 
     def matches(self, entry: LoadEntry) -> bool:
         """Whether it is about this provider."""
@@ -77,8 +86,7 @@ class Spread:
 
     def __post_init__(self) -> None:
         """Raises UsageError for fewer than one."""
-        if self.most < 1:
-            raise UsageError(f"a spread allows at least one provider of a place, not {self.most!r}")
+        check_settings(self, ("most",))
 
     def apply(self, ranked: Iterable[Choice]) -> list[Choice]:
         """The ranking with those too many last, or without them."""
@@ -97,8 +105,8 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """All of it. distance: of providers. distance_weight: what a second of round trip counts as, in seconds of delay;
-    about the number of round trips that a request or lease is used for."""
+    """All of it. distance: of providers, such as `peer.distance`. distance_weight: what a second of round trip counts
+    as, in seconds of delay; about the number of round trips that a request or lease is used for."""
 
     affinities: Sequence[Affinity] = ()
     spreads: Sequence[Spread] = ()
@@ -106,9 +114,17 @@ class Placement:
     distance_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a weight that is none."""
-        if not 0 <= self.distance_weight < math.inf:
-            raise UsageError(f"distance_weight is a number of at least 0, not {self.distance_weight!r}")
+        """Raises UsageError for a weight that is none, and for one affinity or spread without a list of them."""
+        check_settings(self)
+        lists: tuple[tuple[str, type[object]], ...] = (("affinities", Affinity), ("spreads", Spread))
+        for name, kind in lists:
+            value: object = getattr(self, name)
+            if not isinstance(value, Sequence) or not all(
+                isinstance(x, kind) for x in cast(Sequence[object], value)
+            ):
+                raise UsageError(f"Placement.{name} are a list of {kind.__name__}, not {value!r}")
+        if not (self.distance is None or callable(self.distance)):
+            raise UsageError(f"Placement.distance is a function such as peer.distance, not {self.distance!r}")
 
     def extra_s(self, entry: LoadEntry) -> float | None:
         """What speaks against a provider, as seconds of delay; None when it is ruled out."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from ..errors import UsageError
+from ..settings import check_settings
 from .choice import Choice
 
 
@@ -18,8 +18,7 @@ class PowerOf:
 
     def __post_init__(self) -> None:
         """Raises UsageError for fewer than one draw."""
-        if self.draws < 1:
-            raise UsageError(f"a provider is the best of at least one draw, not {self.draws}")
+        check_settings(self, ("draws",))
 
     def __call__(self, choices: Sequence[Choice], rng: Random) -> list[Choice]:
         left = list(choices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from random import Random
@@ -231,21 +231,28 @@ def test_of_very_many_a_sample_is_weighed() -> None:
     assert choices[0].load == 0
 
 
-def test_settings_are_checked() -> None:
-    with pytest.raises(UsageError, match="positive"):
-        Adaptive(service_s=0.0)
-    with pytest.raises(UsageError, match="positive"):
-        Adaptive(catch_up=-1.0)
-    with pytest.raises(UsageError, match="positive"):
-        Adaptive(sample=0)
-    with pytest.raises(UsageError, match="at least one draw"):
-        PowerOf(0)
-    with pytest.raises(UsageError, match="at least one provider"):
-        Spread(most=0)
-    with pytest.raises(UsageError, match="worth"):
-        Affinity(Strength.PREFER, worth_s=-1.0)
-    with pytest.raises(UsageError, match="distance_weight"):
-        Placement(distance_weight=float("nan"))
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Adaptive(service_s=0.0), "Adaptive.service_s is a number of seconds above 0"),
+        (lambda: Adaptive(catch_up=-1.0), "Adaptive.catch_up is a number above 0"),
+        (lambda: Adaptive(sample=0), "Adaptive.sample is a whole number above 0"),
+        (lambda: PowerOf(0), "PowerOf.draws is a whole number above 0"),
+        (lambda: Spread(most=0), "Spread.most is a whole number above 0"),
+        (lambda: Affinity(Strength.PREFER, worth_s=-1.0), "worth_s is a number of seconds of at least 0"),
+        (lambda: Affinity("prefer"), "Strength.REQUIRE"),  # type: ignore[arg-type]
+        (lambda: Affinity(Strength.AVOID, kinds="edge"), "kinds are a set of str"),  # type: ignore[arg-type]
+        (lambda: Affinity(Strength.AVOID, regions=["eu"]), "regions are a set"),  # type: ignore[arg-type]
+        (lambda: Affinity(Strength.AVOID, peers=frozenset({"12D"})), "set of PeerId"),  # type: ignore[arg-type]
+        (lambda: Placement(distance_weight=float("nan")), "Placement.distance_weight is a number"),
+        (lambda: Placement(affinities=Affinity(Strength.AVOID)), "list of Affinity"),  # type: ignore[arg-type]
+        (lambda: Placement(spreads=(Strength.AVOID,)), "list of Spread"),  # type: ignore[arg-type]
+        (lambda: Placement(distance=0.1), "peer.distance"),  # type: ignore[arg-type]
+    ],
+)
+def test_settings_are_checked(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        make()
 
 
 def test_other_rules() -> None:
