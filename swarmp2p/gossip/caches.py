@@ -20,8 +20,9 @@ class _Cached:
     def __init__(self, message: GossipMessage, key: Hashable) -> None:
         self.message, self.key = message, key
         self.superseded = False
-        self.sent: dict[PeerId, int] = {}
-        """How often it was sent again, by who asked."""
+        self.sent: dict[PeerId, int] | None = None
+        """How often it was sent again, by who asked: made when somebody does, for most it would be as large as all the
+        rest."""
 
 
 class MessageCache:
@@ -85,6 +86,8 @@ class MessageCache:
         cached = self._messages.get(message_id)
         if cached is None:
             return None
+        if cached.sent is None:
+            cached.sent = {}
         count = cached.sent[to] = cached.sent.get(to, 0) + 1
         return cached.message, count
 

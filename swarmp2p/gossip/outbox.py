@@ -13,7 +13,7 @@ can say again that it is enough. Nobody else waits for a slow peer.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 from ..engine import Send
 from ..identity import PeerId
@@ -134,7 +134,7 @@ class Outbox:
 
     def message(
         self,
-        peers: Iterable[PeerId],
+        peers: Sequence[PeerId],
         message_id: bytes,
         message: GossipMessage,
         interval_s: float = 0.0,
@@ -144,10 +144,10 @@ class Outbox:
         long for others. replaces: it takes the place of one that waits and was given the same value."""
         publish, ready, config = self._publish, self._ready, self._config
         added = _size(message)
+        if interval_s and peers:
+            self._patient_s = min(self._patient_s, interval_s)
         for to in peers:
-            if interval_s:
-                self._patient_s = min(self._patient_s, interval_s)
-            else:
+            if not interval_s:
                 ready[to] = None
             waiting = publish.get(to)
             if waiting is None:
@@ -291,10 +291,11 @@ class Outbox:
         """The oldest of what waits for a peer that catches up."""
         portion = _Waiting()
         for message_id, message in waiting.messages.items():
-            portion.size += _size(message)
-            if portion.messages and portion.size > _PORTION_BYTES:
+            size = portion.size + _size(message)
+            if portion.messages and size > _PORTION_BYTES:
                 break
             portion.messages[message_id] = message
+            portion.size = size
         for message_id in portion.messages:
             self.cancel(peer, message_id)
         if peer in self._publish:
@@ -331,7 +332,7 @@ def _rpcs(control: dict[PeerId, _Control], publish: dict[PeerId, _Waiting]) -> l
     for peer, waiting in publish.items():
         messages = waiting.messages
         if len(messages) > 1:
-            out.extend(Send(peer, Rpc(publish=part)) for part in _split(messages.values(), 0))
+            out.extend(Send(peer, Rpc(publish=part)) for part in _split(waiting, 0))
             continue
         (message,) = messages.values()
         if message is not shared:
@@ -355,7 +356,7 @@ def _send_control(out: list[Send], peer: PeerId, control: _Control, waiting: _Wa
         out.append(Send(peer, Rpc(ihave=tuple(ihaves))))
         ihaves, used = [], 0
     used += iwant_bytes
-    parts = _split(waiting.messages.values(), used) if waiting else [()]
+    parts = _split(waiting, used) if waiting else [()]
     out.append(
         Send(
             peer,
@@ -376,12 +377,14 @@ def _size(message: GossipMessage) -> int:
     return len(message.raw) or len(message.data) + _MESSAGE_OVERHEAD_BYTES
 
 
-def _split(messages: Iterable[GossipMessage], used: int) -> list[tuple[GossipMessage, ...]]:
+def _split(waiting: _Waiting, used: int) -> list[tuple[GossipMessage, ...]]:
     """Messages in parts of about _SPLIT_BYTES; the first part shares its RPC with `used` bytes, and may be
     empty."""
+    if used + waiting.size <= _SPLIT_BYTES:
+        return [tuple(waiting.messages.values())]
     parts: list[tuple[GossipMessage, ...]] = []
     part: list[GossipMessage] = []
-    for message in messages:
+    for message in waiting.messages.values():
         size = _size(message)
         if used and used + size > _SPLIT_BYTES:
             parts.append(tuple(part))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -39,6 +40,10 @@ messages is best effort. go-libp2p-pubsub sends at most 5,000 a topic and heartb
 MAX_ID_BYTES: Final = 128
 """Longer message ids are left out. Those of the default form have 46 bytes with an Ed25519 source; as many as
 are asked of a peer in one heartbeat fit into an RPC."""
+
+_SHORT_SOURCE_BYTES: Final = 64
+_MAX_SOURCES: Final = 16_384
+"""Sources remembered, 2.5 MB of them at most; ids of peers have up to 42 bytes."""
 
 _MAX_BACKOFF_S: Final = 1 << 31
 _SIGN_PREFIX: Final = b"libp2p-pubsub:"
@@ -160,7 +165,7 @@ def parse_message(raw: bytes) -> GossipMessage:
     Raises BadMessage."""
     message = _parse(raw)
     return GossipMessage(
-        PeerId(getattr(message, "from")),  # a keyword of Python
+        _source(getattr(message, "from")),  # a keyword of Python
         message.seqno,
         _topic(message.topic),
         message.data,
@@ -382,6 +387,17 @@ def _decode_prune(prune: pb.ControlPrune) -> Prune:
     return Prune(_topic(prune.topic_id), min(prune.backoff, _MAX_BACKOFF_S), tuple(peers))
 
 
+def _source(raw: bytes) -> PeerId:
+    """A peer speaks again and again: one PeerId for all that it says."""
+    return _source_seen(raw) if len(raw) <= _SHORT_SOURCE_BYTES else PeerId(raw)
+
+
+@lru_cache(maxsize=_MAX_SOURCES)
+def _source_seen(raw: bytes) -> PeerId:
+    return PeerId(raw)
+
+
+@lru_cache(maxsize=1024)  # one text for all messages of a topic, whose hash is known
 def _topic(topic: str | bytes) -> str:
     """protobuf's C parser hands text that is not UTF-8 out as bytes."""
     if isinstance(topic, bytes):

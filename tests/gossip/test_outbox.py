@@ -147,6 +147,14 @@ def test_what_does_not_fit_into_a_frame_is_split() -> None:
 # Flush intervals --------------------------------------------------------------------------------------------
 
 
+def test_what_is_for_nobody_wakes_nobody() -> None:
+    box, _ = outbox()
+    box.message((), message(3, 1).id, message(3, 1), 0.02)
+    assert not box.stirred()
+    assert box.flush(10.0) == []
+    assert box.deadline() == math.inf
+
+
 def test_what_may_wait_leaves_together() -> None:
     box, _ = outbox()
     first, second = message(3, 1), message(4, 1)

@@ -365,3 +365,16 @@ def test_the_longest_message_fits_into_a_frame() -> None:
     )
     have = IHave("t" * MAX_TOPIC_BYTES, (message.id,))
     assert len(encode(Rpc(publish=(message,), ihave=(have,)))) <= MAX_RPC_BYTES
+
+
+def test_all_messages_of_a_source_name_it_by_one_object() -> None:
+    first, second = parse_message(signed(b"1").raw), parse_message(signed(b"2").raw)
+    assert first.source == AUTHOR.peer_id
+    assert first.source is second.source
+    assert first.topic is second.topic
+
+
+def test_sources_that_are_no_ids_are_not_remembered() -> None:
+    raw = field(1, b"x" * 65) + field(2, b"data") + field(3, SEQNO) + field(4, b"t")
+    assert parse_message(raw).source == b"x" * 65
+    assert parse_message(raw).source is not parse_message(raw).source
