@@ -6,7 +6,7 @@ liveness    keeps the table true: who is there, who serves, who is gone; asks wi
 refresh     keeps the table full; neighbours tells the network of the nearest
 lookup      one iterative search, as a state machine; disjoint over several paths; lookups makes them
 messages    what peers say to each other; wire.py and record_wire.py are its bytes
-hearsay     what is believed of the addresses that peers name; contacts: who is connected
+contacts    who is connected (what is believed of the addresses that peers name: ../hearsay.py)
 records     signed service records, provider_record those of plain keys; provider_store and value_store keep what
             others asked us to keep (nearest: whose turn it is when they are full), as validators allow
 server      answers requests; handed decides about records that others than their providers bring

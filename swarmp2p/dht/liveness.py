@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..engine import Address, PeerInfo, Reply, Speaks
+from ..hearsay import believable
 from ..identity import PeerId
 from .config import DhtConfig
 from .contacts import Contacts
-from .hearsay import believable
 from .keys import ID_BITS, peer_key
 from .messages import FindNode, FoundNodes
 from .probes import Probes

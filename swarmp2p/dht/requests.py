@@ -15,11 +15,11 @@ from enum import Enum
 from typing import Final
 
 from ..engine import NetworkOutput, PeerInfo, Reply, Send
+from ..hearsay import MAX_ADDRESSES
 from ..identity import PeerId
 from .contacts import Contacts
 from .errands import Errand
 from .events import DhtOutput
-from .hearsay import MAX_ADDRESSES
 from .messages import AddProvider, AnsweredRequest
 from .queries import Query
 from .round_trips import RoundTrips

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Final
 
 from ..engine import NetworkOutput, PeerInfo, Reply, Undeliverable
+from ..hearsay import MAX_ADDRESSES, believable
 from ..identity import PeerId
 from .config import DhtConfig
 from .contacts import Contacts
 from .errands import Errand, Errands
 from .events import DhtOutput, QueryDone
-from .hearsay import MAX_ADDRESSES, believable
 from .liveness import Liveness
 from .lookups import Lookups
 from .messages import (

@@ -10,8 +10,9 @@ could. Then some are dialled; the connection's usual greetings do the rest.
                                           +---- 60 s ----> forgotten   +--PeerDown, 30 s--> forgotten
 
 What a liar gains: it may have us dial peers of its choosing, 8 at a time and only while a mesh is short; it may not
-have us dial a peer at addresses that this peer did not sign. A peer without a record is dialled only where the network
-knows an address of it already, as in go; the rest of its dial costs nothing.
+have us dial a peer at addresses that this peer did not sign. It can sign for peers that it makes up: so of each three
+addresses count, no names, and from the public internet no private ones (hearsay.py). A peer without a record is dialled
+only where the network knows an address of it already, as in go; the rest of its dial costs nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Final
 
 from ..engine import Address, Introduce, NetworkOutput, Send
 from ..errors import BadMessage
+from ..hearsay import believable
 from ..identity import PeerId
 from ..peer_record import MAX_RECORD_BYTES, open_record
 from ..signed import Verify
@@ -159,8 +161,8 @@ class PeerExchange:
 
     # Following ----------------------------------------------------------------------------------------------
 
-    def named(self, topic: str, peers: Iterable[Exchanged], now: float) -> None:
-        """A peer whom we may believe that much named others in a PRUNE."""
+    def named(self, topic: str, peers: Iterable[Exchanged], teller: Address, now: float) -> None:
+        """A peer whom we may believe that much named others in a PRUNE. teller: where that peer is."""
         for one in peers:
             if one.peer == self._peer or self._peers.get(one.peer) is not None or one.peer in self._dials:
                 continue
@@ -177,10 +179,12 @@ class PeerExchange:
                     continue
                 self._checks += 1
                 try:
-                    addresses = open_record(one.record, self._verify, one.peer).info.addresses
+                    info = open_record(one.record, self._verify, one.peer).info
                 except BadMessage:
                     self._stats.bad_records += 1
                     continue
+                for believed in believable((info,), (teller,)):
+                    addresses = believed.addresses
             self._candidates[one.peer] = _Candidate(topic, addresses, now + _CANDIDATE_S)
 
     def beat(

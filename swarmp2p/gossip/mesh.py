@@ -316,7 +316,9 @@ class Mesh:
 
     def _back_off(self, state: PeerState, topic: str, seconds: float, now: float) -> None:
         """Never shortens a backoff. Old entries go when there are many: only our own topics get one."""
-        if len(state.backoff) >= 64:
+        if (
+            len(state.backoff) >= 64 and topic not in state.backoff
+        ):  # or each of 10,000 PRUNEs would look at all
             horizon = now - 2 * self._config.heartbeat_s
             state.backoff = {name: until for name, until in state.backoff.items() if until > horizon}
             state.asked = {name: until for name, until in state.asked.items() if name in state.backoff}

@@ -32,6 +32,7 @@ class PeerState:
         "outbound",
         "peer",
         "place",
+        "remote",
         "score",
         "short_ids",
         "takes_idontwant",
@@ -62,6 +63,8 @@ class PeerState:
         """This side dialled it: an attacker cannot bring that about at will."""
         self.place = b""
         """The host that its connection comes from, see `place_of`; b"" when unknown."""
+        self.remote: Address = b""
+        """Where its connection comes from."""
         self.direct = False
         """One of GossipConfig.direct_peers."""
         self.beat = -1
@@ -122,7 +125,7 @@ class Peers:
             return None
         place = place_of(remote)
         state = self._states[peer] = PeerState(peer, self.scores.connected(peer, place, now))
-        state.outbound, state.place = outbound, place
+        state.outbound, state.place, state.remote = outbound, place, remote
         state.asked = self._asked.pop(peer, {})
         if peer in self._direct:
             state.direct = True
@@ -133,7 +136,7 @@ class Peers:
         """A connection of a peer, as PeerUp tells of it."""
         place = place_of(remote)
         self.scores.moved(state.score, state.place, place)
-        state.outbound, state.place = outbound, place
+        state.outbound, state.place, state.remote = outbound, place, remote
 
     def remove(self, peer: PeerId, now: float) -> PeerState | None:
         """Forget a peer; its score is kept for a while when it is below 0."""

@@ -335,7 +335,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
                 self._mesh.grafted(state, topic, now)
         for prune in rpc.prune:
             if prune.peers and self._mesh.may_exchange(state, prune.topic, now):
-                self._exchange.named(prune.topic, prune.peers, now)
+                self._exchange.named(prune.topic, prune.peers, state.remote, now)
             self._mesh.pruned(state, prune, now)
         if rpc.idontwant and not self._idle:
             self._unwanted.heard(state, rpc.idontwant)

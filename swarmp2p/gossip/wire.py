@@ -30,7 +30,7 @@ from .messages import MAX_EXCHANGED, MAX_TOPIC_BYTES, Exchanged, IHave, Prune, R
 IDS: Final = ("/meshsub/1.2.0", "/meshsub/1.1.0", "/meshsub/1.0.0")
 
 MAX_ITEMS: Final = 10_000
-"""Messages, subscriptions, GRAFTs, PRUNEs, IHAVE topics in one RPC, each; more make it a bad message. A
+"""Messages, subscriptions, and control messages of each kind in one RPC; more make it a bad message. A
 signed message takes over 110 bytes, so that honest RPCs of 1 MiB hold fewer."""
 
 MAX_IDS: Final = 10_000
@@ -339,7 +339,8 @@ def decode(
     if not rpc.HasField("control"):
         return Rpc(topics, publish)
     control = rpc.control
-    if max(len(control.ihave), len(control.graft), len(control.prune)) > MAX_ITEMS:
+    gossip = max(len(control.ihave), len(control.iwant), len(control.idontwant))
+    if max(gossip, len(control.graft), len(control.prune)) > MAX_ITEMS:
         raise BadMessage("a pubsub RPC with too many control messages")
     return Rpc(
         subscriptions=topics,

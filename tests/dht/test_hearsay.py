@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmp2p.dht.events import FindClosest
-from swarmp2p.dht.hearsay import MAX_ADDRESSES, believable, is_public
 from swarmp2p.dht.messages import FindNode, FoundNodes
 from swarmp2p.engine import Address, PeerInfo, PeerUp
+from swarmp2p.hearsay import MAX_ADDRESSES, believable, is_public
 
 from .network import peer_id, peer_info
 from .single import Single, introduced, only, receivers

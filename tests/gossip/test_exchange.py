@@ -348,3 +348,28 @@ def test_a_prune_with_peers_goes_through_the_engine_that_gets_no_peer_up() -> No
     node.subscribe()
     node.handle(Received(peer_id(1), Rpc(prune=(Prune("t", 60, named(2)),))))
     assert node.router.sizes()["candidates"] == 1
+
+
+def ip4(text: str) -> bytes:
+    """/ip4/.../tcp/4001."""
+    return b"\x04" + bytes(int(part) for part in text.split(".")) + b"\x06\x0f\xa1"
+
+
+@pytest.mark.parametrize(
+    ("teller", "reached"), [("9.9.9.9", ["8.8.4.4"]), ("10.0.0.9", ["10.0.0.1", "8.8.4.4"])]
+)
+def test_liars_do_not_lead_dials_into_our_own_network(teller: str, reached: list[str]) -> None:
+    """Who makes peers up can sign for them: many addresses, names, and those of machines in our own network."""
+    node = Watched(GossipConfig())
+    node.subscribe()
+    node.handle(PeerUp(peer_id(1), remote=ip4(teller)))
+    node.receive(1, Rpc(subscriptions=(("t", True),)))
+    name = b"\x36\x0bexample.com\x06\x0f\xa1"
+    many = [name, *map(ip4, ("10.0.0.1", "8.8.4.4"))]
+    record = seal_record(peer_id(5), many, 1, stub_sign)
+    crowd = seal_record(peer_id(6), [ip4(f"8.8.{number}.1") for number in range(16)], 1, stub_sign)
+    named = (Exchanged(peer_id(5), record), Exchanged(peer_id(6), crowd))
+    node.receive(1, Rpc(prune=(Prune("t", 60, named),)))
+    node.heartbeat()
+    assert node.dialled[peer_id(5)] == tuple(map(ip4, reached))
+    assert len(node.dialled[peer_id(6)]) == 3

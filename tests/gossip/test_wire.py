@@ -309,8 +309,10 @@ def test_no_message_makes_the_check_raise(tail: bytes, message: GossipMessage) -
         pb.RPC(control=pb.ControlMessage(graft=[pb.ControlGraft()] * (MAX_ITEMS + 1))),
         pb.RPC(control=pb.ControlMessage(prune=[pb.ControlPrune()] * (MAX_ITEMS + 1))),
         pb.RPC(control=pb.ControlMessage(ihave=[pb.ControlIHave()] * (MAX_ITEMS + 1))),
+        pb.RPC(control=pb.ControlMessage(iwant=[pb.ControlIWant()] * (MAX_ITEMS + 1))),
+        pb.RPC(control=pb.ControlMessage(idontwant=[pb.ControlIDontWant()] * (MAX_ITEMS + 1))),
     ],
-    ids=["message", "topic", "publish", "subscriptions", "graft", "prune", "ihave"],
+    ids=["message", "topic", "publish", "subscriptions", "graft", "prune", "ihave", "iwant", "idontwant"],
 )
 def test_bad_rpcs(rpc: pb.RPC) -> None:
     with pytest.raises(BadMessage):

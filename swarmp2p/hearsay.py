@@ -13,7 +13,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from ..engine import Address, PeerInfo
+from .engine import Address, PeerInfo
 
 MAX_ADDRESSES: Final = 3
 """Of one peer that others name: IPv4, IPv6 and one more."""
