@@ -287,6 +287,18 @@ def test_a_dial_that_fails_makes_room_for_another() -> None:
     assert node.router.sizes()["exchange_dials"] == 0, "a dial that nobody hears of is forgotten"
 
 
+def test_which_of_those_named_is_dialled_is_left_to_chance() -> None:
+    """Whoever names them should not choose by their order."""
+    first: set[PeerId] = set()
+    for seed in range(8):
+        node = Watched(GossipConfig(exchange_dials=1), seed)
+        node.subscribe()
+        node.up(1)
+        node.receive(1, Rpc(prune=(Prune("t", 60, named(2, 3, 4, 5)),)))
+        first |= node.dials()
+    assert len(first) > 1
+
+
 def test_no_more_are_dialled_than_the_mesh_needs() -> None:
     node = short()
     node.receive(1, Rpc(prune=(Prune("t", 60, named(*range(2, 18))),)))

@@ -128,6 +128,22 @@ def test_broken_promises_are_counted() -> None:
     assert node.score(1) < 0
 
 
+def test_the_id_that_is_watched_is_a_random_one() -> None:
+    """Spam protection measures, IWANT in flight: who delivers the first of twenty each time is found out."""
+    node = Scripted()
+    node.subscribe()
+    node.up(1)
+    for beat in range(10):
+        real = message(9, beat)
+        others = tuple(b"none %d %d" % (beat, number) for number in range(19))
+        node.receive(1, Rpc(ihave=(IHave("t", (real.id, *others)),)))
+        node.receive(1, Rpc(publish=(real,)))
+        node.heartbeat()
+    for _ in range(4):
+        node.heartbeat()
+    assert node.router.stats.promises_broken >= 8
+
+
 def test_promises_kept_by_anybody_are_kept() -> None:
     node = Scripted()
     node.subscribe()
