@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -39,7 +40,7 @@ import trio
 from .gossip_bars import bars
 from .gossip_fleet import medians
 from .gossip_nodes import OURS
-from .gossip_scenarios import SIDES, Options, load_signals, memory, rate, slow_reader, throughput
+from .gossip_scenarios import SIDES, Options, load_signals, memory, missing, rate, slow_reader, throughput
 from .report import Side, SideFailed, load_average, result, rounded, say, script
 
 _SCENARIOS: Final[Mapping[str, Callable[[str, Options], Awaitable[Side]]]] = {
@@ -133,13 +134,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--json", action="store_true", help="print nothing but the result on stdout; always so"
     )
     options = parser.parse_args(argv)
+    if not (options.rate + options.seconds + options.settle + options.coalesce_ms < math.inf):
+        parser.error("--rate, --seconds, --settle and --coalesce-ms are finite numbers")
+    if min(options.settle, options.coalesce_ms) < 0:
+        parser.error("--settle and --coalesce-ms are at least 0")
     if min(options.rate, options.seconds, options.runs, options.processes, options.providers) <= 0:
         parser.error("take a --rate, --seconds, --runs, --processes and --providers above 0")
     if not 1 <= options.degree < options.nodes or options.nodes * options.degree % 2:
-        parser.error(f"{options.nodes} nodes cannot all have {options.degree} neighbours")
+        parser.error(
+            f"{options.nodes} nodes cannot all have {options.degree} neighbours: fewer than nodes, and an even number of both together"
+        )
     options.sides = options.sides.split(",")
     if OURS not in options.sides or not set(options.sides) <= set(SIDES):
         parser.error(f"--sides are {OURS} and others of {', '.join(SIDES)}")
+    if options.scenario in (*_COMPARED, "all"):
+        for side in options.sides:
+            lacking = missing(side)
+            if lacking:
+                parser.error(lacking)
     return options
 
 

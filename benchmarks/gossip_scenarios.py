@@ -22,6 +22,7 @@ JS: Final = "js-libp2p"
 SIDES: Final = (OURS, PY, JS)
 
 _JS_FOLDER: Final = ROOT / "tests" / "interop" / "js"
+_NODE: Final = _JS_FOLDER / "node_modules" / "node"
 _JS_LIMIT_S: Final = 600.0
 _PY_RATE: Final = 2.0
 """Messages a second that py-libp2p is given at most: 20 of its nodes carry three to five."""
@@ -147,18 +148,20 @@ def _told(side: str, figures: Figures, setup: dict[str, float | str]) -> Side:
     return Side(figures, setup)
 
 
+def missing(side: str) -> str:
+    """What a side lacks on this machine, and what to do about it; "" for nothing."""
+    if side == JS and not os.access(_NODE, os.X_OK):
+        return "js-libp2p is not installed; run tools/js-peers python3 once, or leave it out: --sides ours,py-libp2p"
+    return ""
+
+
 async def _js(options: Options) -> Side:
     """js-libp2p, all nodes in one process, with the installation of tests/interop."""
-    node = _JS_FOLDER / "node_modules" / "node"
-    if not os.access(node, os.X_OK):
-        raise SideFailed(
-            "js-libp2p is not installed; run tools/js-peers python3 once, or leave it out with --sides"
-        )
     edges = regular_graph(options.nodes, options.degree, Random(options.seed))
     modules = (_JS_FOLDER / "package.json").as_uri()
     told = json.dumps({**asdict(options), "edges": edges, "modules": modules})
     script = ROOT / "benchmarks" / "js" / "gossip.mjs"
-    command = [str(node), "--experimental-import-meta-resolve", str(script), told]
+    command = [str(_NODE), "--experimental-import-meta-resolve", str(script), told]
     with trio.move_on_after(_JS_LIMIT_S + 3 * options.seconds):
         done: subprocess.CompletedProcess[bytes] = await trio.run_process(
             command, capture_stdout=True, check=False

@@ -42,7 +42,7 @@ from swarmp2p.transport.link import UniformLink
 
 from . import checks
 from .churn_model import Churn, ChurnConfig, Slot
-from .report import Report, mean, parser_for, percentile, script, tell
+from .report import Report, finite, mean, parser_for, percentile, script, tell
 from .swarm import DhtSwarm
 
 if TYPE_CHECKING:
@@ -327,10 +327,10 @@ def draw(figure: Figure, samples: Sequence[Sample]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_for("simulations.dht_churn", __doc__)
     parser.add_argument("--nodes", type=int, default=1000, help="that run at a time (1000)")
-    parser.add_argument("--hours", type=float, default=24.0, help="simulated, after the joins (24)")
+    parser.add_argument("--hours", type=finite, default=24.0, help="simulated, after the joins (24)")
     parser.add_argument("--records", type=int, default=200)
-    parser.add_argument("--find-interval", type=float, default=1.0, help="seconds between two finds (1)")
-    parser.add_argument("--refresh", type=float, help="seconds between refreshes (the default setting)")
+    parser.add_argument("--find-interval", type=finite, default=1.0, help="seconds between two finds (1)")
+    parser.add_argument("--refresh", type=finite, help="seconds between refreshes (the default setting)")
     options = parser.parse_args(arguments)
     if options.nodes < 10 or options.hours <= 0.0 or options.records < 2 or options.find_interval <= 0.0:
         parser.error("ten nodes, two records and some time are needed")

@@ -25,7 +25,7 @@ from swarmp2p.transport.link import UniformLink
 from swarmp2p.transport.sim import SimulatorConfig
 
 from . import checks
-from .report import Report, parser_for, percentile, script, tell
+from .report import Report, finite, parser_for, percentile, script, tell
 from .swarm import Swarm
 
 RTT_S = 0.050
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--acts", type=int, default=200, help="announcements, and finds")
     parser.add_argument(
-        "--dial-rtts", type=float, default=1.0, help="round trips that a new connection takes"
+        "--dial-rtts", type=finite, default=1.0, help="round trips that a new connection takes"
     )
     options = parser.parse_args(arguments)
     if options.nodes < 2 or options.acts < 1:

@@ -42,7 +42,7 @@ from swarmp2p.transport.sim_peers import sim_address, sim_peer
 from .gossip_adversary import Plan, Sybil
 from .gossip_swarm import TOPIC, GossipSwarm, Message, Spread
 from .graphs import regular_graph
-from .report import Report, mean, parser_for, script, tell
+from .report import Report, finite, mean, parser_for, script, tell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -284,16 +284,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_for("simulations.gossip_attack", __doc__)
     full = Sizes()
     names = [attack.name for attack in ATTACKS]
-    parser.add_argument("--honest", type=int, default=full.honest)
-    parser.add_argument("--sybils", type=int, default=full.sybils)
+    parser.add_argument("--honest", type=int, default=full.honest, help="nodes (100)")
+    parser.add_argument("--sybils", type=int, default=full.sybils, help="nodes (400)")
     parser.add_argument("--sybil-links", type=int, default=full.sybil_links, help="of each Sybil (50)")
-    parser.add_argument("--rate", type=float, default=full.rate, help="messages a second (5)")
-    parser.add_argument("--measured", type=float, default=full.measured_s, help="seconds (40)")
-    parser.add_argument("--attacks", nargs="+", choices=names, default=names)
+    parser.add_argument("--rate", type=finite, default=full.rate, help="messages a second (5)")
+    parser.add_argument("--measured", type=finite, default=full.measured_s, help="seconds (40)")
+    parser.add_argument(
+        "--attacks",
+        nargs="+",
+        choices=names,
+        default=names,
+        metavar="ATTACK",
+        help="some of the above, those of two words in quotes (all)",
+    )
     parser.add_argument("--scored-only", action="store_true", help="leave the runs without scores out")
     options = parser.parse_args(arguments)
-    if options.honest <= LINKS or options.sybils < 1 or options.sybil_links < 1:
-        parser.error(f"more than {LINKS} honest nodes, a Sybil and a link of it are needed")
+    if options.honest <= LINKS or options.sybils < 1 or not 1 <= options.sybil_links <= options.honest:
+        parser.error(
+            f"more than {LINKS} honest nodes are needed, a Sybil, and a link of it to some of them or all"
+        )
     if options.rate <= 0 or options.measured <= 0:
         parser.error("messages and time are needed")
     sizes = Sizes(options.honest, options.sybils, options.sybil_links, options.rate, options.measured)

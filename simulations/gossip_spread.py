@@ -37,7 +37,7 @@ from swarmp2p.transport.sim_peers import sim_peer
 from .gossip_swarm import GossipSwarm, Spread
 from .graphs import arrivals, neighbours, regular_graph, thinned
 from .regions import RegionLink, settled
-from .report import Report, mean, parser_for, percentile, script, tell
+from .report import Report, finite, mean, parser_for, percentile, script, tell
 from .uplink import Uplink
 
 if TYPE_CHECKING:
@@ -274,12 +274,12 @@ def draw(figure: Figure, outcomes: Sequence[Outcome]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_for("simulations.gossip_spread", __doc__)
     full = Sizes()
-    parser.add_argument("--nodes", type=int, default=full.nodes)
+    parser.add_argument("--nodes", type=int, default=full.nodes, help="in all but the world (1000)")
     parser.add_argument("--world", type=int, default=full.world, help="nodes in eight regions (700)")
     parser.add_argument("--messages", type=int, default=full.messages, help="of each scenario (100)")
-    parser.add_argument("--losses", type=float, nargs="+", default=LOSSES, help="shares of RPCs, 0 to 1")
+    parser.add_argument("--losses", type=finite, nargs="+", default=LOSSES, help="shares of RPCs, 0 to 1")
     parser.add_argument(
-        "--churn-interval", type=float, default=full.churn_interval_s, help="in seconds (0.2)"
+        "--churn-interval", type=finite, default=full.churn_interval_s, help="in seconds (0.2)"
     )
     options = parser.parse_args(arguments)
     if min(options.nodes, options.world) <= LINKS or options.messages < 1 or options.churn_interval <= 0:

@@ -33,7 +33,7 @@ from swarmp2p.gossip.balancer import Adaptive, least_loaded
 
 from .queues import Farm as _Farm
 from .queues import Outcome, Policy, Setting, best_of, by, oracle, prequal
-from .report import Report, parser_for, script, tell
+from .report import Report, finite, parser_for, script, tell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,7 +132,7 @@ PARTS = {"supermarket": supermarket, "board": board, "swarm": swarm}
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_for("simulations.load_balance", __doc__)
     parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the number of requests (1)")
+    parser.add_argument("--scale", type=finite, default=1.0, help="of the number of requests (1)")
     options = parser.parse_args(arguments)
     if not 0.001 <= options.scale <= 100:
         parser.error("--scale is between 0.001 and 100")

@@ -46,7 +46,7 @@ from swarmp2p.ray_bridge.events import Need
 from swarmp2p.transport.link import UniformLink
 from swarmp2p.transport.sim import random_for
 
-from .report import Report, mean, parser_for, script, tell
+from .report import Report, finite, mean, parser_for, script, tell
 from .swarm import Swarm
 
 if TYPE_CHECKING:
@@ -329,9 +329,9 @@ def draw(figure: Figure, report: Report) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_for("simulations.load_spread", __doc__)
-    parser.add_argument("--providers", type=int, default=100_000)
-    parser.add_argument("--borrowers", type=int, default=1000)
-    parser.add_argument("--mean-load", type=float, default=50.0, help="requests a provider (50)")
+    parser.add_argument("--providers", type=int, default=100_000, help="nodes (100000)")
+    parser.add_argument("--borrowers", type=int, default=1000, help="nodes (1000)")
+    parser.add_argument("--mean-load", type=finite, default=50.0, help="requests a provider (50)")
     parser.add_argument("--rounds", type=int, default=48, help="of 5 s (48)")
     parser.add_argument(
         "--check", type=int, default=1000, help="providers with real engines (1000: half an hour)"

@@ -75,6 +75,14 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
+def finite(text: str) -> float:
+    """The type of options that are numbers: neither NaN nor infinite, of which a run would have no end."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+    return value
+
+
 def _picture_file(name: str) -> str:
     """Where a picture can be drawn: known before a run of minutes begins."""
     try:

@@ -52,7 +52,7 @@ from swarmp2p.transport.sim import Simulator, random_for
 from swarmp2p.transport.sim_peers import sim_peer
 
 from .graphs import regular_graph
-from .report import Report, mean, parser_for, percentile, script, tell
+from .report import Report, finite, mean, parser_for, percentile, script, tell
 from .stalls import Stalls
 from .swarm import sim_keys
 
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--nodes", type=int, default=100, help="all of them follow the signals (100)")
     parser.add_argument("--providers", type=int, help="of the nodes that send signals (all)")
     parser.add_argument("--stalled", type=int, help="of the nodes that stall (a quarter)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="for which nodes stall (60)")
+    parser.add_argument("--seconds", type=finite, default=60.0, help="for which nodes stall (60)")
     options = parser.parse_args(arguments)
     providers = options.nodes if options.providers is None else options.providers
     stalled = options.nodes // 4 if options.stalled is None else options.stalled
@@ -249,7 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"more than {LINKS} nodes and {CRASHES} providers are needed, and no more providers than nodes"
         )
     if not 0 <= stalled <= options.nodes - CRASHES:
-        parser.error(f"at most all but {CRASHES} nodes can stall")
+        parser.error(f"0 nodes or more can stall, but at most all but {CRASHES}")
+    if options.seconds <= 0:
+        parser.error("--seconds is above 0")
     report, outcomes = run(Scenario(options.nodes, providers, stalled, options.seconds, options.seed))
     tell(report, options, lambda figure: draw(figure, outcomes))
 
