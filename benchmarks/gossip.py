@@ -142,7 +142,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("take a --rate, --seconds, --runs, --processes and --providers above 0")
     if not 1 <= options.degree < options.nodes or options.nodes * options.degree % 2:
         parser.error(
-            f"{options.nodes} nodes cannot all have {options.degree} neighbours: fewer than nodes, and an even number of both together"
+            f"{options.nodes} nodes cannot all have {options.degree} neighbours: those are fewer, and the two "
+            "multiplied an even number"
         )
     options.sides = options.sides.split(",")
     if OURS not in options.sides or not set(options.sides) <= set(SIDES):

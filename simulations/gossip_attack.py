@@ -299,10 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--scored-only", action="store_true", help="leave the runs without scores out")
     options = parser.parse_args(arguments)
-    if options.honest <= LINKS or options.sybils < 1 or not 1 <= options.sybil_links <= options.honest:
-        parser.error(
-            f"more than {LINKS} honest nodes are needed, a Sybil, and a link of it to some of them or all"
-        )
+    if options.honest <= LINKS or options.sybils < 1 or options.sybil_links < 1:
+        parser.error(f"more than {LINKS} honest nodes, a Sybil and a link of it are needed")
     if options.rate <= 0 or options.measured <= 0:
         parser.error("messages and time are needed")
     sizes = Sizes(options.honest, options.sybils, options.sybil_links, options.rate, options.measured)

@@ -23,6 +23,17 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_the_run(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_numbers_are_finite(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = report.parser_for("simulations.x", None)
+    parser.add_argument("--rate", type=report.finite)
+    assert parser.parse_args(["--rate", "0.5"]).rate == 0.5
+    for wrong in ("nan", "inf", "x"):
+        with pytest.raises(SystemExit) as ended:
+            parser.parse_args(["--rate", wrong])
+        assert ended.value.code == 2
+        assert f"'{wrong}'" in capsys.readouterr().err
+
+
 def test_a_picture_is_written_over_only_at_the_end(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "old.png"
