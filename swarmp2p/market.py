@@ -6,6 +6,7 @@ to ask next). Here is what joins them: one lending at a time, any number of clus
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
+from .choosing import Choosing
 from .dht.records import ServiceRecord
 from .errors import HeadFailed, UsageError
-from .gossip.balancer import Placement, choose
+from .gossip.balancer import ANYWHERE, Placement
 from .gossip.load import FollowLoads, LoadTable, UnfollowLoads
-from .gossip.placement import ANYWHERE, Distance
+from .gossip.placement import Distance
 from .identity import PeerId
 from .lending import RAY_SERVICE, Lending, peer_set
 from .node import NodeCommand
@@ -43,17 +45,24 @@ if TYPE_CHECKING:
     from .peer import Peer
 
 _ROUND_TRIPS: Final = 1000.0  # what a lease of an edge kind is used for, weighed against waiting; a guess
+_PROBES: Final = 4
+"""Providers at most that are asked for their load before leases are: one more than are needed, so that each may have
+somebody to stand in. A guess."""
+_PROBE_S: Final = 0.5  # how long they may take: a dial and an answer across the Earth
 _FIND_S: Final = 2.0  # how long one search for providers may take before those found so far are ranked
 
 
 class Market:
     """The lending and borrowing side of one peer; routes the lease engine's outputs to either."""
 
-    def __init__(self, peer: Peer, post: Callable[[NodeCommand], None], loads: LoadTable) -> None:
-        self._peer, self._post, self._loads = peer, post, loads
+    def __init__(
+        self, peer: Peer, post: Callable[[NodeCommand], None], loads: LoadTable, choosing: Choosing
+    ) -> None:
+        self._peer, self._post, self._loads, self._choosing = peer, post, loads, choosing
         self._rng = random.Random(os.urandom(16))
         self._lending: Lending | None = None
         self._clusters: list[Cluster] = []
+        self._recruiters: list[Recruiter] = []  # theirs
 
     def output(self, output: LeaseOutput) -> None:
         """Take an output of the lease engine."""
@@ -109,6 +118,7 @@ class Market:
         timeout_s: float,
         lenders: frozenset[PeerId] | None,
         logs: Path | None,
+        placement: Placement | None = None,
     ) -> AsyncGenerator[Cluster, None]:
         """See Peer.borrow."""
         if not isinstance(cast(object, workers), int) or workers < 1:
@@ -125,13 +135,14 @@ class Market:
         ):
             nursery.start_soon(_watch, head)
 
-            async def candidates() -> Sequence[tuple[Candidate, str]]:
-                return await self._candidates(need, lenders)
+            recruiter = Recruiter(workers)
 
-            cluster = Cluster(
-                head, need, Recruiter(workers), versions, candidates, self._post, self._peer.now
-            )
+            async def candidates() -> Sequence[tuple[Candidate, str]]:
+                return await self._candidates(need, lenders, recruiter, placement)
+
+            cluster = Cluster(head, need, recruiter, versions, candidates, self._post, self._peer.now)
             self._clusters.append(cluster)
+            self._recruiters.append(recruiter)
             try:
                 nursery.start_soon(cluster.hire)
                 await cluster.wait_for_workers(first, timeout_s)
@@ -142,11 +153,17 @@ class Market:
                 with cancel_scope(shield=True):
                     await cluster.release()  # bounded in time
                 self._clusters.remove(cluster)
+                self._recruiters.remove(recruiter)
 
     async def _candidates(
-        self, need: Need, lenders: frozenset[PeerId] | None
+        self,
+        need: Need,
+        lenders: frozenset[PeerId] | None,
+        recruiter: Recruiter,
+        placement: Placement | None = None,
     ) -> Sequence[tuple[Candidate, str]]:
-        """Providers that announce themselves in the DHT, best first by their load signals."""
+        """Providers that announce themselves in the DHT, best first by their load signals and what the best few
+        say when they are asked now."""
         records: dict[PeerId, ServiceRecord] = {}
         with trio.move_on_after(_FIND_S):
             async with self._peer.find(RAY_SERVICE) as found:
@@ -157,22 +174,49 @@ class Market:
                     if known is None or record.sequence > known.sequence:
                         records[record.provider] = record
         records.pop(self._peer.id, None)
+        candidates = {provider: Candidate(provider, record.sequence) for provider, record in records.items()}
         entries = [entry for entry in self._loads if entry.provider in records]
-        ranked = [
-            (Candidate(choice.provider, records[choice.provider].sequence), choice.reason)
-            for choice in choose(
-                entries, need, self._peer.now(), self._rng, placement=_placement(need, self._peer.distance)
-            )
-        ]
+        now = self._peer.now()
+        ranked = await self._choosing.choose(
+            entries,
+            need,
+            self._peer.now,
+            self._outstanding(),
+            placement=self._place(need, recruiter, placement),
+            probes=min(_PROBES, recruiter.missing() + 1),
+            timeout_s=_PROBE_S,
+            probed=lambda provider: recruiter.may_ask(candidates[provider], now),
+        )
         # not heard of yet: it may have just come up, so it is asked after those that are known to have room
         heard = {entry.provider for entry in entries}
         unheard = [
-            (Candidate(provider, record.sequence), "no load signal yet")
-            for provider, record in records.items()
+            (candidate, "no load signal yet")
+            for provider, candidate in candidates.items()
             if provider not in heard
         ]
         self._rng.shuffle(unheard)
-        return ranked + unheard
+        return [(candidates[choice.provider], choice.reason) for choice in ranked] + unheard
+
+    def _outstanding(self) -> dict[PeerId, int]:
+        """This peer's leases, of all its clusters, that the lenders' signals cannot count yet."""
+
+        def heard(provider: PeerId) -> float:
+            entry = self._loads.get(provider)
+            return -math.inf if entry is None else entry.arrived
+
+        counts: dict[PeerId, int] = {}
+        for recruiter in self._recruiters:
+            for provider, count in recruiter.unseen(heard).items():
+                counts[provider] = counts.get(provider, 0) + count
+        return counts
+
+    def _place(self, need: Need, recruiter: Recruiter, placement: Placement | None) -> Placement:
+        """Where the next worker should be: places that the cluster's other workers have count as used."""
+        placement = placement or _placement(need, self._peer.distance)
+        if not placement.spreads:
+            return placement
+        held = [self._loads.get(provider) for provider in recruiter.providers()]
+        return placement.beside([entry for entry in held if entry is not None])
 
 
 def _placement(need: Need, distance: Distance) -> Placement:

@@ -53,6 +53,7 @@ from .gossip.config import GossipConfig
 from .gossip.events import Delivered, GossipCommand, GossipOutput, Publish, Subscribe, Unsubscribe, Validator
 from .gossip.load import (
     LOAD_TOPIC,
+    AskLoads,
     FindMembers,
     FollowLoads,
     LoadBoard,
@@ -60,6 +61,7 @@ from .gossip.load import (
     LoadConfig,
     LoadOutput,
     LoadSuspected,
+    LoadTold,
     LoadUpdated,
     MemberFound,
     OfferMembership,
@@ -96,9 +98,9 @@ class NodeConfig:
                 )
 
 
-NodeLoadCommand = SetLoad | PublishLoad | FollowLoads | UnfollowLoads
+NodeLoadCommand = SetLoad | PublishLoad | FollowLoads | UnfollowLoads | AskLoads
 NodeCommand = DhtCommand | GossipCommand | NodeLoadCommand | LeaseCommand
-NodeOutput = DhtOutput | GossipOutput | LoadUpdated | LoadSuspected | LeaseOutput
+NodeOutput = DhtOutput | GossipOutput | LoadUpdated | LoadSuspected | LoadTold | LeaseOutput
 
 Outputs = Sequence[NetworkOutput | NodeOutput]
 Handler = Callable[[Any, float], Outputs]

@@ -20,8 +20,10 @@ from .arguments import (
     mapping_argument,
     peer_argument,
     protocol_argument,
+    seconds_argument,
     text_argument,
 )
+from .choosing import MAX_PROBES, Choosing
 from .dht.announcing import MAX_INDEXED
 from .dht.disjoint import checked_paths
 from .dht.events import (
@@ -41,6 +43,7 @@ from .dht_client import Dht
 from .driver import Driver
 from .engine import PeerInfo
 from .errors import BadMessage, DialError, UsageError
+from .gossip.balancer import ADAPTIVE, ANYWHERE, Choice, Placement, Rule
 from .gossip.coordinates import Coordinate, decode_coordinate
 from .gossip.events import Delivered, SetAppScore, Validate
 from .gossip.load import (
@@ -48,6 +51,7 @@ from .gossip.load import (
     LoadSignal,
     LoadSuspected,
     LoadTable,
+    LoadTold,
     LoadUpdated,
     PublishLoad,
     SetLoad,
@@ -93,7 +97,8 @@ class Peer:
         self._identity, self._engine, self._network, self._driver = identity, engine, network, driver
         self._queries = Queries(driver.post)
         self._pubsub = Pubsub(self._queries.check_open, driver.post)
-        self._market = Market(self, driver.post, engine.loads.table)
+        self._choosing = Choosing(self._queries.check_open, driver.post, engine.loads.table)
+        self._market = Market(self, driver.post, engine.loads.table, self._choosing)
         self._looked_at_loads = False
         self._announced: dict[str, None] = {}
         self._storage = storage
@@ -301,6 +306,39 @@ class Peer:
         """Keep `loads` filled while the context is open."""
         return self._market.follow_loads()
 
+    async def probe(
+        self, providers: Iterable[PeerId | str], *, timeout_s: float = 0.25
+    ) -> dict[PeerId, LoadSignal]:
+        """Ask providers how loaded they are now: one round trip, `timeout_s` seconds at most, at most 64 at once.
+        Those that do not answer in time are missing from what is returned. Those not connected are dialled."""
+        asked = [peer_argument(provider) for provider in many_argument(providers, "providers")]
+        told = await self._choosing.probe(asked, seconds_argument(timeout_s, "timeout_s"))
+        return {provider: each.signal for provider, each in told.items() if each.signal is not None}
+
+    async def choose(
+        self,
+        need: Need | None = None,
+        *,
+        outstanding: Mapping[PeerId, int] | None = None,
+        rule: Rule = ADAPTIVE,
+        placement: Placement = ANYWHERE,
+        probes: int = 0,
+        timeout_s: float = 0.25,
+    ) -> list[Choice]:
+        """Providers in `loads` that fit the need, best first, each with its `reason`.
+
+        outstanding: own requests to each that its signal does not count yet. rule: how those that fit are ranked.
+        placement: where they should be. probes: so many of the best, at most 16, are asked how loaded they are now,
+        `timeout_s` seconds at most: those busier than expected step back. One does most of it.
+        """
+        if count_argument(probes, "probes") > MAX_PROBES:
+            raise UsageError(f"at most {MAX_PROBES} providers are probed for a choice, not {probes}")
+        timeout_s = seconds_argument(timeout_s, "timeout_s")
+        self._queries.check_open()
+        return await self._choosing.choose(
+            self.loads, need or Need(), self.now, outstanding, rule, placement, probes, timeout_s
+        )
+
     def lend(
         self,
         offer: Offer | None = None,
@@ -325,6 +363,7 @@ class Peer:
         min_workers: int | None = None,
         timeout_s: float = 60.0,
         lenders: Iterable[PeerId | str] | None = None,
+        placement: Placement | None = None,
         logs: str | os.PathLike[str] | None = None,
     ) -> AbstractAsyncContextManager[Cluster]:
         """Start a Ray head and lease workers for it; all are released on exit.
@@ -334,8 +373,10 @@ class Peer:
         environment holds RAY_ADDRESS and the cluster's token, so that `ray.init()` finds and may use it; on
         exit `ray.shutdown()` is called if it is still connected. lenders: the only peers to lease from; None
         for whoever announces itself. Whoever grants a lease gets the cluster's token, which is full power over
-        the cluster, and this process unpickles what its workers return: name lenders that you trust. logs:
-        folder for the head's log, which is by default only kept when the head fails.
+        the cluster, and this process unpickles what its workers return: name lenders that you trust.
+        placement: where the workers should be (affinities, spreads over regions); by default anywhere, near for kinds
+        that are meant to be. Each is of another lender. logs: folder for the head's log, which is by default only
+        kept when the head fails.
 
         Raises NotEnoughWorkers after `timeout_s` seconds, RayMissing, HeadFailed (also in the body, when the
         head dies while it is in use).
@@ -343,7 +384,7 @@ class Peer:
         if not isinstance(cast(object, need), Need | None):
             raise UsageError(f"a Need is borrowed for, such as Need(cpus=2), not {need!r}")
         return self._market.borrow(
-            need or Need(), workers, min_workers, timeout_s, peer_set(lenders), log_folder(logs)
+            need or Need(), workers, min_workers, timeout_s, peer_set(lenders), log_folder(logs), placement
         )
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:
@@ -434,11 +475,14 @@ class Peer:
         elif isinstance(output, StateChanged):
             if self._storage is not None:
                 self._storage.put(output)
+        elif isinstance(output, LoadTold):
+            self._choosing.output(output)
         elif not isinstance(output, LoadUpdated | LoadSuspected):
             self._market.output(output)
 
     def _close(self) -> None:
         self._queries.close()
+        self._choosing.close()
         self._pubsub.close()
 
 

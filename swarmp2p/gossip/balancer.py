@@ -8,7 +8,7 @@ should be (placement.py) counts as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Final
@@ -16,11 +16,14 @@ from typing import Final
 from ..identity import PeerId
 from .adaptive import Adaptive
 from .choice import Choice, Rule, Wanted
+from .load_signal import LoadSignal
 from .load_table import LoadEntry
 from .placement import ANYWHERE, Affinity, Placement, Spread, Strength
 from .rules import PowerOf, least_loaded, power_of_two, uniform
 
 __all__ = [
+    "ADAPTIVE",
+    "ANYWHERE",
     "Adaptive",
     "Affinity",
     "Choice",
@@ -30,6 +33,7 @@ __all__ = [
     "Spread",
     "Strength",
     "Wanted",
+    "after_probes",
     "choose",
     "least_loaded",
     "power_of_two",
@@ -37,7 +41,7 @@ __all__ = [
     "uniform",
 ]
 
-_ADAPTIVE: Final = Adaptive()
+ADAPTIVE: Final = Adaptive()
 
 
 def choose(
@@ -46,7 +50,7 @@ def choose(
     now: float,
     rng: Random,
     outstanding: Mapping[PeerId, int] | None = None,
-    rule: Rule = _ADAPTIVE,
+    rule: Rule = ADAPTIVE,
     placement: Placement = ANYWHERE,
 ) -> list[Choice]:
     """Providers that fit the need, best first; those under suspicion come last, in an order of their own.
@@ -59,13 +63,7 @@ def choose(
     doubtful: list[Choice] = []
     for entry in entries:
         signal = entry.signal
-        if (
-            signal.cpus_free < need.cpus
-            or signal.gpus_free < need.gpus
-            or signal.memory_free_bytes < need.memory_bytes
-            or (need.kind and signal.kind != need.kind)
-            or (need.region and signal.region != need.region)
-        ):
+        if not fits(signal, need):
             continue
         extra_s = 0.0
         if placement is not ANYWHERE:
@@ -82,6 +80,40 @@ def choose(
     if doubtful:
         ranked = ranked + rule(doubtful, rng)
     return placement.spread(ranked) if placement.spreads else ranked
+
+
+def fits(signal: LoadSignal, need: Wanted) -> bool:
+    """Whether a provider has what is needed."""
+    return not (
+        signal.cpus_free < need.cpus
+        or signal.gpus_free < need.gpus
+        or signal.memory_free_bytes < need.memory_bytes
+        or (need.kind and signal.kind != need.kind)
+        or (need.region and signal.region != need.region)
+    )
+
+
+def after_probes(
+    ranked: Sequence[Choice], signals: Mapping[PeerId, LoadSignal], silent: Collection[PeerId], need: Wanted
+) -> list[Choice]:
+    """The ranking after some providers were asked for their signals: `reconsider`, without those that do not fit any
+    more, and with those last that did not answer.
+
+    signals: what they said. silent: who did not answer.
+    """
+    left: list[Choice] = []
+    last: list[Choice] = []
+    for choice in ranked:
+        signal = signals.get(choice.provider)
+        if signal is not None and not fits(signal, need):
+            continue
+        if signal is not None:
+            left.append(replace(choice, entry=replace(choice.entry, signal=signal)))
+        elif choice.provider in silent:
+            last.append(replace(choice, note="did not answer"))
+        else:
+            left.append(choice)
+    return reconsider(left, {provider: signal.in_flight for provider, signal in signals.items()}) + last
 
 
 def reconsider(ranked: Sequence[Choice], loads: Mapping[PeerId, int]) -> list[Choice]:

@@ -10,7 +10,8 @@ While providers are few there is one topic; many are spread over shards (load_sh
 publishes in and follows is reviewed every few seconds (load_interest.py), and where it has too few neighbours in one,
 it looks for more (load_members.py).
 
-Providers that fall silent are asked before they are suspected: see doubts.py and suspicion.py.
+Providers that fall silent are asked before they are suspected: see doubts.py and suspicion.py. Those that one is about
+to choose can be asked how loaded they are now (load_probing.py).
 
     SetLoad -----> sender --due--> Publish in own shard          Delivered --judge--> table --LoadUpdated-->
     FollowLoads -> following \                                       LoadsReply --verify--^        |
@@ -44,18 +45,20 @@ from ..engine import (
     Tick,
     Undeliverable,
 )
-from ..errors import BadMessage, UsageError
+from ..errors import BadMessage
 from ..identity import PeerId
 from ..settings import check_settings
 from ..signed import Sign, Verify
 from .doubts import OWN_ONLY, ConfirmConfig, Doubts
 from .events import Acceptance, Delivered, GossipMessage, Publish, Subscribe, Unsubscribe
 from .load_events import (
+    AskLoads,
     FindMembers,
     FollowLoads,
     LoadCommand,
     LoadOutput,
     LoadSuspected,
+    LoadTold,
     LoadUpdated,
     MemberFound,
     OfferMembership,
@@ -65,6 +68,8 @@ from .load_events import (
 )
 from .load_interest import Following, Publishing, ShardConfig, known_places, median_depth
 from .load_members import MemberConfig, Members, Neighbours
+from .load_own import OwnLoad
+from .load_probing import Probing
 from .load_sender import LoadSender, SenderConfig
 from .load_shards import belongs, place_of, shard_of, shard_topic, topic_shard, within
 from .load_signal import LOAD_TOPIC, LoadSignal, decode_signal, encode_signal
@@ -77,6 +82,7 @@ from .wire import StrictSign
 
 __all__ = [
     "LOAD_TOPIC",
+    "AskLoads",
     "FindMembers",
     "FollowLoads",
     "LoadBoard",
@@ -88,6 +94,7 @@ __all__ = [
     "LoadStats",
     "LoadSuspected",
     "LoadTable",
+    "LoadTold",
     "LoadUpdated",
     "LoadsReply",
     "LoadsRequest",
@@ -171,14 +178,14 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
     ) -> None:
         """Arguments as GossipRouter's; `form` must be the same as its. coordinate: where this peer is now, encoded;
         own signals that do not say so get it. neighbours: connected peers in a topic, GossipRouter.subscribers."""
-        self._peer, self._sign, self._verify, self._rng = peer, sign, verify, rng
+        self._peer, self._verify, self._rng = peer, verify, rng
         self._config = config = config or LoadConfig()
         self._form: MessageForm = form or StrictSign()
         self.table = LoadTable(config.table, rng)
         self._rates = Rates[PeerId](config.most_per_s, config.most_burst, config.table.max_providers)
         self.doubts = Doubts(self.table, config.table.suspicion, config.confirm)
         self.stats = LoadStats()
-        self._coordinate, self._neighbours = coordinate, neighbours
+        self._neighbours = neighbours
         self._sender = LoadSender(rng, config.sender)
         self._publishing = Publishing(place_of(peer), config.shards)
         self._following: Following | None = None  # made when first wanted
@@ -188,9 +195,8 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
         self._asking = Asking(config.snapshots, self._new_id)
         self._serving = Serving(rng, config.snapshots)
         self._members = Members(rng, config.members, neighbours)
-        self._sequence = 0
-        self._own: LoadSignal | None = None
-        self._own_message: GossipMessage | None = None  # made when first asked for
+        self._own = OwnLoad(peer, sign, self._form, coordinate, config.sender.ttl_s)
+        self._probing = Probing()
         self._requests = 0
         self._backlog: deque[GossipMessage] = deque()
         self._backlog_at = math.inf
@@ -236,12 +242,14 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
                 if isinstance(message, LoadsRequest):
                     out.append(Send(sender, self._snapshot(sender, message, now)))
                 elif isinstance(message, LoadsReply):
-                    self._answered(sender, message, now)
+                    self._answered(sender, message, now, out)
             case Tick() | Certified() | Speaks() | Congested() | Reachable():
                 pass
             case SetLoad(signal):
                 was = self._sender.active
                 self._sender.set(signal)
+                if signal is None:
+                    self._own.forget()
                 if self._sender.active != was:
                     self._settle(now, out)
             case PublishLoad(signal):
@@ -255,6 +263,8 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
                 self._followers = max(0, self._followers - 1)
                 if not self._followers:
                     self._settle(now, out)
+            case AskLoads():
+                out += self._probing.ask(event, now, self._new_id)
             case MemberFound(topic, member):
                 self._found(topic, member, out)
             case PeerUp(peer):
@@ -264,8 +274,10 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
                 self._asking.gone(peer)
                 self._serving.gone(peer)
                 out += self.doubts.down(peer)
+                out += self._probing.down(peer)
             case Undeliverable(peer, _, requests):
                 out += self.doubts.failed(peer, requests)
+                out += self._probing.failed(peer, requests)
                 self._asking.failed(requests)
             case _:
                 assert_never(event)
@@ -280,6 +292,7 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
         if now >= self._members.deadline():
             out.extend(self._members.due(now))
         out.extend(self._asking.due(now))
+        out.extend(self._probing.due(now))
         if now >= self.doubts.deadline():
             out += self.doubts.tick(now, self._new_id)
         return out
@@ -292,6 +305,7 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
             self._sender.deadline(),
             self._review_at,
             self._members.deadline(),
+            self._probing.deadline(),
         )
 
     # Shards -------------------------------------------------------------------------------------------------
@@ -365,34 +379,17 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
     def _publish(
         self, signal: LoadSignal, shards: Iterable[str], now: float, out: list[NetworkOutput | LoadOutput]
     ) -> None:
-        # Milliseconds since the epoch to begin with, so that numbers grow over restarts.
-        self._sequence = max(self._sequence + 1, int(now * 1000))
-        try:
-            self._own = replace(
-                signal,
-                sequence=self._sequence,
-                expires=now + self._config.sender.ttl_s,
-                coordinate=signal.coordinate or self._coordinate(),
-            )
-            data = encode_signal(self._own)
-        except UsageError:
-            return  # LoadSignal told the application; only text that is no Unicode gets here
-        self._own_message = None
-        self.stats.published += 1
-        out.extend(Publish(shard_topic(shard), data) for shard in shards)
+        data = self._own.number(signal, now)
+        if data is not None:
+            self.stats.published += 1
+            out.extend(Publish(shard_topic(shard), data) for shard in shards)
 
-    def _own_signed(self, now: float) -> GossipMessage | None:
-        """The newest own signal as a message. The router made another one with a number of its own; for the
-        table both are the same, because the signal inside is."""
-        if self._own is None or now >= self._own.expires:
-            return None
-        if self._own_message is None:
-            seqno = self._own.sequence.to_bytes(8, "big")
-            topic = shard_topic(shard_of(place_of(self._peer), self._own.depth))
-            self._own_message = self._form.make(
-                self._peer, topic, encode_signal(self._own), seqno, self._sign
-            )
-        return self._own_message
+    def _own_message(self, now: float) -> GossipMessage | None:
+        """What this provider says of itself now."""
+        current = self._sender.current()
+        if current is not None:
+            self._own.refresh(replace(current, depth=self._publishing.depth), now)
+        return self._own.message(now)
 
     # Others' signals ----------------------------------------------------------------------------------------
 
@@ -433,11 +430,12 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
             return None
 
     def _snapshot(self, peer: PeerId, request: LoadsRequest, now: float) -> LoadsReply:
-        own = self._own_signed(now)
-        if request.most == OWN_ONLY:  # it wonders whether this peer lives
+        if request.most == OWN_ONLY:  # it wonders whether this peer lives, or how loaded it is now
+            own = None if self._serving.refuses_probe(peer, now) else self._own_message(now)
             return LoadsReply(request.id, (own,) if own is not None else ())
         if self._serving.refuses(peer, now):
             return LoadsReply(request.id)
+        own = self._own_message(now)
         messages = [own] if own is not None else []
         messages.extend(e.message for e in self.table if e.message is not None and not e.suspected)
         return self._serving.reply(request, messages)
@@ -446,7 +444,38 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
         self._requests += 1
         return self._requests
 
-    def _answered(self, sender: PeerId, reply: LoadsReply, now: float) -> None:
+    def _told(
+        self,
+        query: int,
+        provider: PeerId,
+        reply: LoadsReply,
+        now: float,
+        out: list[NetworkOutput | LoadOutput],
+    ) -> None:
+        """A provider answered a probe. One signature is checked for each that was asked."""
+        signal: LoadSignal | None = None
+        for message in reply.messages[:1]:
+            known = self.table.get(provider)
+            found = self._signal_in(message)
+            if message.source != provider or found is None or not self.table.in_time(found, now):
+                self.stats.malformed += 1
+            elif known is not None and found.sequence <= known.signal.sequence:
+                signal = known.signal  # of an earlier version, or nothing has changed
+            elif self._form.check(message, self._verify) is not Verdict.GENUINE:
+                self.stats.forged += 1
+            else:
+                signal = found
+                if known is not None:  # others are not followed: their silence would mean nothing
+                    self._take(message, now, out, lambda: True)
+        out.append(LoadTold(query, provider, signal, True))
+
+    def _answered(
+        self, sender: PeerId, reply: LoadsReply, now: float, out: list[NetworkOutput | LoadOutput]
+    ) -> None:
+        query = self._probing.answered(sender, reply.id)
+        if query is not None:
+            self._told(query, sender, reply, now, out)
+            return
         if self.doubts.answered(sender, reply.id, now):
             self._backlog.extend(reply.messages[:1])
             self._backlog_at = now

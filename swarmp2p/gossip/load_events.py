@@ -45,7 +45,17 @@ class MemberFound:
     member: PeerInfo
 
 
-LoadCommand = SetLoad | PublishLoad | FollowLoads | UnfollowLoads | MemberFound | Delivered
+@dataclass(frozen=True, slots=True)
+class AskLoads:
+    """Ask providers how loaded they are now (load_probing.py); each is told of once, as LoadTold, after `within_s`
+    seconds at the latest. query: the caller's number. Those that are not connected are dialled."""
+
+    query: int
+    providers: tuple[PeerId, ...]
+    within_s: float
+
+
+LoadCommand = SetLoad | PublishLoad | FollowLoads | UnfollowLoads | AskLoads | MemberFound | Delivered
 
 # Outputs ----------------------------------------------------------------------------------------------------
 
@@ -66,6 +76,16 @@ class LoadSuspected:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadTold:
+    """What a provider said to AskLoads. signal: None when it said nothing of its load. lives: whether it answered."""
+
+    query: int
+    provider: PeerId
+    signal: LoadSignal | None = None
+    lives: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class OfferMembership:
     """Let those who look for a load topic's members find this peer, until it is offered no more. The node does it
     through the DHT."""
@@ -82,4 +102,6 @@ class FindMembers:
     limit: int
 
 
-LoadOutput = Publish | Subscribe | Unsubscribe | LoadUpdated | LoadSuspected | OfferMembership | FindMembers
+LoadOutput = (
+    Publish | Subscribe | Unsubscribe | LoadUpdated | LoadSuspected | LoadTold | OfferMembership | FindMembers
+)

@@ -93,6 +93,11 @@ class LoadSender:
         """What is to be said from now on; None for nothing."""
         self._set = signal
 
+    def current(self) -> LoadSignal | None:
+        """What was set last, with its heartbeat_s filled in; does not count as sent. The next one is due within that
+        of the last one sent, and so of now."""
+        return None if self._set is None else replace(self._set, heartbeat_s=self._heartbeat_s())
+
     def share(self, members: int) -> None:
         """How many signal in the same topic, this one among them."""
         self._interval_s = max(self._config.min_interval_s, members / self._config.topic_rate)
@@ -102,11 +107,14 @@ class LoadSender:
         signal = self._set
         if signal is None or now < self.deadline():
             return None
-        # The longest that `_interval_s` has us wait is half a life: a topic that large is about to be split.
-        heartbeat_s = min(max(self._config.heartbeat_s, self._interval_s), self._config.ttl_s / 2)
+        heartbeat_s = self._heartbeat_s()
         self._sent, self._sent_at = signal, now
         self._heartbeat_at = now + heartbeat_s * (1 - _JITTER * self._rng.random())
         return replace(signal, heartbeat_s=heartbeat_s)
+
+    def _heartbeat_s(self) -> float:
+        # The longest that `_interval_s` has us wait is half a life: a topic that large is about to be split.
+        return min(max(self._config.heartbeat_s, self._interval_s), self._config.ttl_s / 2)
 
     def deadline(self) -> float:
         """When something is due; math.inf for never."""

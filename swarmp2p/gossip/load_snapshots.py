@@ -38,7 +38,8 @@ class SnapshotConfig:
     ask_timeout_s: seconds to wait for one. max_asks: requests for one, when answers are empty or missing.
     serve_every_s: a peer gets a snapshot that often, and empty ones in between. max_served: peers for which that is
         remembered; beyond, all are forgotten. serve_per_s, serve_burst: snapshots for all together: a request of 20
-        bytes is answered by up to a megabyte, and identities cost nothing.
+        bytes is answered by up to a megabyte, and identities cost nothing. probes_per_s: questions of a peer for the
+        own signal that are answered in a second, as many at once; further ones get empty answers.
     """
 
     ask_peers: int = 3
@@ -48,9 +49,10 @@ class SnapshotConfig:
     max_served: int = 10_000
     serve_per_s: float = 10.0
     serve_burst: int = 100
+    probes_per_s: int = 20
 
     def __post_init__(self) -> None:
-        check_settings(self, ("ask_timeout_s", "serve_per_s", "serve_burst"))
+        check_settings(self, ("ask_timeout_s", "serve_per_s", "serve_burst", "probes_per_s"))
 
 
 class _Questions:
@@ -161,12 +163,13 @@ class Asking:
 class Serving:
     """What this node answers."""
 
-    __slots__ = ("_all", "_config", "_rng", "_served")
+    __slots__ = ("_all", "_config", "_probed", "_rng", "_served")
 
     def __init__(self, rng: Random, config: SnapshotConfig) -> None:
         self._rng, self._config = rng, config
         self._served: dict[PeerId, float] = {}
         self._all = Rates[None](config.serve_per_s, config.serve_burst, 1)
+        self._probed = Rates[PeerId](config.probes_per_s, config.probes_per_s, config.max_served)
 
     def gone(self, peer: PeerId) -> None:
         """A peer went down."""
@@ -182,6 +185,10 @@ class Serving:
             self._served.clear()
         self._served[peer] = now
         return False
+
+    def refuses_probe(self, peer: PeerId, now: float) -> bool:
+        """Whether a peer asks for the own signal too often; else it counts as answered."""
+        return not self._probed.admits(peer, now)
 
     def reply(self, request: LoadsRequest, messages: Sequence[GossipMessage]) -> LoadsReply:
         """Of these messages, those of the shard that was asked for: all, or a sample."""

@@ -147,6 +147,18 @@ class Placement:
             extra_s += self.distance_weight * (UNKNOWN_DISTANCE_S if rtt_s is None else max(0.0, rtt_s))
         return extra_s
 
+    def beside(self, entries: Iterable[LoadEntry]) -> Placement:
+        """The same, with these providers' places taken."""
+        taken = list(entries)
+        spreads: list[Spread] = []
+        for spread in self.spreads:
+            used = dict(spread.used)
+            for entry in taken:
+                place = spread.place(entry)
+                used[place] = used.get(place, 0) + 1
+            spreads.append(replace(spread, used=used))
+        return replace(self, spreads=spreads)
+
     def spread(self, ranked: list[Choice]) -> list[Choice]:
         """The ranking after all spreads."""
         for spread in self.spreads:

@@ -179,7 +179,8 @@ class Cluster:
         match output:
             case OpenPath(lease=lease):
                 self._post(PathUp(lease))  # direct: nothing to build on this side
-            case LeaseGranted(peer=peer):
+            case LeaseGranted(lease=lease, peer=peer):
+                self._recruiter.granted(lease, self._now())
                 self._record(ClusterEventKind.GRANTED, peer)
             case LeaseActive(lease=lease, peer=peer, node_ip=node_ip):
                 self._recruiter.active(lease)

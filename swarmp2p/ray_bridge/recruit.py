@@ -13,7 +13,7 @@ again would otherwise keep a cluster from ever asking anybody else.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -71,6 +71,7 @@ class Recruiter:
     config: RecruitConfig = field(default_factory=RecruitConfig)
     _entries: dict[PeerId, _Entry] = field(default_factory=dict)
     _leases: dict[LeaseId, PeerId] = field(default_factory=dict)
+    _granted: dict[LeaseId, float] = field(default_factory=dict)  # when, of some of these
 
     def missing(self) -> int:
         """Workers still to be asked for: wanted, less those hired and those asked."""
@@ -80,15 +81,17 @@ class Recruiter:
         """The first of the candidates, best first, that may be asked now; None when there is none."""
         if self.missing() <= 0:
             return None
-        for candidate in candidates:
-            entry = self._entries.get(candidate.provider)
-            if entry is None:
-                return candidate.provider
-            if entry.busy or now < entry.left + self.config.least_pause_s:
-                continue
-            if now >= entry.not_before or candidate.sequence > entry.sequence:
-                return candidate.provider
-        return None
+        return next((each.provider for each in candidates if self.may_ask(each, now)), None)
+
+    def may_ask(self, candidate: Candidate, now: float) -> bool:
+        """Whether a provider has no lease of this cluster's, nor declined or lost one just now. A cluster has one
+        worker of each provider, so that its workers are spread over them."""
+        entry = self._entries.get(candidate.provider)
+        if entry is None:
+            return True
+        if entry.busy or now < entry.left + self.config.least_pause_s:
+            return False
+        return now >= entry.not_before or candidate.sequence > entry.sequence
 
     def asked(self, lease: LeaseId, candidate: Candidate) -> None:
         """A request went out."""
@@ -99,6 +102,20 @@ class Recruiter:
             idle = next((peer for peer, entry in self._entries.items() if not entry.busy), None)
             if idle is not None:
                 del self._entries[idle]
+
+    def granted(self, lease: LeaseId, now: float) -> None:
+        """The provider gave the lease."""
+        if lease in self._leases:
+            self._granted[lease] = now
+
+    def unseen(self, heard: Callable[[PeerId], float]) -> dict[PeerId, int]:
+        """How many leases, asked for or standing, each provider's signal cannot count yet. heard: when that signal
+        arrived."""
+        counts: dict[PeerId, int] = {}
+        for lease, provider in self._leases.items():
+            if heard(provider) < self._granted.get(lease, math.inf):
+                counts[provider] = counts.get(provider, 0) + 1
+        return counts
 
     def active(self, lease: LeaseId) -> None:
         """The lease's worker runs."""
@@ -117,6 +134,7 @@ class Recruiter:
 
     def _leave(self, lease: LeaseId, state: _State, reason: str, pause_s: float, now: float) -> None:
         provider = self._leases.pop(lease, None)
+        self._granted.pop(lease, None)
         if provider is not None:
             entry = self._entries[provider]
             entry.state, entry.reason = state, reason
@@ -125,6 +143,10 @@ class Recruiter:
     def provider(self, lease: LeaseId) -> PeerId | None:
         """Who gives this lease, while it is asked for or stands."""
         return self._leases.get(lease)
+
+    def providers(self) -> tuple[PeerId, ...]:
+        """Whose leases are asked for or stand."""
+        return tuple(self._leases.values())
 
     def leases(self) -> tuple[LeaseId, ...]:
         """Every lease asked for or standing."""
