@@ -66,6 +66,7 @@ from swarmp2p.gossip.events import (
     Validated,
 )
 from swarmp2p.gossip.load import (
+    AskLoads,
     FollowLoads,
     LoadBoard,
     LoadConfig,
@@ -473,8 +474,9 @@ def node_command(maker: Maker) -> object:
 
 def loads_or_follow(maker: Maker) -> object:
     loaded = signal(maker)
+    ask = AskLoads(maker.rng.randrange(9), tuple(maker.rng.choices(PEERS, k=3)), 1.0)
     return maker.rng.choice(
-        (PublishLoad(loaded), SetLoad(loaded), SetLoad(None), FollowLoads(), UnfollowLoads())
+        (PublishLoad(loaded), SetLoad(loaded), SetLoad(None), FollowLoads(), UnfollowLoads(), ask)
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from swarmp2p.errors import HeadFailed, NotEnoughWorkers, UsageError, WorkerNotStarted
-from swarmp2p.gossip.balancer import Placement, choose
+from swarmp2p.gossip.balancer import Affinity, Placement, Spread, Strength, choose
 from swarmp2p.gossip.load_signal import LoadSignal
 from swarmp2p.gossip.load_table import LoadEntry
 from swarmp2p.identity import PeerId
@@ -355,3 +355,58 @@ def test_of_edge_kinds_the_nearest_come_first() -> None:
         == _placement(Need(), distances.get)
         == Placement()
     )
+
+
+async def test_a_lender_that_has_just_filled_up_is_not_asked(autojump_clock: MockClock, ray: Ray) -> None:
+    """Its signal of the lease is on the way for up to half a second; the probe's answer knows of it."""
+    offer = Offer(cpus=4, max_leases=1)
+    async with (
+        Swarm().of(4) as (borrower, rival, *lenders),
+        lenders[0].lend(offer, allow=None) as lending,
+        lenders[1].lend(offer, allow=None),
+        borrower.follow_loads(),
+    ):
+        await trio.sleep(5)
+        named = [lenders[0].id]
+        async with rival.borrow(workers=1, lenders=named):
+            full = lending.signal()
+            assert full.cpus_free == 0
+            # What the borrower knows of it is from before.
+            entry = borrower.loads.get(lenders[0].id)
+            assert entry is not None
+            await lenders[0].set_load(lending.signal())
+            async with borrower.borrow(workers=1) as cluster:
+                asked = [event.peer for event in cluster.past_events if event.kind is ClusterEventKind.ASKED]
+                assert asked == [lenders[1].id]
+
+
+async def test_own_leases_count_before_signals_show_them(autojump_clock: MockClock, ray: Ray) -> None:
+    """Four clusters of one worker, opened at once, of four lenders: one each, though no signal says so yet."""
+    async with Swarm().of(5) as (borrower, *lenders), AsyncExitStack() as stack:
+        for lender in lenders:
+            await stack.enter_async_context(lender.lend(Offer(cpus=4, max_leases=4), allow=None))
+        await stack.enter_async_context(borrower.follow_loads())
+        await trio.sleep(5)
+        used: list[str] = []
+        for _ in range(4):
+            cluster = await stack.enter_async_context(borrower.borrow(workers=1))
+            used += ids(cluster)
+        assert sorted(used) == sorted(str(lender.id) for lender in lenders)
+
+
+async def test_workers_are_placed_where_the_borrower_wants_them(autojump_clock: MockClock, ray: Ray) -> None:
+    regions = ("eu", "eu", "eu", "us")
+    async with Swarm().of(5) as (borrower, *lenders), AsyncExitStack() as stack:
+        for lender, region in zip(lenders, regions, strict=True):
+            await stack.enter_async_context(lender.lend(Offer(cpus=4, region=region), allow=None))
+        await stack.enter_async_context(borrower.follow_loads())
+        await trio.sleep(5)
+        placement = Placement(spreads=[Spread()])
+        async with borrower.borrow(workers=2, placement=placement) as cluster:
+            assert str(lenders[3].id) in ids(cluster)
+            ray.workers[str(lenders[3].id)].dead.set()  # the only one elsewhere: the rest must do
+            await trio.sleep(8)
+            assert len(ids(cluster)) == 2
+        forbidden = Placement([Affinity(Strength.FORBID, regions=frozenset({"eu"}))])
+        async with borrower.borrow(workers=1, placement=forbidden) as cluster:
+            assert ids(cluster) == {str(lenders[3].id)}

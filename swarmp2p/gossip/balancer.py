@@ -127,9 +127,9 @@ def reconsider(ranked: Sequence[Choice], loads: Mapping[PeerId, int]) -> list[Ch
     back: list[Choice] = []
     for place, choice in enumerate(ranked):
         load = loads.get(choice.provider)
+        probed = choice if load is None else replace(choice, load=load, age_s=0.0, note="probed")
         if load is None or choice.expected is None:
-            return [*kept, choice, *sorted(back, key=lambda each: each.load), *ranked[place + 1 :]]
-        probed = replace(choice, load=load, age_s=0.0, note="probed")
+            return [*kept, probed, *sorted(back, key=lambda each: each.load), *ranked[place + 1 :]]
         if load > max(0.0, choice.expected - 0.5):
             back.append(replace(probed, note="probed: busier than expected"))
         else:

@@ -21,6 +21,7 @@ from swarmp2p.gossip.balancer import (
     PowerOf,
     Spread,
     Strength,
+    after_probes,
     choose,
     least_loaded,
     power_of_two,
@@ -308,7 +309,28 @@ def test_spread_puts_those_too_many_last_or_out() -> None:
     assert len(placed(unnamed, Placement(spreads=[Spread(hard=True)]))) == 3
 
 
+def test_a_spread_counts_those_who_are_there_already() -> None:
+    entries = [entry(1, signal=EU), entry(2, 3, signal=US)]
+    beside = Placement(spreads=[Spread(used={"us": 1}, most=2)]).beside(
+        [entry(8, signal=EU), entry(9, signal=EU)]
+    )
+    assert beside.spreads[0].used == {"us": 1, "eu": 2}
+    for seed in range(20):
+        assert placed(entries, beside, seed) == [2, 1]
+
+
 # After probes -----------------------------------------------------------------------------------------------
+
+
+def test_after_probes_who_has_no_room_is_out_and_who_is_silent_is_last() -> None:
+    ranking = choose(board([0, 0, 0, 0]), NEED, 10.2, Random(1), rule=ADAPTIVE)
+    order = [choice.provider for choice in ranking]
+    signals = {order[0]: replace(ROOMY, cpus_free=0.5), order[1]: replace(ROOMY, in_flight=9)}
+    left = after_probes(ranking, signals, [order[2]], NEED)
+    assert [choice.provider for choice in left] == [order[3], order[1], order[2]]
+    assert left[1].entry.signal == signals[order[1]]
+    assert left[2].reason.endswith("did not answer")
+    assert after_probes(ranking, {}, [], NEED) == ranking
 
 
 def test_one_that_is_busier_than_expected_steps_back() -> None:

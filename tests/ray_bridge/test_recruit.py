@@ -138,3 +138,21 @@ def test_a_provider_cannot_have_itself_asked_again_and_again_before_others() -> 
         now += 0.01
     assert recruiter.next([Candidate(pushy, sequence=99)], now) is None
     assert recruiter.next([Candidate(pushy, sequence=99)], now + 1.0) == pushy
+
+
+def test_leases_count_until_a_signal_shows_them() -> None:
+    recruiter = Recruiter(wanted=3)
+    for number in (1, 2):
+        ask(recruiter, lease(number), CANDIDATES, 0.0)
+    assert recruiter.providers() == (peer(0), peer(1))
+    assert recruiter.unseen(lambda _: 9.0) == {peer(0): 1, peer(1): 1}, "asked for: no signal can show it"
+    recruiter.granted(lease(1), 10.0)
+    recruiter.granted(lease(7), 10.0)
+    assert recruiter.unseen(lambda _: 9.0) == {peer(0): 1, peer(1): 1}
+    assert recruiter.unseen(lambda _: 10.5) == {peer(1): 1}
+    recruiter.refused(lease(2), "no", None, 11.0)
+    assert recruiter.unseen(lambda _: 10.5) == {}
+    recruiter.ended(lease(1), "over", 12.0)
+    assert recruiter.unseen(lambda _: 9.0) == {}
+    assert not recruiter.may_ask(CANDIDATES[1], 12.0)
+    assert recruiter.may_ask(CANDIDATES[2], 12.0)
