@@ -6,7 +6,6 @@ import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
@@ -32,10 +31,7 @@ from .dht.events import (
     ProvideProgress,
     ProviderFound,
     QueryDone,
-    Restore,
-    SaveState,
     ServiceFound,
-    SetAddresses,
     StateChanged,
 )
 from .dht.records import Attribute, ServiceRecord, check_attributes
@@ -60,7 +56,7 @@ from .gossip.load import (
 )
 from .gossip.messages import check_topic
 from .identity import Identity, PeerId
-from .joining import Joining, Targets
+from .joining import Targets
 from .judging import MessageValidator
 from .lending import Lending, peer_set
 from .market import Market
@@ -68,7 +64,8 @@ from .node import NodeCommand, NodeEngine, NodeOutput
 from .pubsub import Pubsub
 from .queries import Found, Queries, Results, with_peer
 from .ray_bridge.events import Need, Offer
-from .scopes import TaskStatus, background_nursery, cancel_scope, start
+from .running import Running
+from .scopes import cancel_scope
 from .settings import check_types
 from .storage.storage import Storage
 from .subscription import Subscription
@@ -79,7 +76,6 @@ from .transport.reachability import Status
 if TYPE_CHECKING:
     from .ray_bridge.cluster import Cluster
 
-_LAST_WORDS_S: Final = 0.05  # for what was posted on the way out (ends of leases) to leave
 _WITHDRAW_S: Final = 2.0  # how long leaving an announcement waits; records expire by themselves after that
 
 
@@ -412,60 +408,11 @@ class Peer:
 
     # ----------------------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def running(self, targets: Targets, mdns: bool = False) -> AsyncGenerator[None, None]:
-        """Run the peer while the context is open: what `open_peer` does once everything is put together.
-
-        Cancelling the body does not stop the peer before the body has come to its end: leases are ended and
-        announcements withdrawn on the way out, and somebody has to carry that.
-        """
-        self._driver.on_output = self._output
-        scope = cancel_scope()
-
-        async def drive(*, task_status: TaskStatus[None]) -> None:
-            with scope:
-                await self._driver.run(task_status=task_status)
-
-        try:
-            async with background_nursery() as nursery:
-                if self._storage is not None:
-                    self._driver.post(Restore(self._storage.entries))
-                await start(nursery, drive)
-                scope.shield = True
-                try:
-                    async with background_nursery() as dials:
-                        await self._join(targets, dials)
-                        if mdns:
-                            await start(dials, self._join_local_peers)
-                        yield
-                finally:
-                    with cancel_scope(shield=True):
-                        await trio.sleep(_LAST_WORDS_S)
-                    scope.cancel()
-                    for output in self._engine.handle(SaveState(), self._driver.now()):
-                        if isinstance(output, StateChanged):
-                            self._output(output)
-        finally:
-            self._close()
-
-    async def _join(self, targets: Targets, nursery: trio.Nursery) -> None:
-        self._driver.post(SetAddresses(tuple(self._network.addresses)))
-        await Joining(targets, self._network.dial_peer, self._queries.run, nursery).join()
-
-    async def _join_local_peers(self, *, task_status: TaskStatus[None]) -> None:
-        """Join through whomever multicast DNS finds, one after the other."""
-        from .transport.mdns import local_peers  # zeroconf, only for those who want it
-
-        async with local_peers(self.id, self._network.addresses) as found:
-            task_status.started()
-            async for info in found:
-                if info.peer in self._engine.dht.table:
-                    continue
-                try:
-                    await self._network.dial_peer(info.peer, info.addresses)
-                except DialError:
-                    continue  # said by whoever is in the local network
-                await self._queries.run(partial(_join_through, info))
+    def running(self, targets: Targets, mdns: bool = False) -> AbstractAsyncContextManager[None]:
+        """Run the peer while the context is open: what `open_peer` does once everything is put together."""
+        return Running(
+            self._engine, self._network, self._driver, self._queries, self._storage, self._output, self._close
+        ).running(targets, mdns)
 
     def _output(self, output: NodeOutput) -> None:
         if isinstance(output, ProviderFound | ServiceFound | ProvideProgress | QueryDone):
@@ -507,7 +454,3 @@ def _index_argument(index: object) -> tuple[str, ...]:
     if len(names) > MAX_INDEXED:
         raise UsageError(f"at most {MAX_INDEXED} attributes can be looked up by themselves, not {len(names)}")
     return tuple(names)
-
-
-def _join_through(info: PeerInfo, query: int) -> Join:
-    return Join(query, (info,))
