@@ -142,9 +142,9 @@ class Peer:
         """The predicted round trip between a peer and another, or this one, in seconds; no message is sent, and they
         need not have spoken.
 
-        None when it is not known where either is: coordinates come with DHT answers (of the last 4,096 peers that
-        answered) and load signals (of the providers in `loads`), and only from peers of swarmp2p. Raises UsageError
-        for a text that is no peer id.
+        None when it is not known where either is, or one of them has measured nothing yet: coordinates come with DHT
+        answers (of the last 4,096 peers that answered) and load signals (of the providers in `loads`), and only from
+        peers of swarmp2p. Raises UsageError for a text that is no peer id.
         """
         there = self.id if other is None else peer_argument(other)
         return self._engine.places.distance(peer_argument(peer), there)

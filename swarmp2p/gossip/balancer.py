@@ -55,8 +55,9 @@ def choose(
 ) -> list[Choice]:
     """Providers that fit the need, best first; those under suspicion come last, in an order of their own.
 
-    entries: a LoadTable, or any part of it. outstanding: our own requests to each provider that its signal
-    does not count yet. rule: how those that fit are ranked. placement: where they should be.
+    entries: a LoadTable, such as `peer.loads`, or any part of it. need: a Need. now: as `peer.now()`. outstanding: our
+    own requests to each provider that its signal does not count yet. rule: how those that fit are ranked. placement:
+    where they should be.
     """
     outstanding = outstanding or {}
     sure: list[Choice] = []

@@ -34,7 +34,9 @@ class TopicConfig:
         anonymous topics. All peers of the topic need the same.
     validator: judges each genuine message before anything else is done with it: `validator(message, now)` returns an
         Acceptance at once. One that needs time, or the application, is given to `Peer.validate`.
-    score: what peers earn and pay for in it; None: invalid messages count, and nothing else (P4).
+    score: what peers earn and pay for in it; None: invalid messages count, and nothing else (P4). It has to suit the
+        topic's traffic, as TopicScoreConfig.for_rate() does. None for load topics, too: who publishes signals of its
+        own would be the first to deliver them, and earn by it.
     """
 
     flush_interval_s: float | None = None
