@@ -214,14 +214,16 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
     def judge(self, message: GossipMessage, now: float) -> Acceptance:
         """Whether a message on a load topic deserves to be passed on: a validator for those topics.
 
-        Of two with the same number both do: in two topics, while a shard is split or merged.
+        Of two with the same number both do: in two topics, while a shard is split or merged. What is no signal to us is
+        ignored rather than rejected: peers of other implementations and of later versions relay what its source signed,
+        and three such messages would have us graylist them all.
         """
         shard, signal = topic_shard(message.topic), self._signal_in(message)
         if shard is None:
             return Acceptance.IGNORE  # of a later version
         if signal is None or not belongs(message.source, shard):
             self.stats.malformed += 1
-            return Acceptance.REJECT
+            return Acceptance.IGNORE
         known = self.table.get(message.source)
         if known is not None and signal.sequence < known.signal.sequence:
             return Acceptance.IGNORE

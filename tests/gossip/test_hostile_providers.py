@@ -8,10 +8,10 @@ import pytest
 
 from swarmp2p.engine import Received, Send
 from swarmp2p.errors import UsageError
-from swarmp2p.gossip.events import Acceptance
-from swarmp2p.gossip.load import LoadConfig, LoadsReply, LoadsRequest, SnapshotConfig
+from swarmp2p.gossip.events import Acceptance, GossipMessage
+from swarmp2p.gossip.load import LOAD_TOPIC, LoadConfig, LoadsReply, LoadsRequest, SnapshotConfig
 from swarmp2p.gossip.load_interest import Following, Publishing, ShardConfig
-from swarmp2p.gossip.load_shards import PLACE_BITS
+from swarmp2p.gossip.load_shards import PLACE_BITS, place_of, shard_of, shard_topic
 
 from .network import peer_id
 from .test_load import board, delivered, load_message
@@ -29,6 +29,20 @@ def test_a_provider_that_floods_is_not_relayed() -> None:
     assert node.stats.frequent == 1000 - LoadConfig().most_burst
     assert node.judge(load_message(2, 1), 1.0) is Acceptance.ACCEPT, "nobody else is held up"
     assert node.judge(load_message(1, 2000), 60.0) is Acceptance.ACCEPT
+
+
+def test_who_relays_what_is_no_signal_is_not_to_be_blamed() -> None:
+    """A js-libp2p node in a load topic passes on whatever is signed; so may a later version of ours."""
+    node = board()
+    made_up = GossipMessage(peer_id(1), bytes(8), LOAD_TOPIC, b"no signal")
+    assert node.judge(made_up, 1.0) is Acceptance.IGNORE
+    assert node.judge(load_message(1, 1, topic=elsewhere(1)), 1.0) is Acceptance.IGNORE
+    assert node.stats.malformed == 2
+
+
+def elsewhere(number: int) -> str:
+    """The topic of a shard that a provider is not in."""
+    return shard_topic(shard_of(place_of(peer_id(number)) ^ (SPACE >> 1), 1))
 
 
 @pytest.mark.parametrize("change", [{"most_per_s": 0.0}, {"most_burst": 0}])
