@@ -61,7 +61,9 @@ class Probing:
     def failed(self, peer: PeerId, requests: Iterable[int]) -> list[LoadTold]:
         """Nobody will answer these requests."""
         asked = self._asked
-        return self._give_up([each for each in requests if each in asked and asked[each][1] == peer])
+        return self._give_up(
+            [each for each in dict.fromkeys(requests) if each in asked and asked[each][1] == peer]
+        )
 
     def due(self, now: float) -> list[LoadTold]:
         """Give up on those that took too long."""

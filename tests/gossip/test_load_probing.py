@@ -97,7 +97,9 @@ def test_who_does_not_answer_in_time_is_given_up() -> None:
     assert node.handle(Received(A, LoadsReply(request.id, (message(A, 3, 5),))), 10.6) == []
 
 
-@pytest.mark.parametrize("event", [PeerDown(A), Undeliverable(A, "loads", (1,))])
+@pytest.mark.parametrize(
+    "event", [PeerDown(A), Undeliverable(A, "loads", (1,)), Undeliverable(A, "loads", (1, 1))]
+)
 def test_who_cannot_answer_is_given_up_at_once(event: Any) -> None:
     node = board()
     asked(node, A, B)
