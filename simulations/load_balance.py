@@ -11,7 +11,8 @@ swarm: 50 servers, 10 clients that know their own requests, load 0.8, each serve
     Mixed speeds are 15 servers of 1.7 and 35 of 0.7, chosen so that the rules of others give the figures known for
     the setting (2.82/12.9 for the best of three, 1.19/5.1 for the oracle).
 held_out: settings that nothing was tuned on: 30 servers, ten of speed 2 and twenty of 0.5, 5 clients that know their
-    own requests, signals every 1, load 0.7 and 0.9. Adaptive beside the best of the others.
+    own requests, signals every 1, load 0.7 and 0.9. Adaptive beside the best of the others: 0.91 of its mean without
+    probes and 0.86 with one, with seed 1 at either load at most (Prequal with three is the best of them).
 
 Work is exponential, arrivals are Poisson, servers take their requests in order. Times are in mean service times. A
 probe that is waited for takes 0.01 of them, which count; Prequal's probes take no time. --scale: of the number of

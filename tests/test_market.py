@@ -8,13 +8,15 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from swarmp2p.choosing import Choosing
 from swarmp2p.errors import HeadFailed, NotEnoughWorkers, UsageError, WorkerNotStarted
-from swarmp2p.gossip.balancer import Affinity, Placement, Spread, Strength, choose
+from swarmp2p.gossip.balancer import Affinity, Choice, Placement, Spread, Strength, choose
 from swarmp2p.gossip.load_signal import LoadSignal
 from swarmp2p.gossip.load_table import LoadEntry
 from swarmp2p.identity import PeerId
@@ -22,6 +24,7 @@ from swarmp2p.market import _placement  # pyright: ignore[reportPrivateUsage]
 from swarmp2p.ray_bridge.cluster import Cluster, ClusterEventKind
 from swarmp2p.ray_bridge.environment import driver_environment
 from swarmp2p.ray_bridge.events import JoinSecret, Need, Offer, Versions
+from swarmp2p.ray_bridge.recruit import Candidate, Recruiter
 from swarmp2p.scopes import cancel_scope
 from tests.test_peer import Swarm
 
@@ -410,3 +413,34 @@ async def test_workers_are_placed_where_the_borrower_wants_them(autojump_clock: 
         forbidden = Placement([Affinity(Strength.FORBID, regions=frozenset({"eu"}))])
         async with borrower.borrow(workers=1, placement=forbidden) as cluster:
             assert ids(cluster) == {str(lenders[3].id)}
+
+
+async def test_what_the_balancer_is_told(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, ray: Ray
+) -> None:
+    told: list[tuple[Any, dict[str, Any]]] = []
+    real = Choosing.choose
+
+    async def choose(self: Choosing, *arguments: Any, **named: Any) -> list[Choice]:
+        told.append((arguments[3], named))
+        return await real(self, *arguments, **named)
+
+    monkeypatch.setattr(Choosing, "choose", choose)
+    async with (
+        Swarm().of(3) as (borrower, first, second),
+        first.lend(Offer(region="eu"), allow=None),
+        second.lend(Offer(region="us"), allow=None),
+        borrower.follow_loads(),
+    ):
+        await trio.sleep(5)
+        recruiter, market = Recruiter(2), borrower._market  # pyright: ignore[reportPrivateUsage]
+        recruiter.asked(b"lease", Candidate(first.id, 1))
+        market._recruiters.append(recruiter)  # pyright: ignore[reportPrivateUsage]
+        look = market._candidates  # pyright: ignore[reportPrivateUsage]
+        found = await look(Need(), None, recruiter, Placement(spreads=[Spread()]))
+        assert [candidate.provider for candidate, _ in found] == [second.id, first.id]
+        ((outstanding, named),) = told
+        assert outstanding == {first.id: 1}
+        assert named["placement"].spreads[0].used == {"eu": 1}
+        assert named["probes"] == 2
+        assert [named["probed"](peer.id) for peer in (first, second)] == [False, True]

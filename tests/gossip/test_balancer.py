@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmp2p.errors import UsageError
+from swarmp2p.gossip import adaptive
 from swarmp2p.gossip.balancer import (
     Adaptive,
     Affinity,
@@ -347,3 +348,62 @@ def test_one_that_is_busier_than_expected_steps_back() -> None:
     assert after({order[0]: 9, order[1]: 7, order[2]: 8}) == [order[1], order[2], order[0]]
     assert "busier than expected" in reconsider([first, second], {order[0]: 9})[1].reason
     assert "0.0 s ago" in reconsider([first, second], {order[0]: 0})[0].reason
+
+
+# What a choice costs, and what chance may do ----------------------------------------------------------------
+
+
+def test_a_choice_among_very_many_weighs_a_sample_in_few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[int] = []
+    poured = adaptive._poured  # pyright: ignore[reportPrivateUsage]
+
+    def count(views: Sequence[tuple[float, float, float, float]], level_s: float) -> tuple[float, float]:
+        rounds.append(len(views))
+        return poured(views, level_s)
+
+    monkeypatch.setattr(adaptive, "_poured", count)
+    for age_s in (0.0, 0.5, 5.0, 500.0):
+        rounds.clear()
+        entries = [entry(number, number % 9) for number in range(5000)]
+        choices = Adaptive()(
+            [Choice(each.provider, each, each.signal.in_flight, age_s) for each in entries], Random(1)
+        )
+        assert len(choices) == 5000
+        assert set(rounds) == {256}
+        assert len(rounds) <= 10
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=12), st.data(), st.integers(0, 99))
+@settings(max_examples=100, deadline=None)
+def test_own_requests_never_bring_a_provider_forward(
+    loads: list[int], data: st.DataObject, seed: int
+) -> None:
+    entries = [entry(number, load) for number, load in enumerate(loads)]
+    place = data.draw(st.integers(0, len(loads) - 1))
+    ranks = [
+        ranked(choose(entries, NEED, 11.0, Random(seed), {peer_id(place): own}, least_loaded)).index(place)
+        for own in range(7)
+    ]
+    assert ranks == sorted(ranks)
+    assert ranks[-1] == len(loads) - 1, "seven at one, and at most five at others"
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=12), st.data())
+@settings(max_examples=100, deadline=None)
+def test_after_probes_everyone_stands_once_who_has_room(
+    providers: list[tuple[int, bool]], data: st.DataObject
+) -> None:
+    ranking = choose(
+        [entry(number, load) for number, (load, _) in enumerate(providers)], NEED, 12.0, Random(1)
+    )
+    full = replace(ROOMY, cpus_free=0)
+    signals = {
+        choice.provider: data.draw(st.sampled_from([full, ROOMY, replace(ROOMY, in_flight=9)]))
+        for choice in ranking[: data.draw(st.integers(0, 4))]
+    }
+    silent = [choice.provider for choice in ranking if choice.provider not in signals][:2]
+    left = after_probes(ranking, signals, silent, NEED)
+    room = {choice.provider for choice in ranking if signals.get(choice.provider) != full}
+    assert {choice.provider for choice in left} == room
+    assert len(left) == len(room)
+    assert [choice.provider for choice in left][len(left) - len(silent) :] == silent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simulations.load_balance import ADAPTIVE, MIXED, SAME, closed_form, measure
+from simulations.load_balance import ADAPTIVE, MIXED, SAME, closed_form, held_out, measure
 from simulations.queues import Setting, best_of, by, oracle, prequal
 from swarmp2p.gossip.balancer import least_loaded
 
@@ -43,3 +43,11 @@ def test_fifty_servers_and_one_probe(
 def test_runs_repeat() -> None:
     setting = Setting(MIXED, 0.8, 2.0, clients=3, own=True, requests=500)
     assert measure(setting, by(ADAPTIVE, probe=True), 7) == measure(setting, by(ADAPTIVE, probe=True), 7)
+
+
+def test_held_out_adaptive_is_better_than_the_others() -> None:
+    report = held_out(0.05, 1)
+    worst, with_probe = report["held_out_worst"], report["held_out_worst_1_probe"]
+    assert isinstance(worst, float)
+    assert isinstance(with_probe, float)
+    assert with_probe < worst <= 1.05
