@@ -96,8 +96,8 @@ class Lending:
         self._changed = trio.Event()
 
     def signal(self) -> LoadSignal:
-        """How loaded this lender is now: requests in flight are leases, and of two lenders with as many the one with more
-        CPUs has more room. How long a lease lasts nobody knows, so that no latency is told."""
+        """How loaded this lender is now: requests in flight are leases, and of two with as many the one with more CPUs
+        has more room. How long a lease lasts nobody knows, so that no latency is told."""
         leases = len(self._borrowers)
         free = max(0.0, 1.0 - leases / max(1, self.offer.max_leases))
         return LoadSignal(
