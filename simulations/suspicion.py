@@ -13,8 +13,9 @@ when the suspected provider is running: not crashed, and not stalled then nor wi
 see is a little old. Suspicions of stalled providers are counted apart, as in Lifeguard's experiments: from outside, a
 stall is a failure.
 
-After that the stalls end, and 5 of the providers that never stalled crash, 6 s one after the other, without a word:
-their machines lose power. `known_*_s` is how long after a crash the nodes suspected it; `known_all_s` the last of all.
+Before the stalls 5 of the providers that never stall crash, 6 s one after the other, without a word: their machines
+lose power. `known_*_s` is how long after a crash the nodes suspected it; `known_all_s` the last of all. Another 5
+crash after the stalls, when nodes that had stalled are still more patient than others: `later_known_all_s`.
 
 The same is run with a fixed time-out of equal speed, which a node takes after the last signal it has seen, without
 asking and without a thought about itself: its length is the mean silence after which the accrual detector suspected
@@ -70,7 +71,7 @@ UNNOTICED_S: Final = 1e6  # no connection is closed when a machine loses power
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """nodes: all of them follow. providers: of them send signals. stalled: of them stall. seconds: for how long.
-    settle_s: before that, and after it."""
+    settle_s: before all that, and after it."""
 
     nodes: int = 100
     providers: int = 100
@@ -83,12 +84,14 @@ class Scenario:
 @dataclass(slots=True)
 class Outcome:
     """What one detector did. false, excused: (time, observer, provider) of suspicions of providers that ran, and of
-    those that were stalled. took_s: from each crash to each observer's suspicion. silence_s: from the last signal that
-    it had seen to that. missed: observers that did not notice."""
+    those that were stalled. took_s: from each crash before the stalls to each observer's suspicion; later_s: from
+    those after them. silence_s: from the last signal that it had seen to the former. missed: observers that did not
+    notice."""
 
     false: list[tuple[float, PeerId, PeerId]] = field(default_factory=list)
     excused: int = 0
     took_s: list[float] = field(default_factory=list)
+    later_s: list[float] = field(default_factory=list)
     silence_s: list[float] = field(default_factory=list)
     missed: int = 0
     confirmed: int = 0
@@ -118,6 +121,7 @@ class Run:
         self._crashed: dict[PeerId, float] = {}
         self._waiting: dict[PeerId, dict[PeerId, None]] = {}  # by crashed provider
         self._seen: dict[tuple[PeerId, PeerId], float] = {}
+        self._stalling = False  # the stalls have begun
         self._form = BareMessages()
         rng = random_for(scenario.seed, "engines")
         self.peers = [sim_peer(number) for number in range(scenario.nodes)]
@@ -139,11 +143,14 @@ class Run:
         """All of it."""
         scenario, sim = self.scenario, self.sim
         rng = random_for(scenario.seed, "stalls")
+        sim.run(scenario.settle_s)
+        self._crash(self.peers[:CRASHES])
         # Those that will crash are providers that never stall.
-        stalled = rng.sample(self.peers[CRASHES:], scenario.stalled)
-        end = scenario.settle_s + scenario.seconds
+        self._stalling = True
+        stalled = rng.sample(self.peers[2 * CRASHES :], scenario.stalled)
+        begin, end = sim.now, sim.now + scenario.seconds
         for peer in stalled:
-            at = scenario.settle_s + rng.uniform(0.0, 10.0)
+            at = begin + rng.uniform(0.0, 10.0)
             while True:
                 seconds = math.exp(rng.uniform(math.log(0.5), math.log(10.0)))
                 if at + seconds > end:
@@ -151,11 +158,7 @@ class Run:
                 self.stalls[peer].plan(at, at + seconds)
                 at += seconds + rng.uniform(1.0, 20.0)
         sim.run(end + scenario.settle_s)
-        for victim in self.peers[:CRASHES]:
-            self._crashed[victim] = sim.now
-            self._waiting[victim] = dict.fromkeys(peer for peer in sim.peers if peer != victim)
-            sim.crash(victim, UNNOTICED_S)
-            sim.run(sim.now + CRASH_EVERY_S)
+        self._crash(self.peers[CRASHES : 2 * CRASHES])
         outcome = self.outcome
         outcome.missed = sum(
             observer not in self._crashed for waiting in self._waiting.values() for observer in waiting
@@ -163,6 +166,14 @@ class Run:
         outcome.confirmed = sum(self._node(peer).loads.doubts.confirmed for peer in sim.peers)
         outcome.events, outcome.trace_hash = sim.events, sim.trace_hash
         return outcome
+
+    def _crash(self, victims: Sequence[PeerId]) -> None:
+        sim = self.sim
+        for victim in victims:
+            self._crashed[victim] = sim.now
+            self._waiting[victim] = dict.fromkeys(peer for peer in sim.peers if peer != victim)
+            sim.crash(victim, UNNOTICED_S)
+            sim.run(sim.now + CRASH_EVERY_S)
 
     def _node(self, peer: PeerId) -> NodeEngine:
         engine = self.stalls[peer].engine
@@ -177,8 +188,12 @@ class Run:
                 outcome = self.outcome
                 if provider in self._crashed:
                     if self._waiting[provider].pop(peer, 0) is None:
-                        outcome.took_s.append(now - self._crashed[provider])
-                        outcome.silence_s.append(now - self._seen[peer, provider])
+                        took_s = now - self._crashed[provider]
+                        if self._stalling:
+                            outcome.later_s.append(took_s)
+                        else:
+                            outcome.took_s.append(took_s)
+                            outcome.silence_s.append(now - self._seen[peer, provider])
                 elif self.stalls[provider].stalled_since(now - EXCUSED_S, now):
                     outcome.excused += 1
                 else:
@@ -201,6 +216,7 @@ def run(scenario: Scenario) -> tuple[Report, dict[str, Outcome]]:
         "seed": scenario.seed,
         "known_p50_s": percentile(accrual.took_s, 0.5),
         "known_all_s": max(accrual.took_s, default=math.inf) if not accrual.missed else math.inf,
+        "later_known_all_s": max(accrual.later_s, default=math.inf) if not accrual.missed else math.inf,
         "known_mean_s": mean(accrual.took_s),
         "fixed_known_mean_s": mean(fixed.took_s),
         "fixed_time_out_s": fixed_s,
@@ -244,12 +260,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     providers = options.nodes if options.providers is None else options.providers
     stalled = options.nodes // 4 if options.stalled is None else options.stalled
-    if not (options.nodes > LINKS and CRASHES < providers <= options.nodes):
+    if not (options.nodes > LINKS and 2 * CRASHES < providers <= options.nodes):
         parser.error(
-            f"more than {LINKS} nodes and {CRASHES} providers are needed, and no more providers than nodes"
+            f"more than {LINKS} nodes and {2 * CRASHES} providers are needed, and no more providers than nodes"
         )
-    if not 0 <= stalled <= options.nodes - CRASHES:
-        parser.error(f"0 nodes or more can stall, but at most all but {CRASHES}")
+    if not 0 <= stalled <= options.nodes - 2 * CRASHES:
+        parser.error(f"0 nodes or more can stall, but at most all but {2 * CRASHES}")
     if options.seconds <= 0:
         parser.error("--seconds is above 0")
     report, outcomes = run(Scenario(options.nodes, providers, stalled, options.seconds, options.seed))

@@ -9,7 +9,7 @@ Where to look; each file begins with its theory.
     lazy, idontwant, outbox                         what is offered, asked for, not wanted; what waits to leave
     score, topic_score, scores, score_config        what peers earn and pay for
     events, messages, wire, id_forms, codec         what the application, the engine and the network say
-    load and load_*, crowd, rates                   the load engine: signals, shards, tables, and what keeps them fair
+    load and load_*, crowd                          the load engine: signals, shards, tables, and what keeps them fair
     doubts, suspicion                               who fell silent
     coordinates, places                             how far apart peers are
     balancer; choice, adaptive, rules, placement, probes    whom to ask: choose(), and its parts

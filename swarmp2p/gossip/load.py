@@ -47,6 +47,7 @@ from ..engine import (
 )
 from ..errors import BadMessage
 from ..identity import PeerId
+from ..rates import Rates
 from ..settings import check_settings
 from ..signed import Sign, Verify
 from .doubts import OWN_ONLY, ConfirmConfig, Doubts
@@ -77,7 +78,6 @@ from .load_snapshots import Asking, Serving, SnapshotConfig
 from .load_table import LoadEntry, LoadTable, TableConfig
 from .load_wire import MAX_SNAPSHOT, LoadsReply, LoadsRequest, loads_protocol
 from .messages import MessageForm, Verdict
-from .rates import Rates
 from .wire import StrictSign
 
 __all__ = [

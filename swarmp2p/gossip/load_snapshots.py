@@ -17,12 +17,12 @@ from typing import Final
 
 from ..engine import Send
 from ..identity import PeerId
+from ..rates import Rates
 from ..settings import check_settings
 from .doubts import OWN_ONLY
 from .events import GossipMessage
 from .load_shards import place_of, within
 from .load_wire import MAX_REPLY_BYTES, LoadsReply, LoadsRequest
-from .rates import Rates
 
 _MAX_HELLOS: Final = 64
 

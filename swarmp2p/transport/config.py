@@ -27,6 +27,9 @@ class HostConfig:
         many, since a liar can make us dial where nobody answers.
     control_per_s, control_burst: Yamux frames without data that one connection may send us: streams opened and reset,
         pings, windows. Whoever sends 100 MB/s needs 800 windows a second. Each costs about 6 us.
+    messages_per_s, messages_burst: that are no requests, of one peer. However short, each costs 10 us or more; the
+        stream of who sends more is reset, which counts as a bad message. Honest peers put what they have to say at
+        one time into one.
     dial_timeout_s: for one address, from its SYN to the agreement on a multiplexer.
     dial_addresses: of a peer, that are tried. dials_before_backoff: dials of a peer that may fail, one after the
         other, before the next one waits dial_backoff_s, and twice as long each time up to max_backoff_s (go-libp2p:
@@ -66,6 +69,8 @@ class HostConfig:
     handshakes: int = 64
     control_per_s: float = 2000.0
     control_burst: int = 10_000
+    messages_per_s: float = 5000.0
+    messages_burst: int = 20_000
     dial_timeout_s: float = 10.0
     dial_addresses: int = 3
     dials_before_backoff: int = 3

@@ -170,7 +170,10 @@ async def receive_messages(session: PeerSession, protocol: WireProtocol, stream:
     peer, stats, deliver, decode = session.peer, session.stats, session.deliver, protocol.decode
 
     def arrived(chunk: bytes) -> None:
-        for body in buffer.feed(chunk):
+        bodies = buffer.feed(chunk)
+        if bodies and not session.rate.admits(None, trio.current_time(), len(bodies)):
+            raise BadMessage("more messages a second than anybody needs")
+        for body in bodies:
             message = decoded(decode, peer, body, 0)
             stats.received += 1
             deliver(Received(peer, message))

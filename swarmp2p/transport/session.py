@@ -11,6 +11,7 @@ import trio
 from ..engine import Certified, Congested, Message, Request, Speaks, Undeliverable
 from ..errors import BadMessage
 from ..identity import PeerId
+from ..rates import Rates
 from ..wire import Exchange, WireProtocol
 from .config import HostConfig, HostStats
 from .identify import Identified, hear
@@ -49,6 +50,9 @@ class PeerSession:
         self.over = trio.Event()
         self.useful_at = -math.inf  # when it last answered, or something was sent to it, as trio's time
         self.used = False  # the engine sent something: it wants to know when this fails
+        self.rate = Rates[None](
+            config.messages_per_s, config.messages_burst, 1
+        )  # of messages that are no requests
         self._punish = punish
         self._outboxes: dict[str, Outbox] = {}
         self._pools: dict[str, RequestPool] = {}

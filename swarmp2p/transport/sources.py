@@ -7,13 +7,14 @@ carrier's NAT inside of which peers see each other, or many peers on one machine
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter, OrderedDict
+from collections import Counter
 from typing import Final
 
+from ..rates import Rates
 from .config import HostConfig
 from .reachability import Scope, scope_of
 
-_MAX_RATES: Final = 4_096  # subnets whose rate is remembered; the one heard of least lately is forgotten
+_MAX_RATES: Final = 4_096  # subnets whose rate is remembered; the one admitted longest ago is forgotten
 
 
 def subnet_of(host: str) -> str:
@@ -30,7 +31,7 @@ class Sources:
     def __init__(self, config: HostConfig) -> None:
         self._config = config
         self._held = Counter[str]()
-        self._rates: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, when
+        self._rates = Rates[str](config.subnet_per_s, config.subnet_burst, _MAX_RATES)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -42,17 +43,11 @@ class Sources:
         config, subnet = self._config, subnet_of(host)
         if self._held[host] >= config.max_per_ip or self._held[subnet] >= config.max_per_subnet:
             return False
-        burst = float(config.subnet_burst)
-        tokens, before = self._rates.pop(subnet, (burst, now))
-        tokens = min(burst, tokens + (now - before) * config.subnet_per_s)
-        admitted = tokens >= 1.0
-        self._rates[subnet] = (tokens - 1.0 if admitted else tokens, now)
-        if len(self._rates) > _MAX_RATES:
-            self._rates.popitem(last=False)
-        if admitted:
-            self._held[host] += 1
-            self._held[subnet] += 1
-        return admitted
+        if not self._rates.admits(subnet, now):
+            return False
+        self._held[host] += 1
+        self._held[subnet] += 1
+        return True
 
     def release(self, host: str) -> None:
         """A connection from this address is over, or was not made."""

@@ -17,7 +17,7 @@ from swarmp2p.node import NodeCommand, NodeOutput
 from tests.engine_cases import node_engine
 from tests.made_up import PEERS
 
-SMALL = suspicion.Scenario(nodes=14, providers=10, stalled=6, seconds=20.0, settle_s=12.0)
+SMALL = suspicion.Scenario(nodes=18, providers=14, stalled=6, seconds=20.0, settle_s=12.0)
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,12 @@ def test_the_script_prints_and_draws(
 ) -> None:
     picture = tmp_path / "suspicion.png"
     suspicion.main(
-        ["--nodes", "11", "--providers", "6", "--seconds", "1", "--stalled", "0", "--png", str(picture)]
+        ["--nodes", "13", "--providers", "11", "--seconds", "1", "--stalled", "0", "--png", str(picture)]
     )
     assert picture.read_bytes().startswith(b"\x89PNG")
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["fixed_false"] == report["false"] == 0
-    for wrong in (["--nodes", "10"], ["--providers", "5"], ["--stalled", "96"]):
+    for wrong in (["--nodes", "10"], ["--providers", "10"], ["--stalled", "91"]):
         with pytest.raises(SystemExit, match="2"):
             suspicion.main(wrong)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -334,3 +335,20 @@ async def test_a_decoder_with_a_bug_counts_as_a_bad_message(
 
 def test_bad_message_is_what_decoders_raise() -> None:
     assert issubclass(BadMessage, SwarmError)
+
+
+async def test_who_sends_more_messages_than_anybody_needs_is_disconnected(world: HostWorld) -> None:
+    config = HostConfig(messages_per_s=1.0, messages_burst=100, bad_messages=3)
+    station = await victim(world, config)
+    frame = encode_frame(b"#x", Framing.U32)
+    async with raw_peer(host_of(station)) as flood, raw_peer(host_of(station), "other") as other:
+        for _ in range(10):
+            if flood.closed.is_set():
+                break
+            stream = await raw_stream(flood, SHOUT_ID)
+            for _ in range(2):
+                stream.push(frame * 100)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        with trio.fail_after(PATIENCE_S):
+            await flood.closed.wait()
+        await still_answers(other)

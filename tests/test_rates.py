@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmp2p.gossip.rates import Rates
+from swarmp2p.rates import Rates
 
 
 def test_a_burst_and_then_the_rate() -> None:
@@ -29,6 +29,13 @@ def test_never_more_than_the_rate_and_a_burst(steps: list[tuple[int, float]], bu
         for first, start in enumerate(times):
             for last, end in enumerate(times[first:], 1):
                 assert last <= burst + (end - start) + 1e-6
+
+
+def test_many_at_once_are_paid_for_afterwards() -> None:
+    rates = Rates[None](per_s=10.0, burst=5, most=1)
+    assert rates.admits(None, 0.0, 20), "one has room"
+    assert not rates.admits(None, 1.5)
+    assert rates.admits(None, 1.6)
 
 
 def test_bounded() -> None:

@@ -25,13 +25,14 @@ class Rates(Generic[Key]):
     def __len__(self) -> int:
         return len(self._used)
 
-    def admits(self, name: Key, now: float) -> bool:
-        """Whether it may once more; then it counts."""
+    def admits(self, name: Key, now: float, times: int = 1) -> bool:
+        """Whether it may once more; then it counts. times: so often at once, of which the first is enough to have room
+        for."""
         used = max(self._used.get(name, now), now)
         if used > now + self._ahead_s:
             return False
         if name not in self._used and len(self._used) >= self._most:
             self._used.popitem(last=False)
-        self._used[name] = used + self._interval_s
+        self._used[name] = used + times * self._interval_s
         self._used.move_to_end(name)
         return True
