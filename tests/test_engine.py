@@ -9,6 +9,7 @@ import pytest
 from swarmp2p import engine
 from swarmp2p.engine import (
     Certified,
+    Congested,
     Disconnect,
     Engine,
     Introduce,
@@ -36,6 +37,7 @@ VALUES = [
     PeerDown(A),
     Undeliverable(A, "dht", (1,)),
     Certified(A, b"record"),
+    Congested(A, "pubsub", congested=True),
     Speaks(A, "dht", serving=True),
     Reachable(reachable=True),
     Tick(),

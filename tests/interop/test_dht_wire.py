@@ -88,7 +88,12 @@ async def test_a_request_whose_stream_is_closed_behind_it_is_answered(ours: tupl
         stream = await connection.stream()
         stream.push(FIND, FIND)
         stream.raw.finish()
-        assert await rest_of(stream.raw) == b"\x02\x08\x04" * 2  # nobody else is known: nothing but the type
+        # Nobody else is known: the type, and as field 1004, which others skip, where this peer is in the network.
+        reply = b"\x08\x04\xe2\x3e\x16"
+        replies = await rest_of(stream.raw)
+        assert replies is not None
+        assert len(replies) == 2 * (1 + len(reply) + 22)
+        assert replies[:6] == replies[28:34] == b"\x1b" + reply
 
 
 async def test_forty_streams_at_once(ours: tuple[Peer, Host]) -> None:

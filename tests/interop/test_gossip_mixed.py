@@ -214,12 +214,11 @@ async def test_js_and_ours_know_each_others_names_of_messages(nodes: Swarm) -> N
 
     await until(known)
     author = Identity.generate()
-    for seqno in range(1, 6):
-        message = signed(author, b"%d" % seqno, seqno)
-        for node in (ours, js):
-            await raw.say(node.id, pb.RPC(publish=[message]))
-    await until(lambda: ours.router.stats.delivered == 5)
+    messages = [signed(author, b"%d" % seqno, seqno) for seqno in range(1, 6)]
     heard = ours.router.stats
+    await raw.say(ours.id, pb.RPC(publish=messages))
+    await until(lambda: heard.delivered == 5)  # before js can offer them: else asking would be right
+    await raw.say(js.id, pb.RPC(publish=messages))
     await until(
         lambda: bool(ours.router.sizes()["cached"] == 0)
     )  # all of it was advertised, and is too old now
