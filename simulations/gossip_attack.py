@@ -61,7 +61,8 @@ _COLD_S = 2.0  # Sybils of a cold boot are alone with each honest node
 
 
 _PLAIN = GossipConfig(mesh_degree=8, mesh_low=6, mesh_high=12, mesh_outbound=4)
-"""D = 8 with the bounds that Ethereum's consensus networks use, and the most outbound peers that go with it."""
+"""D = 8 with the bounds that Ethereum's consensus networks use, and the most outbound peers that go with it: with the
+default of 2 the p99 of cold boot and covert flash is 1.3 times that without Sybils instead of 1.05."""
 UNSCORED = replace(_PLAIN, score=ScoreConfig(invalid_weight=0.0, colocation_weight=0.0, behaviour_weight=0.0))
 
 
@@ -258,7 +259,10 @@ def _shown(each: Compared) -> Report:
 
 def draw(figure: Figure, compared: Sequence[Compared]) -> None:
     """For each attack, what came how late, with and without."""
-    for axes, each in zip(figure.subplots(2, math.ceil(len(compared) / 2)).flat, compared, strict=False):
+    panels = list(figure.subplots(2, math.ceil(len(compared) / 2), squeeze=False).flat)
+    for axes in panels[len(compared) :]:
+        axes.set_axis_off()
+    for axes, each in zip(panels, compared, strict=False):
         for label, outcome in (
             ("no Sybils", each.without),
             ("scores", each.scored),
@@ -268,7 +272,7 @@ def draw(figure: Figure, compared: Sequence[Compared]) -> None:
                 continue
             in_order = sorted(outcome.spread.took_s)
             expected = len(in_order) + outcome.spread.missed
-            axes.loglog(
+            axes.semilogy(
                 [took * 1000.0 for took in in_order],
                 [max(1.0 - (place + 1) / expected, 1e-7) for place in range(len(in_order))],
                 label=label,
