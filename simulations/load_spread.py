@@ -334,7 +334,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--mean-load", type=finite, default=50.0, help="requests a provider (50)")
     parser.add_argument("--rounds", type=int, default=48, help="of 5 s (48)")
     parser.add_argument(
-        "--check", type=int, default=1000, help="providers with real engines (1000: half an hour)"
+        "--check",
+        type=int,
+        default=1000,
+        help="providers with real engines (1000: some two hours; 100: a minute)",
     )
     options = parser.parse_args(arguments)
     if min(options.providers, options.borrowers, options.check, options.rounds) < 1 or options.mean_load <= 0:
