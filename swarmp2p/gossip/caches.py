@@ -9,11 +9,6 @@ from ..identity import PeerId
 from .events import GossipMessage
 
 
-def _size(message: GossipMessage) -> int:
-    """Encoded where it is: unknown fields may outweigh the data."""
-    return len(message.raw) or len(message.data)
-
-
 class _Cached:
     __slots__ = ("key", "message", "sent", "superseded")
 
@@ -58,7 +53,7 @@ class MessageCache:
         same value."""
         if message_id in self._messages:
             return True
-        size = _size(message)
+        size = message.held_bytes
         spare = len(self._windows) - 1
         while len(self._messages) >= self._max_messages or self._bytes + size > self._max_bytes:
             if not spare:
@@ -110,6 +105,6 @@ class MessageCache:
         for ids in window.values():
             for message_id in ids:
                 cached = self._messages.pop(message_id)
-                self._bytes -= _size(cached.message)
+                self._bytes -= cached.message.held_bytes
                 if cached.key is not None and not cached.superseded:
                     del self._newest[cached.key]

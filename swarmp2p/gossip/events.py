@@ -16,6 +16,9 @@ from ..identity import PeerId
 ANONYMOUS: Final = PeerId(b"")
 """The source of messages on anonymous topics: nobody."""
 
+_MESSAGE_OVERHEAD_BYTES: Final = 256
+"""Source, sequence number, signature, framing and a topic of ordinary length."""
+
 
 @dataclass(frozen=True, slots=True)
 class GossipMessage:
@@ -45,6 +48,16 @@ class GossipMessage:
         named = GossipMessage(self.source, self.seqno, self.topic, self.data, self.signature, self.raw)
         object.__setattr__(named, "id", message_id)
         return named
+
+    @property
+    def held_bytes(self) -> int:
+        """What keeping it takes: encoded where it is, since unknown fields may outweigh the data."""
+        return len(self.raw) or len(self.data)
+
+    @property
+    def sent_bytes(self) -> int:
+        """What sending it takes; an estimate where it was never encoded."""
+        return len(self.raw) or len(self.data) + _MESSAGE_OVERHEAD_BYTES
 
     @property
     def sequence(self) -> int:

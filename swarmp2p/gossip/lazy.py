@@ -101,7 +101,7 @@ class LazyGossip:
                 continue
             message, count = found
             if count <= self._config.retransmissions:
-                state.iwant_bytes += len(message.raw) or len(message.data)
+                state.iwant_bytes += message.held_bytes
                 self._outbox.message((state.peer,), message_id, message)
             else:
                 self._stats.over_limit += 1

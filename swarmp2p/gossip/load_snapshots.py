@@ -26,9 +26,6 @@ from .load_wire import MAX_REPLY_BYTES, LoadsReply, LoadsRequest
 
 _MAX_HELLOS: Final = 64
 
-_MESSAGE_OVERHEAD_BYTES: Final = 256
-"""Source, signature and framing of a message that was never encoded (simulation)."""
-
 
 @dataclass(frozen=True, slots=True)
 class SnapshotConfig:
@@ -199,7 +196,7 @@ class Serving:
         room = MAX_REPLY_BYTES
         kept: list[GossipMessage] = []
         for message in messages:
-            room -= 8 + (len(message.raw) or len(message.data) + _MESSAGE_OVERHEAD_BYTES)
+            room -= 8 + message.sent_bytes
             if room < 8:
                 break
             kept.append(message)

@@ -32,9 +32,6 @@ halt. Our choice: it leaves the network time to."""
 _MAX_EXCHANGES = 16
 """PRUNEs that name others in one RPC; each names up to 17 kB of them, and those of further topics nobody."""
 
-_MESSAGE_OVERHEAD_BYTES = 256
-"""Source, sequence number, signature, framing and a topic of ordinary length."""
-
 
 class _Control:
     """Everything for one peer but published messages. A later word on a topic replaces an earlier one."""
@@ -77,7 +74,7 @@ class _Waiting:
         message = self.messages.pop(message_id, None)
         if message is None:
             return False
-        self.size -= _size(message)
+        self.size -= message.sent_bytes
         return True
 
 
@@ -143,7 +140,7 @@ class Outbox:
         """Send a published message to these peers; at most once within a flush to each. interval_s: it may wait that
         long for others. replaces: it takes the place of one that waits and was given the same value."""
         publish, ready, config = self._publish, self._ready, self._config
-        added = _size(message)
+        added = message.sent_bytes
         if interval_s and peers:
             self._patient_s = min(self._patient_s, interval_s)
         for to in peers:
@@ -291,7 +288,7 @@ class Outbox:
         """The oldest of what waits for a peer that catches up."""
         portion = _Waiting()
         for message_id, message in waiting.messages.items():
-            size = portion.size + _size(message)
+            size = portion.size + message.sent_bytes
             if portion.messages and size > _PORTION_BYTES:
                 break
             portion.messages[message_id] = message
@@ -373,10 +370,6 @@ def _send_control(out: list[Send], peer: PeerId, control: _Control, waiting: _Wa
     out.extend(Send(peer, Rpc(publish=part)) for part in parts[1:])
 
 
-def _size(message: GossipMessage) -> int:
-    return len(message.raw) or len(message.data) + _MESSAGE_OVERHEAD_BYTES
-
-
 def _split(waiting: _Waiting, used: int) -> list[tuple[GossipMessage, ...]]:
     """Messages in parts of about _SPLIT_BYTES; the first part shares its RPC with `used` bytes, and may be
     empty."""
@@ -385,7 +378,7 @@ def _split(waiting: _Waiting, used: int) -> list[tuple[GossipMessage, ...]]:
     parts: list[tuple[GossipMessage, ...]] = []
     part: list[GossipMessage] = []
     for message in waiting.messages.values():
-        size = _size(message)
+        size = message.sent_bytes
         if used and used + size > _SPLIT_BYTES:
             parts.append(tuple(part))
             part, used = [], 0

@@ -26,18 +26,15 @@ class Rules:
 
     __slots__ = (
         "anonymous",
-        "config",
         "form",
         "identify",
         "interval_s",
         "latest_only",
         "sequenced",
-        "topic",
         "validator",
     )
 
-    def __init__(self, topic: str, config: TopicConfig, form: MessageForm, interval_s: float) -> None:
-        self.topic, self.config = topic, config
+    def __init__(self, config: TopicConfig, form: MessageForm, interval_s: float) -> None:
         self.anonymous = config.anonymous
         self.form: MessageForm = StrictNoSign() if config.anonymous else form
         self.identify = config.message_id or (content_id if config.anonymous else None)
@@ -63,7 +60,5 @@ class Topics:
             if len(self._rules) >= _MAX_RULES:
                 self._rules.clear()
             config = self._config
-            rules = self._rules[topic] = Rules(
-                topic, config.topic(topic), self._form, config.flush_interval_s
-            )
+            rules = self._rules[topic] = Rules(config.topic(topic), self._form, config.flush_interval_s)
         return rules

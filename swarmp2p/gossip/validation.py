@@ -69,7 +69,7 @@ class WaitingRoom:
 
     def put(self, message: GossipMessage, sender: PeerId, now: float) -> bool:
         """Have a message wait; False when there is no room, or another of the same id waits."""
-        config, size = self._config, len(message.raw) or len(message.data)
+        config, size = self._config, message.held_bytes
         count, held = self._shares.get(sender, (0, 0))
         if (
             message.id in self._messages
