@@ -31,6 +31,20 @@ def test_never_more_than_the_rate_and_a_burst(steps: list[tuple[int, float]], bu
                 assert last <= burst + (end - start) + 1e-6
 
 
+def test_without_a_rate_there_is_the_burst_and_nothing_more() -> None:
+    rates = Rates[str](per_s=0.0, burst=2, most=1)
+    assert [rates.admits("a", now) for now in (1.7e9, 1.7e9, 1.7e9, 1.8e9)] == [True, True, False, False]
+
+
+def test_who_was_refused_is_remembered_longest() -> None:
+    rates = Rates[str](per_s=1.0, burst=1, most=2)
+    assert rates.admits("a", 0.0)
+    assert rates.admits("b", 0.1)
+    assert not rates.admits("a", 0.2)
+    assert rates.admits("c", 0.3), "b goes, who tried before a did"
+    assert not rates.admits("a", 0.4)
+
+
 def test_many_at_once_are_paid_for_afterwards() -> None:
     rates = Rates[None](per_s=10.0, burst=5, most=1)
     assert rates.admits(None, 0.0, 20), "one has room"

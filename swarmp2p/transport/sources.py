@@ -14,7 +14,7 @@ from ..rates import Rates
 from .config import HostConfig
 from .reachability import Scope, scope_of
 
-_MAX_RATES: Final = 4_096  # subnets whose rate is remembered; the one admitted longest ago is forgotten
+_MAX_RATES: Final = 4_096  # subnets whose rate is remembered; the one heard of least lately is forgotten
 
 
 def subnet_of(host: str) -> str:
