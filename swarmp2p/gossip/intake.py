@@ -9,7 +9,7 @@ Only a genuine message is marked as seen: a forged copy must not keep the real o
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
 from ..engine import NetworkOutput
@@ -180,14 +180,12 @@ class Intake:
     def _deliver(self, message: GossipMessage, senders: Iterable[PeerId], now: float, out: Outputs) -> None:
         """senders: who has it already, the first one first."""
         self._stats.delivered += 1
-        known, rules = tuple(senders), self._topics.rules(message.topic)
-        replaces = (message.topic, message.source) if rules.latest_only else None
-        self._lazy.cache.put(message.id, message, replaces)
+        known = tuple(senders)
         out.append(Delivered(message, known[0]))
         members = self._mesh.meshes.get(message.topic)
-        if members is not None:
-            receivers = self._mesh.receivers(message.topic, members)
-            self._forward(message, receivers, (*known, message.source), rules, replaces)
+        receivers = {} if members is None else self._mesh.receivers(message.topic, members)
+        # Neither to who sent it nor to who made it (gossipsub 1.0, "Message processing").
+        self._stats.forwarded += self.spread(message, receivers, (*known, message.source))
         if self._scores.scored:
             self._reward(message, known, now)
 
@@ -200,18 +198,16 @@ class Intake:
             if state is not None:
                 self._scores.copied(state.score, message.id, now)
 
-    def _forward(
-        self,
-        message: GossipMessage,
-        members: dict[PeerId, PeerState],
-        known: tuple[PeerId, ...],
-        rules: Rules,
-        replaces: Hashable,
-    ) -> None:
-        """To the mesh, but neither to who sent it nor to who made it (gossipsub 1.0, "Message
-        processing")."""
+    def spread(
+        self, message: GossipMessage, peers: Mapping[PeerId, PeerState], known: tuple[PeerId, ...] = ()
+    ) -> int:
+        """Keep a message for those who ask, and send it to those of the peers that do not have it; returns how many.
+        known: peers that do."""
+        rules = self._topics.rules(message.topic)
+        replaces = (message.topic, message.source) if rules.latest_only else None
+        self._lazy.cache.put(message.id, message, replaces)
         receivers: list[PeerId] = []
-        for peer, state in members.items():
+        for peer, state in peers.items():
             if peer in known:
                 continue
             if message.id in state.unwanted:
@@ -219,7 +215,7 @@ class Intake:
             else:
                 receivers.append(peer)
         self._outbox.message(receivers, message.id, message, rules.interval_s, replaces)
-        self._stats.forwarded += len(receivers)
+        return len(receivers)
 
     # What the application says ------------------------------------------------------------------------------
 

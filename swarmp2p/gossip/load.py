@@ -415,7 +415,7 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
             self.stats.stale += 1
         elif genuine is not None and not genuine():
             self.stats.forged += 1
-        elif self.table.offer(message.source, signal, now, message):
+        elif self.table.put(message.source, signal, now, message):
             self.stats.updated += 1
             self.doubts.signalled(message.source, now)
             out.append(LoadUpdated(message.source, signal))

@@ -139,8 +139,12 @@ class LoadTable:
         self, provider: PeerId, signal: LoadSignal, now: float, message: GossipMessage | None = None
     ) -> bool:
         """Take a signal whose signature was checked; False when it changes nothing."""
-        if not self.wants(provider, signal, now):
-            return False
+        return self.wants(provider, signal, now) and self.put(provider, signal, now, message)
+
+    def put(
+        self, provider: PeerId, signal: LoadSignal, now: float, message: GossipMessage | None = None
+    ) -> bool:
+        """The same for a signal that the table `wants`; False when there is no room."""
         rhythm = self._rhythms.get(provider)
         if rhythm is not None:
             rhythm.signal(now, signal.heartbeat_s, self._config.suspicion)

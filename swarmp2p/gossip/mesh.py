@@ -94,9 +94,7 @@ class Mesh:
         """Prune every peer of the topic's mesh (gossipsub 1.0, LEAVE), with the short backoff of 1.1."""
         for state in self._meshes.pop(topic).values():
             self._scores.left(state.score, topic, now, failed=False)
-            named = self._exchange.offer(state, topic, now)
-            self._outbox.prune(state.peer, topic, self._config.unsubscribe_backoff_s, named)
-            self._back_off(state, topic, self._config.unsubscribe_backoff_s, now)
+            self._part(state, topic, self._config.unsubscribe_backoff_s, now)
 
     def targets(self, topic: str, now: float) -> dict[PeerId, PeerState]:
         """Whom an own message goes to (gossipsub 1.0, "Message processing"; 1.1, "Flood publishing")."""
@@ -310,9 +308,12 @@ class Mesh:
         for state in states:
             del members[state.peer]
             self._scores.left(state.score, topic, now)
-            named = self._exchange.offer(state, topic, now)
-            self._outbox.prune(state.peer, topic, self._config.prune_backoff_s, named)
-            self._back_off(state, topic, self._config.prune_backoff_s, now)
+            self._part(state, topic, self._config.prune_backoff_s, now)
+
+    def _part(self, state: PeerState, topic: str, backoff_s: float, now: float) -> None:
+        """PRUNE, with whom to go to instead."""
+        self._outbox.prune(state.peer, topic, backoff_s, self._exchange.offer(state, topic, now))
+        self._back_off(state, topic, backoff_s, now)
 
     def _back_off(self, state: PeerState, topic: str, seconds: float, now: float) -> None:
         """Never shortens a backoff. Old entries go when there are many: only our own topics get one."""

@@ -265,15 +265,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
             return
         self.stats.published += 1
         self._seen.add(message_id, now)
-        replaces = (topic, self._peer) if rules.latest_only else None
-        self._lazy.cache.put(message_id, message, replaces)
-        receivers: list[PeerId] = []
-        for peer, state in self._mesh.targets(topic, now).items():
-            if message_id in state.unwanted:
-                self.stats.unwanted += 1
-            else:
-                receivers.append(peer)
-        self._outbox.message(receivers, message_id, message, rules.interval_s, replaces)
+        self._intake.spread(message, self._mesh.targets(topic, now))
         self._wake(now)
 
     # Peers --------------------------------------------------------------------------------------------------
