@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..identity import PeerId
+from ..rates import Rates
 from ..signed import Verify
 from .messages import AddProvider
 from .provider_record import belongs, is_genuine, read_any_claim
@@ -19,26 +20,7 @@ _PER_S: Final = 4.0  # and then each second
 _BURST_OF_ALL: Final = 2_048  # the same for all peers together: 0.3 % of a CPU
 _PER_S_OF_ALL: Final = 50.0
 _BLOCK_S: Final = 600.0  # nothing is taken from who handed over what is not genuine
-_MAX_SENDERS: Final = 1_024  # whose allowance is remembered; the one that sent longest ago is forgotten
-
-
-class _Allowance:
-    """Records that somebody may still hand over: so many at once, then so many each second."""
-
-    __slots__ = ("_at", "_burst", "_left", "_per_s", "blocked_until")
-
-    def __init__(self, burst: int, per_s: float, now: float) -> None:
-        self._burst, self._per_s, self._left, self._at = burst, per_s, float(burst), now
-        self.blocked_until = 0.0
-
-    def take(self, now: float) -> bool:
-        """Use one, if there is one."""
-        self._left = min(self._left + (now - self._at) * self._per_s, self._burst)
-        self._at = now
-        if self._left < 1.0 or now < self.blocked_until:
-            return False
-        self._left -= 1.0
-        return True
+_MAX_SENDERS: Final = 1_024  # whose allowance is remembered, and who is blocked; the oldest is forgotten
 
 
 class Handed:
@@ -46,8 +28,9 @@ class Handed:
 
     def __init__(self, providers: ProviderStore, verify: Verify, clock_error_s: float) -> None:
         self._providers, self._verify, self._clock_error_s = providers, verify, clock_error_s
-        self._senders: dict[PeerId, _Allowance] = {}
-        self._all: _Allowance | None = None
+        self._senders = Rates[PeerId](_PER_S, _BURST, _MAX_SENDERS)
+        self._all = Rates[None](_PER_S_OF_ALL, _BURST_OF_ALL, 1)
+        self._blocked: dict[PeerId, float] = {}  # until when
 
     def takes(self, sender: PeerId, request: AddProvider, now: float) -> bool:
         """Whether to store what a request says. Looks at what costs least first; a signature is checked only within
@@ -57,24 +40,17 @@ class Handed:
             return False
         if not self._providers.has_room(request.key):
             return False  # for a signature each, one sender could push out what providers brought themselves
-        allowance = self._allowance(sender, now)
-        if self._all is None:
-            self._all = _Allowance(_BURST_OF_ALL, _PER_S_OF_ALL, now)
-        if not allowance.take(now) or not self._all.take(now):
+        if now < self._blocked.get(sender, 0.0):
+            return False
+        if not self._senders.admits(sender, now) or not self._all.admits(None, now):
             return False
         claim = read_any_claim(provider.record)
         if claim is None or claim.withdrawn or not claim.is_valid(now, self._clock_error_s):
             return False
         if is_genuine(claim, provider.peer, provider.record, self._verify):
             return belongs(claim, provider.peer, request.key)
-        allowance.blocked_until = now + _BLOCK_S
+        self._blocked.pop(sender, None)
+        if len(self._blocked) >= _MAX_SENDERS:
+            del self._blocked[next(iter(self._blocked))]
+        self._blocked[sender] = now + _BLOCK_S
         return False
-
-    def _allowance(self, sender: PeerId, now: float) -> _Allowance:
-        allowance = self._senders.pop(sender, None)
-        if allowance is None:
-            allowance = _Allowance(_BURST, _PER_S, now)
-            if len(self._senders) >= _MAX_SENDERS:
-                del self._senders[next(iter(self._senders))]
-        self._senders[sender] = allowance
-        return allowance
