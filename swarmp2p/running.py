@@ -11,7 +11,7 @@ import trio
 
 from .dht.events import Join, Restore, SaveState, SetAddresses, StateChanged
 from .driver import Driver
-from .engine import PeerInfo
+from .engine import Address, PeerInfo
 from .errors import DialError
 from .joining import Joining, Targets
 from .node import NodeCommand, NodeEngine, NodeOutput
@@ -77,8 +77,16 @@ class Running:
             self._close()
 
     async def _join(self, targets: Targets, nursery: trio.Nursery) -> None:
-        self._driver.post(SetAddresses(tuple(self._network.addresses)))
+        known = tuple(self._network.addresses)
+        self._driver.post(SetAddresses(known))
+        nursery.start_soon(self._follow_addresses, known)
         await Joining(targets, self._network.dial_peer, self._queries.run, nursery).join()
+
+    async def _follow_addresses(self, known: tuple[Address, ...]) -> None:
+        """Tell the engine when others can dial this peer elsewhere."""
+        while True:
+            known = await self._network.addresses_other_than(known)
+            self._driver.post(SetAddresses(known))
 
     async def _join_local_peers(self, *, task_status: TaskStatus[None]) -> None:
         """Join through whomever multicast DNS finds, one after the other."""

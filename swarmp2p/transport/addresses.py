@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
-from collections.abc import Sequence
 from typing import Final
 
 from multiaddr.multiaddr import Multiaddr
-from multiaddr.utils import get_network_addrs
 
 from ..engine import Address, PeerInfo
 from ..errors import AddressError, UsageError
@@ -16,7 +13,7 @@ from ..identity import PeerId
 
 _P2P: Final = 0x01A5
 _HOSTS: Final = ("ip4", "ip6", "dns", "dns4", "dns6")
-_MAX_ADDRESS_BYTES: Final = 256
+MAX_ADDRESS_BYTES: Final = 256
 _PARSING: Final = (ValueError, LookupError, TypeError, OverflowError)
 """What multiaddr raises for what it cannot take. The last for a part that says it has 2^63 bytes."""
 
@@ -67,7 +64,7 @@ def dialable(address: Multiaddr, text: str = "") -> Multiaddr:
 
 def parse_transport(raw: Address) -> Multiaddr | None:
     """The multiaddr of what some peer said, or None when it cannot be dialled. A /p2p part is cut off."""
-    if not raw or len(raw) > _MAX_ADDRESS_BYTES:
+    if not raw or len(raw) > MAX_ADDRESS_BYTES:
         return None
     try:
         address = dialable(Multiaddr(raw).decapsulate_code(_P2P))
@@ -87,28 +84,6 @@ def to_multiaddr(host: str, port: int) -> Address:
     """Binary /ip4 or /ip6 with /tcp. host: an IP address."""
     ip = ipaddress.ip_address(host)
     return (b"\x04" if ip.version == 4 else b"\x29") + ip.packed + b"\x06" + port.to_bytes(2, "big")
-
-
-def reachable(bound: Sequence[tuple[str, int]]) -> tuple[Address, ...]:
-    """Where others can dial listeners: a listener on all interfaces is reached at each interface's address.
-
-    Loopback addresses come last: they help on this machine only.
-    """
-    found: dict[Address, bool] = {}
-    for host, port in bound:
-        ip = ipaddress.ip_address(host)
-        hosts = [host]
-        if ip.is_unspecified:
-            hosts = (
-                [*get_network_addrs(socket.AF_INET), "127.0.0.1"]
-                if ip.version == 4
-                else [*get_network_addrs(socket.AF_INET6), "::1"]
-            )
-        for one in hosts:
-            this = ipaddress.ip_address(one.partition("%")[0])
-            if not this.is_unspecified and not this.is_link_local:
-                found[to_multiaddr(str(this), port)] = this.is_loopback
-    return tuple(sorted(found, key=found.__getitem__))
 
 
 def _parse(text: str) -> Multiaddr:

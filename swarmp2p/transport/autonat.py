@@ -99,8 +99,8 @@ class Server:
         return True
 
 
-async def ask(connection: MuxedConnection, me: PeerId, addresses: Sequence[Address]) -> bool | None:
-    """Have the other side dial us; None when it does not try."""
+async def ask(connection: MuxedConnection, me: PeerId, addresses: Sequence[Address]) -> Address | None:
+    """Have the other side dial us: where it did, as it says, empty where it could not; None when it does not try."""
     stream = connection.open()
     try:
         with trio.fail_after(_ANSWER_S):
@@ -115,17 +115,25 @@ async def ask(connection: MuxedConnection, me: PeerId, addresses: Sequence[Addre
         return None
     finally:
         stream.reset()
-    status = answer.dialResponse.status
-    if answer.type != Message.DIAL_RESPONSE or status not in (Message.OK, Message.E_DIAL_ERROR):
+    response = answer.dialResponse
+    if answer.type != Message.DIAL_RESPONSE or response.status not in (Message.OK, Message.E_DIAL_ERROR):
         return None
-    return bool(status == Message.OK)
+    if response.status == Message.E_DIAL_ERROR:
+        return b""
+    said = parse_transport(response.addr)
+    return said.to_bytes() if said is not None else b"?"  # it could, wherever
 
 
 async def ask_around(
-    connections: Sequence[MuxedConnection], reach: Reachability, me: PeerId, addresses: Sequence[Address]
+    connections: Sequence[MuxedConnection],
+    reach: Reachability,
+    me: PeerId,
+    addresses: Sequence[Address],
+    reached: Callable[[MuxedConnection, Address], None] = lambda connection, address: None,
 ) -> None:
     """Ask as many of those worth asking as are needed for a verdict, one after the other: peers that we dialled, since
-    anybody can dial us in order to be asked, and one of each subnet, since one party has many ids."""
+    anybody can dial us in order to be asked, and one of each subnet, since one party has many ids. reached: hears of
+    those who could, and where."""
     answers = 0
     places: dict[str, MuxedConnection] = {}
     for one in connections:
@@ -134,9 +142,11 @@ async def ask_around(
             places.setdefault(place, one)
     worth = list(places.values())
     for connection in worth[:_TRIED]:
-        reached = await ask(connection, me, addresses)
-        if reached is not None:
-            reach.verdict(connection.peer, connection.remote[0], reached, trio.current_time())
+        where = await ask(connection, me, addresses)
+        if where is not None:
+            reach.verdict(connection.peer, connection.remote[0], bool(where), trio.current_time())
+            if where:
+                reached(connection, where)
             answers += 1
             if answers >= _ASKED:
                 break

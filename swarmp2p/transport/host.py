@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 from multiaddr.multiaddr import Multiaddr
@@ -23,14 +24,17 @@ from ..errors import BadMessage, DialError, ProtocolUnsupported, UsageError
 from ..identity import Identity, PeerId
 from ..scopes import TaskStatus, background_nursery
 from ..wire import WireProtocol
-from .addresses import listen_address, reachable, split_address
+from .addresses import listen_address, split_address
 from .autonat import Server
 from .config import HostConfig, HostStats
 from .identify import own_record
+from .interfaces import reachable
 from .links import Links
 from .multistream import NegotiationEnded, propose
 from .muxer import MuxedConnection
 from .network import Deliver, PeerStream, StreamHandler
+from .observed import Mapping
+from .own_addresses import OwnAddresses
 from .peers import Peers
 from .push import Pusher
 from .reachability import Status
@@ -54,7 +58,7 @@ class _Running:
     desk: Desk
     pusher: Pusher
     watch: Watch
-    addresses: tuple[Address, ...]
+    own: OwnAddresses
 
 
 class Host:
@@ -83,6 +87,7 @@ class Host:
         self._running: _Running | None = None
         self._due: dict[Callable[[], None], None] = {}
         self._work = trio.Event()
+        self._moved = trio.Event()
 
     @property
     def peer_id(self) -> PeerId:
@@ -92,8 +97,14 @@ class Host:
     @property
     def addresses(self) -> tuple[Address, ...]:
         """Where others can dial this peer: binary multiaddrs without /p2p, loopback last. Those of every
-        interface where it listens on all of them; none before `run` has started."""
-        return () if self._running is None else self._running.addresses
+        interface where it listens on all of them, and where others see it; none before `run` has started."""
+        return () if self._running is None else self._running.own.all
+
+    async def addresses_other_than(self, known: Sequence[Address]) -> tuple[Address, ...]:
+        """`addresses` as soon as they are no longer these."""
+        while self.addresses == tuple(known):
+            await self._moved.wait()
+        return self.addresses
 
     @property
     def connected(self) -> tuple[PeerId, ...]:
@@ -109,6 +120,16 @@ class Host:
     def reachability(self) -> Status:
         """Whether others can dial this peer: "reachable", "unreachable", or "unknown" as long as nobody said."""
         return "unknown" if self._running is None else self._running.watch.reach.status
+
+    @property
+    def candidates(self) -> tuple[Address, ...]:
+        """Where others see this peer, by the word of any of them: for somebody who is asked to try it, at most 4."""
+        return () if self._running is None else self._running.watch.candidates
+
+    @property
+    def mapping(self) -> Mapping:
+        """What kind of NAT is between this peer and others: "none", "same" (hole punching may work), "varies"."""
+        return "unknown" if self._running is None else self._running.watch.mapping
 
     @property
     def counters(self) -> dict[str, int]:
@@ -168,25 +189,29 @@ class Host:
         self, listeners: Sequence[TcpListener], deliver: Deliver, task_status: TaskStatus[None]
     ) -> None:
         libp2p, desk = LibP2P(self._identity), Desk()
-        addresses = reachable([listener.bound for listener in listeners])
+        bound = [listener.bound for listener in listeners]
+        own = OwnAddresses(reachable(bound))
         async with background_nursery() as nursery:
             links = Links(self.peer_id, libp2p, self._config, self.stats, nursery)
             protocols = self._handlers.protocols
             peers = Peers(links, self._config, self.stats, deliver, nursery, protocols, self._soon)
             dialler = Server(links.can_reach)
-            record = own_record(self._identity, addresses)
+            record = partial(own_record, self._identity)
             reception = Reception(
-                self._handlers, libp2p, peers, desk, dialler, self._config, addresses, record, nursery
+                self._handlers, libp2p, peers, desk, dialler, self._config, own, record, nursery
             )
-            watch = Watch(links, self.peer_id, addresses, deliver)
+            watch = Watch(links, self.peer_id, own, self._config, deliver)
 
             def on_up(connection: MuxedConnection) -> None:
                 watch.on_up(connection)
                 peers.on_up(connection)
 
             links.on_stream, links.on_up, links.on_down = reception.take, on_up, peers.on_down
+            links.leave_from = lambda: bound if watch.wants_to_be_seen else ()
+            peers.wants, peers.on_said = watch.wants, watch.heard
+            own.on_change.append(self._addresses_changed)
             pusher = Pusher(links, lambda: reception.introduction, self._config)
-            running = self._running = _Running(links, peers, reception, desk, pusher, watch, addresses)
+            running = self._running = _Running(links, peers, reception, desk, pusher, watch, own)
             try:
                 for listener in listeners:
                     nursery.start_soon(links.serve, listener, nursery)
@@ -215,6 +240,11 @@ class Host:
         """Stop serving a protocol of your own; streams that are open stay."""
         self._handlers.remove(protocol)
         self._handlers_changed()
+
+    def _addresses_changed(self) -> None:
+        self._moved.set()
+        self._moved = trio.Event()
+        self._handlers_changed()  # they hear of both in one
 
     def _handlers_changed(self) -> None:
         if self._running is not None:

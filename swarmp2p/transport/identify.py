@@ -22,7 +22,7 @@ from ..errors import BadMessage, SwarmError
 from ..identity import Identity
 from ..peer_record import MAX_RECORD_BYTES, seal_record
 from ..wire import Framing
-from .addresses import parse_transport, to_multiaddr
+from .addresses import MAX_ADDRESS_BYTES, parse_transport, to_multiaddr
 from .framing import FrameBuffer, encode_frame
 from .multistream import begin, conclude
 from .muxer import MuxedConnection, MuxedStream
@@ -37,12 +37,14 @@ _MAX_ADDRESSES: Final = 16
 @dataclass(frozen=True, slots=True)
 class Identified:
     """What a peer says of itself. addresses: where it listens, those that can be dialled, at most 16. record: its
-    signed peer record, unverified; empty when it has none, or one of more than 4 KiB."""
+    signed peer record, unverified; empty when it has none, or one of more than 4 KiB. observed: where it sees us, as
+    it came; at most 256 bytes."""
 
     addresses: tuple[Address, ...]
     protocols: frozenset[str]
     agent: str
     record: bytes = b""
+    observed: Address = b""
 
 
 class Introduction:
@@ -115,6 +117,7 @@ def _parse(body: bytes) -> Identified:
         frozenset(message.protocols),
         message.agent_version[:128],
         record if len(record) <= MAX_RECORD_BYTES else b"",
+        message.observed_addr[:MAX_ADDRESS_BYTES],
     )
 
 

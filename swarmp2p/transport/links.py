@@ -27,7 +27,7 @@ from .addresses import host_and_port, parse_transport
 from .config import HostConfig, HostStats
 from .muxer import MuxedConnection, MuxedStream, mux
 from .reachability import Scope, scope_of
-from .secure import SecureChannel, WrongPeer, secure
+from .secure import HandshakeFailed, SecureChannel, WrongPeer, secure
 from .sources import Sources
 from .swarm import LibP2P
 from .tcp import TcpListener, TcpPipe, dial_tcp
@@ -54,7 +54,8 @@ class Links:
     """The connections of one host.
 
     To be set before the first connection: on_stream is called with each stream that another peer opens, on_up
-    with each new connection, on_down with a peer whose last connection is over.
+    with each new connection, on_down with a peer whose last connection is over. leave_from, which need not be set, says
+    from which of our listeners' ends dials leave.
     """
 
     on_stream: Callable[[MuxedStream], None]
@@ -76,6 +77,7 @@ class Links:
         self._protected: dict[PeerId, None] = {}
         self._sources = Sources(config)
         self._control = (config.control_per_s, float(config.control_burst))
+        self.leave_from: Callable[[], Sequence[tuple[str, int]]] = lambda: ()
         self._handshakes_out = trio.CapacityLimiter(_DIALS_A_HANDSHAKE * config.handshakes)
 
     # Who is where ---------------------------------------------------------------------------------------------
@@ -285,8 +287,19 @@ class Links:
         done = False
         try:
             with trio.fail_after(self._config.dial_timeout_s):
-                pipe = await dial_tcp(*host_and_port(target))
-                channel = await secure(pipe, self._libp2p.noise, peer)
+                pipe = await dial_tcp(*host_and_port(target), self.leave_from())
+                try:
+                    channel = await secure(pipe, self._libp2p.noise, peer)
+                except WrongPeer:
+                    raise
+                except HandshakeFailed:
+                    # Two that dialled each other at one moment, from where they listen, meet in one connection that
+                    # both of them began: from another port that cannot happen again.
+                    if not pipe.shares_port:
+                        raise
+                    pipe.shut()
+                    pipe = await dial_tcp(*host_and_port(target))
+                    channel = await secure(pipe, self._libp2p.noise, peer)
                 connection = await self._mux(channel, is_client=True)
             connection.dialled = raw
             done = True

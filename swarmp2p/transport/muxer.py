@@ -174,6 +174,7 @@ class MuxedConnection:
     ) -> None:
         self.peer = channel.peer
         self.remote = channel.pipe.get_remote_address()
+        self.local = channel.pipe.local
         self.session = Session(is_client, max_inbound)
         self.closed = trio.Event()
         self.since = trio.current_time()

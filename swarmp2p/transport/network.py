@@ -98,6 +98,10 @@ class PeerNetwork(Network, Protocol):
         """Where others can dial this peer: binary multiaddrs without /p2p, known once `run` has started."""
         ...
 
+    async def addresses_other_than(self, known: Sequence[Address]) -> tuple[Address, ...]:
+        """`addresses` as soon as they are no longer these."""
+        ...
+
     @property
     def reachability(self) -> Status:
         """Whether others can dial this peer, as far as is known."""

@@ -34,6 +34,9 @@ class Peers:
 
     links: who is connected. deliver: to the driver. protocols: of the engines. soon: calls something once, after this
     turn of the loop.
+
+    To be set before the first connection, where somebody needs it: wants says whether a peer that we dialled is to be
+    asked who it is, on_said hears what those say whom we dialled.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class Peers:
         self._deliver, self._nursery, self._soon = deliver, nursery, soon
         self._protocols = tuple(protocols)
         self._sessions: dict[PeerId, PeerSession] = {}
+        self.wants: Callable[[MuxedConnection], bool] = lambda connection: False
+        self.on_said: Callable[[MuxedConnection, Identified], None] = lambda connection, said: None
 
     def session(self, peer: PeerId) -> PeerSession:
         """The session of a peer to which something is sent; a new one dials."""
@@ -98,7 +103,12 @@ class Peers:
     def take_push(self, session: PeerSession, stream: MuxedStream) -> None:
         """A peer says of itself what has changed."""
         if session.nursery is not None:
-            session.nursery.start_soon(session.take_push, self._protocols, stream)
+            session.nursery.start_soon(self._take_push, session, stream)
+
+    async def _take_push(self, session: PeerSession, stream: MuxedStream) -> None:
+        said = await session.take_push(self._protocols, stream)
+        if said is not None:
+            self.on_said(stream.connection, said)
 
     def on_up(self, connection: MuxedConnection) -> None:
         """A connection stands."""
@@ -176,7 +186,7 @@ class Peers:
                     session.up.set()
                     if said is not None:
                         await session.identified(self._protocols, said)
-                    elif outbound and self._config.ask_records:
+                    elif outbound and (self._config.ask_records or self.wants(connection)):
                         nursery.start_soon(self._ask, session, connection)
                     del record
                     del said  # as long as the connection stands, it is 1 kB
@@ -192,6 +202,7 @@ class Peers:
         """Have a peer that we dialled say who it is."""
         said = await identify(connection, self._config.identify_timeout_s)
         if said is not None:
+            self.on_said(connection, said)
             await session.identified(self._protocols, said)
             session.certified(said)
 

@@ -121,6 +121,11 @@ class Reachability:
             for server in [server for server, reached in self._verdicts.items() if not reached]:
                 del self._verdicts[server]
 
+    def ask_soon(self, now: float) -> None:
+        """There is another address to be tried: others should be asked again, where they are asked at all."""
+        if self._ask_at < math.inf and self.status != "reachable":
+            self._ask_at = min(self._ask_at, now)
+
     def asked(self, now: float) -> None:
         """Others were asked; their answers have been told."""
         self._ask_at = now + (_RETRY_S if self._majority() is None else _REFRESH_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -18,6 +18,7 @@ from .identify import PUSH_ID, Introduction
 from .multistream import NegotiationEnded, choose
 from .muxer import MuxedStream
 from .network import StreamHandler
+from .own_addresses import OwnAddresses
 from .peers import Peers
 from .replies import Desk
 from .streams import Libp2pStream
@@ -61,7 +62,7 @@ class Handlers:
 
 
 class Reception:
-    """Takes the streams that come in while a host runs."""
+    """Takes the streams that come in while a host runs. record: signs a peer record of these addresses."""
 
     def __init__(
         self,
@@ -71,18 +72,20 @@ class Reception:
         desk: Desk,
         dialler: autonat.Server,
         config: HostConfig,
-        addresses: Sequence[Address],
-        record: bytes,
+        own: OwnAddresses,
+        record: Callable[[Sequence[Address]], bytes],
         nursery: trio.Nursery,
     ) -> None:
         self._handlers, self._libp2p, self._peers, self._desk = handlers, libp2p, peers, desk
         self._dialler = dialler
-        self._config, self._addresses, self._nursery = config, addresses, nursery
-        self._record = record
+        self._config, self._own, self._nursery = config, own, nursery
+        self._seal = record
+        self._recorded: tuple[Address, ...] = own.all
+        self._record = record(own.all)
         self._introduction = self._introduce()
 
     def changed(self) -> None:
-        """The handlers changed: say so to who asks next."""
+        """The handlers, or our addresses, changed: say so to who asks next."""
         self._introduction = self._introduce()
 
     @property
@@ -143,10 +146,12 @@ class Reception:
             stream.reset()
 
     def _introduce(self) -> Introduction:
-        handlers = self._handlers
+        handlers, addresses = self._handlers, self._own.all
+        if addresses != self._recorded:
+            self._recorded, self._record = addresses, self._seal(addresses)
         served = [*handlers.engines, *handlers.embedders, *OWN_IDS, *self._libp2p.services()]
         key = self._libp2p.keys.public_key.serialize()
-        return Introduction(key, self._config.agent, self._addresses, served, self._record)
+        return Introduction(key, self._config.agent, addresses, served, self._record)
 
 
 async def _serve(handler: StreamHandler, stream: Libp2pStream) -> None:

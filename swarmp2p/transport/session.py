@@ -174,8 +174,8 @@ class PeerSession:
         if self.config.ask_records and said.record and not self.gone.is_set():
             self.deliver(Certified(self.peer, said.record))
 
-    async def take_push(self, protocols: Sequence[WireProtocol], stream: MuxedStream) -> None:
-        """The other side says of itself what has changed."""
+    async def take_push(self, protocols: Sequence[WireProtocol], stream: MuxedStream) -> Identified | None:
+        """The other side says of itself what has changed; returns it."""
         try:
             with trio.fail_after(self.config.negotiate_timeout_s):
                 said = await hear(stream)
@@ -186,11 +186,13 @@ class PeerSession:
             if said is not None:
                 await self.identified(protocols, said)
                 self.certified(said)
+            return said
         except BadMessage as problem:
             stream.reset()
             self.offence(str(problem))
         except (trio.BrokenResourceError, trio.TooSlowError):
             stream.reset()
+        return None
 
     def refuses(self, protocol: str) -> bool:
         """Whether the other side does not speak a protocol."""

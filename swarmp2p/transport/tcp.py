@@ -5,16 +5,17 @@ therefore work in plain functions, and no cancelled task can leave half a packet
 arrived, up to 64 KiB. `TcpPipe` is also the raw connection that py-libp2p's Noise handshake runs on.
 
 py-libp2p's own listener binds with SO_REUSEPORT, so that a second peer on the same port goes unnoticed and
-takes half of its connections; this one does not.
+takes half of its connections; this one sets that option once it is bound, for dials of ours from the same port.
 """
 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 import trio
 from libp2p.abc import IListener, IRawConnection
@@ -27,18 +28,24 @@ from .addresses import host_and_port, to_multiaddr
 
 _CHUNK_BYTES: Final = 65_536
 _BACKLOG: Final = 256
+_IN_USE: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
+"""A connection between these two ends stands, or stood a minute ago."""
+
 _WAIT_FOR: Final = OUT_OF_DESCRIPTORS | {errno.ENOBUFS, errno.ENOMEM}
 
 _log = logging.getLogger(__name__)
 
 
 class TcpPipe(IRawConnection):
-    """One TCP connection. unsent: bytes that wait for the other side to read; `drain` sends them."""
+    """One TCP connection. unsent: bytes that wait for the other side to read; `drain` sends them. local: (ip, port) of
+    this end. shares_port: we dialled, from a port that we listen on."""
 
     def __init__(self, sock: socket.socket, is_initiator: bool) -> None:
         self.is_initiator = is_initiator
         self._socket = sock
         self._remote = _address_of(sock.getpeername())
+        self.local = _address_of(sock.getsockname())
+        self.shares_port = False
         self._kept = b""  # read and put back
         self._unsent = bytearray()
         self._closed = False
@@ -137,25 +144,54 @@ class TcpPipe(IRawConnection):
         return ConnectionType.DIRECT
 
 
-async def dial_tcp(host: str, port: int) -> TcpPipe:
-    """Connect. host: an IP address or a name. Raises OSError when nobody listens, or the name is unknown."""
+async def dial_tcp(host: str, port: int, sources: Sequence[tuple[str, int]] = ()) -> TcpPipe:
+    """Connect. host: an IP address or a name. sources: where listeners of ours are bound; the connection leaves from
+    one of them where it can, so that a NAT gives it the address at which others can dial the listener.
+
+    Raises OSError when nobody listens, or the name is unknown.
+    """
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:  # a name that multiaddr takes and Python's older IDNA does not
         raise OSError(errno.EADDRNOTAVAIL, f"{host!r} cannot be a host's name") from None
     problem: OSError | None = None
     for family, _, _, _, address in found:
-        sock = _new_socket(family)
-        try:
-            await trio.socket.from_stdlib_socket(sock).connect(address)
-            return TcpPipe(sock, is_initiator=True)
-        except OSError as this:
-            problem = this
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
+        for source in (*_sources(sources, family, str(address[0])), None):
+            try:
+                return await _connect(family, address, source)
+            except OSError as this:
+                problem = this
+                if source is None or this.errno not in _IN_USE:
+                    break
     raise problem or OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
+
+
+async def _connect(family: int, address: tuple[Any, ...], source: tuple[str, int] | None) -> TcpPipe:
+    sock = _new_socket(family)
+    try:
+        if source is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(source)
+        await trio.socket.from_stdlib_socket(sock).connect(address)
+        pipe = TcpPipe(sock, is_initiator=True)
+        pipe.shares_port = source is not None
+        return pipe
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _sources(bound: Sequence[tuple[str, int]], family: int, target: str) -> list[tuple[str, int]]:
+    """Those of our listeners' ends that a connection to `target` can leave from; one at most."""
+    if _is_loopback(target):
+        return []  # nothing in between; and two peers that dial each other at once would meet in one connection
+    fitting = [one for one in bound if (":" in one[0]) == (family == socket.AF_INET6)]
+    return [one for one in fitting if not _is_loopback(one[0])][:1]
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 class TcpListener(IListener):
@@ -174,6 +210,9 @@ class TcpListener(IListener):
                 self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             self._socket.bind((host, port))
             self._socket.listen(_BACKLOG)
+            if not _is_loopback(host):
+                # Only now: another listener on this port was refused, and our own dials may leave from it.
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         except OSError as problem:
             self._socket.close()
             raise _listen_error(address, problem) from None

@@ -192,5 +192,5 @@ async def test_each_side_dials_the_other_back(alice: Station) -> None:
         assert status == autonat_pb2.Message.OK
         assert isinstance(alice.network, Host)
         (connection,) = alice.network._links().all()  # pyright: ignore[reportPrivateUsage]
-        assert await ask(connection, alice.peer, alice.network.addresses) is True
+        assert await ask(connection, alice.peer, alice.network.addresses) == alice.network.addresses[0]
         assert await ask(connection, alice.peer, [to_multiaddr("127.0.0.2", 4001)]) is None

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import socket
 
+import pytest
 import trio
 import trio.testing
 from multiaddr.multiaddr import Multiaddr
 
-from swarmp2p.transport.tcp import TcpListener, TcpPipe
+from swarmp2p.errors import ListenError
+from swarmp2p.transport import tcp
+from swarmp2p.transport.addresses import to_multiaddr
+from swarmp2p.transport.tcp import TcpListener, TcpPipe, dial_tcp
 
 
 async def pipes() -> tuple[TcpPipe, TcpPipe]:
@@ -88,3 +92,53 @@ async def test_a_connection_that_broke_takes_everything_and_ends() -> None:
     await here.drain()
     assert await here.receive() == b""
     here.shut()
+
+
+async def accept_all(listener: TcpListener, nursery: trio.Nursery) -> list[TcpPipe]:
+    """What a listener takes from now on."""
+    accepted: list[TcpPipe] = []
+
+    async def take(pipe: TcpPipe) -> None:
+        accepted.append(pipe)
+
+    nursery.start_soon(listener.serve, take, nursery, 16)
+    return accepted
+
+
+async def test_a_dial_leaves_from_where_we_listen_and_nobody_else_can_listen_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tcp, "_is_loopback", lambda host: False)
+    ours, theirs = (
+        TcpListener(Multiaddr("/ip4/127.0.0.1/tcp/0")),
+        TcpListener(Multiaddr("/ip4/127.0.0.2/tcp/0")),
+    )
+    async with trio.open_nursery() as nursery:
+        accepted = await accept_all(theirs, nursery)
+        first = await dial_tcp(*theirs.bound, [ours.bound])
+        assert (first.local, first.shares_port) == (ours.bound, True)
+        again = await dial_tcp(*theirs.bound, [ours.bound])  # these two ends are taken
+        assert again.local != ours.bound
+        assert not again.shares_port
+        with pytest.raises(ListenError):
+            TcpListener(Multiaddr(to_multiaddr(*ours.bound)))
+        back = await accept_all(ours, nursery)  # listening goes on
+        caller = await dial_tcp(*ours.bound)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert [pipe.get_remote_address() for pipe in back] == [caller.local]
+        assert first.local in [pipe.get_remote_address() for pipe in accepted]
+        for pipe in (first, again, caller, *accepted, *back):
+            pipe.shut()
+        ours.shut()
+        theirs.shut()
+
+
+async def test_on_loopback_dials_leave_from_anywhere() -> None:
+    ours, theirs = (
+        TcpListener(Multiaddr("/ip4/127.0.0.1/tcp/0")),
+        TcpListener(Multiaddr("/ip4/127.0.0.2/tcp/0")),
+    )
+    pipe = await dial_tcp(*theirs.bound, [ours.bound])
+    assert not pipe.shares_port
+    for one in (pipe, ours, theirs):
+        one.shut()
