@@ -19,6 +19,12 @@ from tests.transport.station import Station, World, eventually
 from tests.transport.toy import TOYS
 
 
+def nowhere(host: str) -> bool:
+    """Whatever the address, it is not of this machine."""
+    del host
+    return False
+
+
 def everywhere(host: str) -> Scope:
     """Whatever the address, it stands for one of the internet."""
     del host
@@ -39,7 +45,7 @@ class Places(World):
 def places(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> Places:
     for module in (reachability, autonat, observed):
         monkeypatch.setattr(module, "scope_of", everywhere)
-    monkeypatch.setattr(tcp, "_is_loopback", lambda host: False)
+    monkeypatch.setattr(tcp, "_is_loopback", nowhere)
     return Places(nursery)
 
 
