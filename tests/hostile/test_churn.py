@@ -60,6 +60,8 @@ async def test_what_was_queued_for_a_peer_that_has_left_is_dropped() -> None:
 class _FullPipe:
     """A connection that takes nothing."""
 
+    local = ("127.0.0.1", 2)
+
     def __init__(self) -> None:
         self._shut = trio.Event()
 
