@@ -26,10 +26,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..errors import BadMessage, SealedBoxError, SwarmError
+from ..fields import Fields
 from ..identity import PeerId
 from ..signed import Sign, Verify, open_signed, pack_map, sign_map, unpack_map
 from .events import JoinSecret, LeaseId, Need
-from .fields import Fields
 from .messages import (
     LEASE_ID_BYTES,
     MAX_COUNT,

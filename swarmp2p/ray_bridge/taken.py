@@ -9,6 +9,7 @@ from random import Random
 
 from ..engine import NetworkOutput, Send
 from ..errors import BadMessage, UsageError
+from ..fields import Fields
 from ..identity import PeerId
 from .auth import LeaseKeys, NotAuthentic, check_grant, make_proof, secret_problem
 from .events import (
@@ -25,7 +26,6 @@ from .events import (
     RequestLease,
     Role,
 )
-from .fields import Fields
 from .finished import Finished
 from .lease_config import LeaseConfig
 from .messages import (

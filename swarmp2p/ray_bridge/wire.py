@@ -11,11 +11,11 @@ from typing import Any, Final, assert_never, cast
 
 from ..engine import Message
 from ..errors import BadMessage
+from ..fields import Fields
 from ..identity import PeerId
 from ..signed import pack_map, unpack_map
 from ..wire import Exchange, Framing, WireProtocol
 from .events import Need, Versions
-from .fields import Fields
 from .messages import (
     LEASE_ID_BYTES,
     MAX_COUNT,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..errors import BadMessage, UsageError
-from ..identity import PeerId
+from .errors import BadMessage, UsageError
+from .identity import PeerId
 
 
 class Fields:
@@ -60,6 +60,13 @@ class Fields:
         value = self._take(key)
         if type(value) is not int or not low <= value <= high:
             raise BadMessage(f"{key} is not an integer from {low} to {high}")
+        return value
+
+    def items(self, key: str, high: int) -> list[Any]:
+        """A list of at most `high` values, whatever they are."""
+        value = self._take(key)
+        if type(value) is not list or len(value) > high:
+            raise BadMessage(f"{key} is not a list of at most {high}")
         return value
 
     def flag(self, key: str) -> bool:
