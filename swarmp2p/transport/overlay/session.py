@@ -227,6 +227,11 @@ class Session:
         if channel.over:
             self._gone(channel)
 
+    @property
+    def queued(self) -> int:
+        """Bytes that wait in all channels and are not sealed yet."""
+        return self._sending.queues.queued
+
     def roomy(self) -> list[int]:
         """Channels whose `room` was none and is some now."""
         return self._sending.queues.roomy()
