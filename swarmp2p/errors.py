@@ -39,6 +39,26 @@ class IdentityFileError(SwarmError):
         self.path, self.problem, self.remedy = path, problem, remedy
 
 
+class NetworkKeyError(SwarmError):
+    """A private swarm's key cannot be used, or not written; nothing was changed.
+
+    path: the file, where it is one.
+    """
+
+    def __init__(self, path: str, problem: str, remedy: str) -> None:
+        where = f"the network key file {path}" if path else "this network key"
+        super().__init__(f"cannot use {where}: {problem}; {remedy}")
+        self.path, self.problem, self.remedy = path, problem, remedy
+
+
+class InviteError(SwarmError):
+    """An invite cannot be used; nobody was dialled."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"cannot use this invite: {problem}; {remedy}")
+        self.problem, self.remedy = problem, remedy
+
+
 class StateFileError(SwarmError):
     """A state file cannot be used; it was left as it is, and no peer was started.
 
