@@ -5,8 +5,8 @@
 
 Behind the prefix, which names the version, stands base58 of a signed map (signed.py) and four bytes of its SHA-256:
 typing errors and missing ends are told from forgeries. The inviter's signature covers all of it, so that an invite that
-somebody has altered, to lead newcomers to other peers, is refused; that it is the right peer who invites is the reader's
-to know. An expiry binds those who join by it: a network key that was given cannot be taken back.
+somebody has altered, to lead newcomers to other peers, is refused; whether it is the right peer who invites, the reader
+has to know. An expiry binds those who join by it: a network key that was given cannot be taken back.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Invite:
 
     inviter: who signed it. peers: whom to join through, the inviter first, with their addresses. network_key: of the
     private swarm; None for an open one. dht_protocol: of the swarm's DHT, empty for the usual one. capability: what the
-    inviter grants to who holds the invite, of no meaning here; empty for nothing. expires: seconds since the Unix epoch;
-    None for never. text: to be pasted.
+    inviter grants to who holds the invite, of no meaning here; empty for nothing. expires: seconds since the Unix
+    epoch; None for never. text: to be pasted.
     """
 
     inviter: PeerId
@@ -158,7 +158,7 @@ def _split(text: str) -> tuple[str, str]:
     version = text[len(_ANY) :].partition("_")[0].removesuffix("secret")
     if text.startswith(_ANY) and "_" in text and version.isascii() and version.isdigit():
         raise InviteError(
-            f"it is of version {version[:8]}, and this is a swarmp2p that knows version 1",
+            f"it is of version {version[:8]}, and this swarmp2p knows version 1",
             "install a newer one",
         )
     raise InviteError(f"it does not begin with {_PLAIN} or {_SECRET}", _AGAIN)
@@ -171,7 +171,7 @@ def _read(envelope: bytes, text: str) -> Invite:
     inviter = PeerId.from_bytes(_bytes(fields, "by"))
     if not verify_payload(_DOMAIN, payload, signature, inviter, verify):
         raise BadMessage(f"{inviter.short} did not sign it: somebody has altered it")
-    peers = fields["at"] if "at" in fields else None
+    peers = fields.get("at")
     if not isinstance(peers, list) or not 0 < len(cast("list[object]", peers)) <= _MAX_PEERS:
         raise BadMessage("it names no peers")
     infos = tuple(_info(one, inviter) for one in cast("list[object]", peers))
