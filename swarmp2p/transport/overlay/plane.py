@@ -142,9 +142,9 @@ class Plane:
         }
         await self._ask("begin a session", request)
 
-    async def carry(self, target: bytes, stream: PeerStream) -> None:
-        """Use a libp2p stream as carrier connection to a member, on both sides. Returns at once; the stream is
-        closed when the plane is through with it."""
+    async def carry(self, target: bytes, stream: PeerStream) -> trio.Event:
+        """Use a libp2p stream as carrier connection to a member, on both sides. Returns once the plane has it, with
+        an event that is set when the stream is over; it is reset then."""
         ours, theirs = socket.socketpair()
         try:
             await self._ask("carry", {"do": "carry", "target": target.hex()}, theirs)
@@ -154,7 +154,9 @@ class Plane:
             raise
         finally:
             theirs.close()
-        self._nursery.start_soon(pump, stream, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+        over = trio.Event()
+        self._nursery.start_soon(self._pump, stream, ours, over)
+        return over
 
     async def drop(self, target: bytes) -> None:
         """Have no more to do with a member: its session, listeners and connections end."""
@@ -163,6 +165,12 @@ class Plane:
     async def stats(self) -> Mapping[str, int]:
         """What was counted so far, by name: connections, bytes, what was turned away, memory, CPU time."""
         return cast("dict[str, int]", (await self._ask("count", {"do": "stats"}))["stats"])
+
+    async def _pump(self, stream: PeerStream, sock: socket.socket, over: trio.Event) -> None:
+        try:
+            await pump(stream, trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+        finally:
+            over.set()
 
     async def open_doors(self, listen: Sequence[Endpoint]) -> None:
         """`open_plane`'s: take carriers at these addresses."""

@@ -3,20 +3,14 @@
 A socket belongs for good to the namespace that it was made in. So a cell only has to make sockets and to pass
 them out; the plane binds, listens and connects them itself, and no connection waits for the cell.
 
-The wire between plane and cell, on a Unix SOCK_SEQPACKET socket:
-
-    plane -> cell   2 bytes, big-endian: how many sockets are wanted, 1 to 128
-    cell -> plane   b"s" with as many descriptors (SCM_RIGHTS) of new IPv4 TCP sockets,
-                    or b"e" and the errno in 2 bytes, big-endian
-
-Requests may follow one another without waiting; they are answered in order.
+`swarmp2p/cell_sockets.py` states the wire, and holds the cell's side of it. This is the plane's, which must not wait
+for an answer: requests follow one another, and are answered in order.
 """
 
 from __future__ import annotations
 
 import array
 import errno
-import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -24,8 +18,8 @@ from typing import Final, Protocol
 
 from .loop import Loop
 
-MOST_AT_ONCE: Final = 128
-"""Sockets a request asks for at most; the kernel passes 253 descriptors in one message (SCM_MAX_FD)."""
+MOST_AT_ONCE: Final = 253
+"""Sockets a request asks for at most: as many descriptors as one message takes (SCM_MAX_FD in Linux)."""
 
 _STOCK: Final = 16
 """Sockets kept for connections that may come; a Ray worker that starts opens about as many within 10 ms."""
@@ -116,11 +110,11 @@ class CellSockets:
             made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
             made.setblocking(False)
             self._stock.append(made)
-        if answer[:1] == b"e" and self._takers:
-            self._takers.popleft()(int.from_bytes(answer[1:3], "big") or errno.ENETDOWN)
+        while not descriptors and self._takers:
+            self._takers.popleft()(errno.EMFILE)  # the cell could make none
         while self._takers and self._stock:
             self._takers.popleft()(self._stock.popleft())
-        if answer[:1] == b"s":
+        if descriptors:
             self._refill()
 
     def _refill(self) -> None:
@@ -130,7 +124,7 @@ class CellSockets:
                 return
             count = min(missing, MOST_AT_ONCE)
             try:
-                self._channel.send(count.to_bytes(2, "big"))
+                self._channel.send(bytes([count]))
             except BlockingIOError:
                 return  # its answers will call this again
             except OSError:
@@ -150,38 +144,3 @@ def receive_descriptors(channel: socket.socket, most_bytes: int, most: int) -> t
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
     return data, list(numbers)
-
-
-def serve_sockets(channel: socket.socket) -> None:
-    """The cell's side, for as long as the plane holds its end. Blocks; runs in the namespace whose sockets it
-    gives away."""
-    while True:
-        try:
-            request = channel.recv(16)
-        except InterruptedError:
-            continue
-        except OSError:
-            return
-        if not request:
-            return
-        made: list[socket.socket] = []
-        try:
-            try:
-                for _ in range(min(int.from_bytes(request[:2], "big"), MOST_AT_ONCE)):
-                    made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
-            except OSError as error:
-                channel.send(b"e" + (error.errno or errno.EMFILE).to_bytes(2, "big"))
-            else:
-                numbers = array.array("i", [sock.fileno() for sock in made])
-                channel.sendmsg([b"s"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)])
-        except OSError:
-            return
-        finally:
-            for sock in made:
-                sock.close()
-
-
-def close_descriptors(descriptors: list[int]) -> None:
-    """Close descriptors that nobody wants."""
-    for descriptor in descriptors:
-        os.close(descriptor)

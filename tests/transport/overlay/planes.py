@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import trio
 
 from swarmp2p.scopes import background_nursery
 from swarmp2p.transport.overlay.config import SessionConfig
-from swarmp2p.transport.overlay.plane import CarrierUp, Endpoint, Plane, PlaneEvent, Silent, open_plane
+from swarmp2p.transport.overlay.plane import CarrierUp, Endpoint, Plane, PlaneEvent, open_plane
 
 HEAD, WORKER = b"h" * 16, b"w" * 16
 WAIT_S = 30.0
@@ -82,8 +83,7 @@ class Proxy:
     def cut(self) -> None:
         """Break every connection, as a router that restarts does."""
         for stream in self._streams:
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            stream.socket.close()
+            abort(stream)
         self._streams.clear()
 
     def stop(self) -> None:
@@ -148,6 +148,12 @@ class Pair:
         """A connection to the head's listener for the worker's port."""
         return await trio.open_tcp_stream(self.address, self.ports[index])
 
+    async def idle(self) -> None:
+        """Until neither plane has a connection left."""
+        for plane in (self.head, self.worker):
+            while (await plane.stats())["forwards"]:
+                await trio.lowlevel.checkpoint()
+
     async def serve(self, handler: Callable[[trio.SocketStream], Awaitable[None]], index: int = 0) -> None:
         """Serve a port of the worker, at the address where its plane connects to."""
         listeners = await trio.open_tcp_listeners(self.ports[index], host="127.0.0.1")
@@ -199,23 +205,24 @@ async def pair(
         nursery.cancel_scope.cancel()
 
 
+def abort(stream: trio.SocketStream) -> None:
+    """End a connection with a reset."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+async def how_it_ends(stream: trio.SocketStream) -> type[BaseException] | None:
+    """Read to the end; the kind of the system's error there, or None for an orderly end."""
+    try:
+        while await stream.receive_some(65536):
+            pass
+    except trio.BrokenResourceError as error:
+        return type(error.__cause__)
+    return None
+
+
 async def echo(stream: trio.SocketStream) -> None:
     """Send everything back, then end."""
     while data := await stream.receive_some(65536):
         await stream.send_all(data)
     await stream.send_eof()
-
-
-__all__ = [
-    "HEAD",
-    "WAIT_S",
-    "WORKER",
-    "Heard",
-    "Pair",
-    "Proxy",
-    "Silent",
-    "echo",
-    "free_ports",
-    "own_address",
-    "pair",
-]
