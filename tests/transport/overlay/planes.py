@@ -211,7 +211,7 @@ def abort(stream: trio.SocketStream) -> None:
     stream.socket.close()
 
 
-async def how_it_ends(stream: trio.SocketStream) -> type[BaseException] | None:
+async def how_it_ends(stream: trio.SocketStream) -> type[object] | None:
     """Read to the end; the kind of the system's error there, or None for an orderly end."""
     try:
         while await stream.receive_some(65536):

@@ -59,7 +59,7 @@ async def test_a_connection_may_be_ended_by_its_server_first() -> None:
 
 @pytest.mark.parametrize("by_server", [False, True])
 async def test_a_reset_is_passed_on_as_a_reset(by_server: bool) -> None:
-    seen = list[type[BaseException]]()
+    seen = list[type[object] | None]()
     done = trio.Event()
 
     async def server(stream: trio.SocketStream) -> None:
