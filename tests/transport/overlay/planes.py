@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import pytest
 import trio
 
 from swarmp2p.scopes import background_nursery
@@ -153,6 +154,13 @@ class Pair:
         for plane in (self.head, self.worker):
             while (await plane.stats())["forwards"]:
                 await trio.lowlevel.checkpoint()
+
+    async def refused(self) -> None:
+        """Connect, and see the connection reset, be it before or after it stood."""
+        with trio.socket.socket() as sock:
+            with pytest.raises(ConnectionResetError):
+                await sock.connect((self.address, self.ports[0]))
+                await sock.recv(1)
 
     async def serve(self, handler: Callable[[trio.SocketStream], Awaitable[None]], index: int = 0) -> None:
         """Serve a port of the worker, at the address where its plane connects to."""
