@@ -4,7 +4,7 @@ Everything is registered edge-triggered and once: a handler remembers that its d
 writable until a call returns EAGAIN. So taking turns and waiting for credit cost no epoll_ctl(2), which for
 short messages would be a third of all system calls.
 
-Descriptors are closed at the end of a round only, so that no event of a round can meet another socket that got
+Descriptors are closed when all events of a round were handled, so that no event of a round can meet another socket that got
 the same number meanwhile.
 """
 
@@ -88,7 +88,7 @@ class Loop:
             self._poller.unregister(fd)
 
     def close(self, sock: socket.socket) -> None:
-        """Forget a socket, and close it when this round is over."""
+        """Forget a socket, and close it once this round's events were handled."""
         self.forget(sock.fileno())
         self._closing.append(sock)
 
@@ -127,22 +127,25 @@ class Loop:
         for timed in self.timed[:]:
             if timed.wake_at <= now:
                 timed.wake()
+        if self._closing:
+            self._close()  # before the work, which may tell somebody that it is done
         if self._marked:
             marked, self._marked = self._marked, []
             for worker in marked:
                 worker.marked = False
                 worker.work()
-        if self._closing:
-            for sock in self._closing:
-                sock.close()
-            self._closing.clear()
+            if self._closing:
+                self._close()
 
     def end(self) -> None:
         """Let go of everything."""
-        for sock in self._closing:
-            sock.close()
-        self._closing.clear()
+        self._close()
         self._handlers.clear()
         self._marked.clear()
         self.timed.clear()
         self._poller.close()
+
+    def _close(self) -> None:
+        for sock in self._closing:
+            sock.close()
+        self._closing.clear()

@@ -27,7 +27,7 @@ from .crypto import TAG_BYTES
 from .dialling import MOST_ENDPOINTS, Endpoint
 from .doorway import Doorway
 from .listeners import LocalListeners
-from .loop import Loop
+from .loop import WRITABLE, Loop
 from .partner import Partner
 from .sockets import CellSockets, OwnSockets, SocketSource, Taker, receive_descriptors
 
@@ -56,6 +56,8 @@ class Plane:
         self._doorway = Doorway(self.loop, self._claim, self.counters)
         self._listeners = LocalListeners(self.loop, self._source)
         self._unsent: list[bytes] = []
+        self._more = False
+        self.marked = False
         self._rng = SystemRandom()
         control.setblocking(False)
         self.loop.watch(control.fileno(), self)
@@ -88,7 +90,8 @@ class Plane:
 
     def ready(self, mask: int) -> None:
         """The loop's: requests have come, or answers can go."""
-        self._flush()
+        if mask & WRITABLE and self._unsent:
+            self.loop.mark(self)
         for _ in range(_REQUESTS_A_ROUND):
             try:
                 packet, descriptors = receive_descriptors(self._control, MAX_PACKET_BYTES, 1)
@@ -106,7 +109,15 @@ class Plane:
                 self._obey(request, sock, partial(self._answer, number))
             except Refused as refusal:
                 self._answer(number, str(refusal))
-        self.loop.mark(_Again(self))
+        self._more = True
+        self.loop.mark(self)
+
+    def work(self) -> None:
+        """The loop's: send what waits, and read on."""
+        self._flush()
+        if self._more:
+            self._more = False
+            self.ready(0)
 
     def _obey(self, request: Json, sock: socket.socket | None, done: Callable[[str | None], None]) -> None:
         """Do one request, and say so."""
@@ -207,7 +218,7 @@ class Plane:
         self._unsent.append(encode(message))
         if len(self._unsent) > _MOST_UNSENT_PACKETS:
             self.loop.stop()
-        self._flush()
+        self.loop.mark(self)  # it leaves once what was closed is closed
 
     def _flush(self) -> None:
         sent = 0
@@ -231,18 +242,6 @@ class _Parent:
     def ready(self, mask: int) -> None:
         """It has ended."""
         self._loop.stop()
-
-
-class _Again:
-    """Reads more requests in the next round."""
-
-    def __init__(self, plane: Plane) -> None:
-        self._plane = plane
-        self.marked = False
-
-    def work(self) -> None:
-        """The loop's."""
-        self._plane.ready(0)
 
 
 def _ports(request: Json) -> list[int]:
