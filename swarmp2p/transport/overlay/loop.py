@@ -4,8 +4,8 @@ Everything is registered edge-triggered and once: a handler remembers that its d
 writable until a call returns EAGAIN. So taking turns and waiting for credit cost no epoll_ctl(2), which for
 short messages would be a third of all system calls.
 
-Descriptors are closed when all events of a round were handled, so that no event of a round can meet another socket that got
-the same number meanwhile.
+Descriptors are closed when all events of a round were handled, so that no event of it can meet another socket that
+got the same number meanwhile.
 """
 
 from __future__ import annotations
