@@ -192,6 +192,17 @@ class HeadFailed(SwarmError):
         self.log = log
 
 
+class NoCell(SwarmError):
+    """This machine gives no network namespace of its own to a worker; nothing was started.
+
+    reason: why, and the command that enables it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"no cell for a worker: {reason}. Nothing was started")
+        self.reason = reason
+
+
 class WorkerNotStarted(SwarmError):
     """A Ray worker did not start, or could not join its head; everything it had started was stopped.
 

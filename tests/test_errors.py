@@ -21,6 +21,7 @@ from swarmp2p.errors import (
     LookupFailed,
     MdnsError,
     NetworkKeyError,
+    NoCell,
     NotEnoughWorkers,
     PeerClosed,
     PeerMismatch,
@@ -86,6 +87,7 @@ CASES: list[tuple[SwarmError, tuple[str, ...], dict[str, object]]] = [
     (ValueNotFound(b"\x0a\x0b"), ("0a0b",), {"key": b"\x0a\x0b"}),
     (RayMissing(), ("pip install",), {}),
     (HeadFailed("exit 1", "/log"), ("exit 1", "/log"), {"log": "/log"}),
+    (NoCell("forbidden"), ("forbidden", "Nothing was started"), {"reason": "forbidden"}),
     (WorkerNotStarted("no python", "/log"), ("no python", "/log"), {"reason": "no python", "log": "/log"}),
     (
         LeaseRefused("12D3", "full", 1.5),

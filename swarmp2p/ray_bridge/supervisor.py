@@ -2,7 +2,7 @@
 
 A program of its own, started as a file so that it costs 20 ms and imports nothing of swarmp2p:
 
-    python -I -S supervisor.py [--parent PID] [--grace SECONDS] [--remove DIRECTORY]... -- COMMAND...
+    python -I -S supervisor.py [--parent PID] [--grace SECONDS] [--remove DIRECTORY]... [--enter FD]... -- COMMAND...
 
 Ray spreads over a dozen processes that start others, detach and rename themselves. This program is their
 *subreaper* (prctl(2)): whoever loses its parent becomes its child, so that "all my descendants" stays exact.
@@ -21,6 +21,9 @@ directories of --remove are deleted; the exit status is the command's (128 + n w
 process that is no descendant is never touched: a signal goes through a pidfd, after checking that the pid
 still names the process that was seen (Linux 5.4 or newer).
 
+With --enter the command runs in other namespaces (a cell, see cell.py), given as descriptors; this program stays
+outside. The command can then get no privilege by execve(2), and as root it has none that would lead out again.
+
 If this program itself is killed by SIGKILL, the kernel kills the command (PR_SET_PDEATHSIG), and what the
 command has started ends as far as it watches its parent; `tree.py` ends the rest of the session. Only a pid
 namespace could promise more, at the price of its own /proc mount and, without root, of a user namespace.
@@ -38,6 +41,12 @@ import time
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+
+LEADING_OUT = (12, 13, 16, 19, 21)
+"""Capabilities by which root could leave a network namespace again, or change it: CAP_NET_ADMIN, CAP_NET_RAW,
+CAP_SYS_MODULE, CAP_SYS_PTRACE, CAP_SYS_ADMIN (linux/capability.h)."""
 
 GRACE_S = 3.0
 """Seconds from the first SIGTERM to SIGKILL. A Ray node that is asked to end does so in 0.2 to 0.4 s."""
@@ -129,7 +138,7 @@ class Supervisor:
     running -> asking the command -> asking all (it ended, or half the grace is over) -> killing -> over
     """
 
-    def __init__(self, command: list[str], grace_s: float, parent: int) -> None:
+    def __init__(self, command: list[str], grace_s: float, parent: int, enter: list[int]) -> None:
         self.grace_s = grace_s
         self.status: int | None = None
         self.ask_all_at = self.kill_at = math.inf
@@ -148,7 +157,7 @@ class Supervisor:
         self.parent = open_parent(parent)
         if self.parent is not None:
             self.poll.register(self.parent, select.POLLIN)
-        self.child = start(command)
+        self.child = start(command, enter)
 
     def run(self) -> int:
         """Until nothing of the tree is left. Returns the exit status."""
@@ -245,8 +254,24 @@ def open_parent(pid: int) -> int | None:
     return handle
 
 
-def start(command: list[str]) -> int:
-    """Run a command that is killed when this process dies. Returns its pid."""
+def enter_namespaces(descriptors: list[int]) -> None:
+    """Enter these namespaces, in order, for good. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for descriptor in descriptors:
+        if libc.setns(ctypes.c_int(descriptor), ctypes.c_int(0)) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, f"its namespace cannot be entered: {os.strerror(number)}")
+        os.close(descriptor)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    for capability in LEADING_OUT:
+        try:
+            prctl(PR_CAPBSET_DROP, capability)  # counts from execve(2) on
+        except PermissionError:
+            return  # without CAP_SETPCAP there is nothing to drop: execve(2) takes all that a user namespace gave
+
+
+def start(command: list[str], enter: list[int]) -> int:
+    """Run a command, inside of the given namespaces, that is killed when this process dies. Returns its pid."""
     me = os.getpid()
     # A signal between fork and exec would go to our handler in the child, and be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -255,7 +280,9 @@ def start(command: list[str]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return pid
     try:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if enter:
+            enter_namespaces(enter)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after what may clear it: a change of credentials
         if os.getppid() == me:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGPIPE, *STOP_SIGNALS):
@@ -291,7 +318,7 @@ def remove(directory: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """The program. Returns the exit status."""
-    grace_s, parent, directories = GRACE_S, 0, list[str]()
+    grace_s, parent, directories, enter = GRACE_S, 0, list[str](), list[int]()
     words = iter(arguments)
     for word in words:
         if word == "--":
@@ -303,10 +330,12 @@ def main(arguments: list[str]) -> int:
             parent = int(value)
         elif word == "--remove":
             directories.append(value)
+        elif word == "--enter":
+            enter.append(int(value))
         else:
             raise SystemExit(
                 f"unknown option {word}; usage: supervisor.py [--parent PID] [--grace S] "
-                "[--remove DIRECTORY]... -- COMMAND..."
+                "[--remove DIRECTORY]... [--enter FD]... -- COMMAND..."
             )
     command = list(words)
     if not command:
@@ -314,7 +343,7 @@ def main(arguments: list[str]) -> int:
     if os.getsid(0) != os.getpid():
         os.setsid()
     try:
-        return Supervisor(command, grace_s, parent).run()
+        return Supervisor(command, grace_s, parent, enter).run()
     finally:
         for directory in directories:
             remove(directory)

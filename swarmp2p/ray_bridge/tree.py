@@ -183,17 +183,22 @@ async def open_tree(
     cwd: Path | None = None,
     remove: Sequence[Path] = (),
     grace_s: float = supervisor.GRACE_S,
+    enter: Sequence[int] = (),
+    keep: Sequence[int] = (),
 ) -> AsyncGenerator[Tree, None]:
     """Run a command under a supervisor for the length of the context; nothing of it outlives that, or us.
 
     environment: all of it, nothing is inherited. log_path: what the tree prints is appended there; a new file
     is readable by nobody else. remove: directories that are deleted once the tree has ended, even when this
-    process was killed. grace_s: from SIGTERM to SIGKILL when the context or this process ends.
+    process was killed. grace_s: from SIGTERM to SIGKILL when the context or this process ends. enter: descriptors
+    of the namespaces that the command runs in, see Cell. keep: further descriptors that the command inherits.
     """
     mark = secrets.token_hex(8)
     arguments = ["--parent", str(os.getpid()), "--grace", str(grace_s)]
     for directory in remove:
         arguments += ["--remove", str(directory)]
+    for namespace in enter:
+        arguments += ["--enter", str(namespace)]
     log = os.open(log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         process = await trio.lowlevel.open_process(
@@ -205,6 +210,7 @@ async def open_tree(
             env={**environment, TREE_VARIABLE: mark},
             cwd=cwd,
             start_new_session=True,
+            pass_fds=(*enter, *keep),
         )
     except BaseException:
         os.close(log)
