@@ -214,6 +214,20 @@ class WorkerNotStarted(SwarmError):
         self.reason, self.log = reason, log
 
 
+class WireGuardFailed(SwarmError):
+    """A WireGuard interface could not be made, changed or kept; what was made of it is taken away again.
+
+    interface: its name. problem: why, in one line.
+    """
+
+    def __init__(self, interface: str, problem: str) -> None:
+        super().__init__(
+            f"WireGuard's interface {interface} failed: {problem}; it is taken away, and nothing of it stays. "
+            "Other paths work without it"
+        )
+        self.interface, self.problem = interface, problem
+
+
 class LeaseRefused(SwarmError):
     """The provider declined; nothing was reserved and no state changed.
 

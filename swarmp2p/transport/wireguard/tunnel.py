@@ -1,0 +1,208 @@
+"""One member's WireGuard interface, for as long as it is a member: `open_tunnel`.
+
+    key = WireGuardKey.generate()
+    async with open_tunnel(TunnelPlan(interface_name(cluster, member), ...), key) as tunnel:
+        tunnel.port                       # UDP: what the other members are told
+        await tunnel.apply(peers)         # again whenever members come and go; those that stay are not touched
+        await tunnel.wait_for(peer.key)   # until packets go both ways
+        await tunnel.lost()               # never returns while all is well
+
+The interface is made by a small process (`keeper.py`) that takes it away again when the context ends or this process
+does. It may be put into another network namespace, that of a worker's cell, while its UDP socket stays in the one
+where it was made (wireguard.com/netns): the cell then has no other way out than to the cluster's members.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final, cast
+
+import trio
+
+from ...errors import WireGuardFailed
+from . import keeper, leftovers
+from .description import PeerChanges, TunnelPeer, TunnelPlan, changes, check_peers
+from .firewall import table, table_changes
+from .keys import WireGuardKey, as_text
+from .leftovers import RUNTIME
+from .programs import run, search_path
+from .texts import add_routes, bring_up, configuration, handshakes, peer_arguments, remove_routes
+
+HANDSHAKE_S: Final = 5.0
+"""For a tunnel to come up. One round trip; WireGuard repeats a lost first packet after 5 s."""
+
+_LOOK_S: Final = 0.05  # between looks at a handshake: `wg` has no way to wait for one
+_MAX_LOOK_S: Final = 0.4
+_END_S: Final = 10.0  # for the keeper to take everything away, which takes some 50 ms
+_LINE_BYTES: Final = 4_096
+
+
+class Tunnel:
+    """A WireGuard interface that is up; made by `open_tunnel`. After WireGuardFailed it is to be closed.
+
+    plan: as it was made. kind: "kernel" or "wireguard-go". port: UDP port that it listens at.
+    """
+
+    def __init__(self, plan: TunnelPlan, kind: str, process: trio.Process, namespace: int) -> None:
+        assert process.stdout is not None
+        self.plan, self.kind, self.port = plan, kind, plan.listen_port
+        self._process, self._said = process, process.stdout
+        self._namespace = namespace
+        self._peers = plan.peers
+        self._changing = trio.Lock()
+
+    @property
+    def peers(self) -> tuple[TunnelPeer, ...]:
+        """Those that it has now."""
+        return self._peers
+
+    async def apply(self, peers: Sequence[TunnelPeer]) -> PeerChanges:
+        """Have these peers and no others; returns what was changed. Raises UsageError, and then changes nothing."""
+        check_peers(peers, self.plan.address)
+        async with self._changing:
+            todo = changes(self._peers, peers)
+            if todo.remove:
+                await self._run("ip", "-batch", "-", given=remove_routes(self.plan, todo.remove))
+            if todo:
+                await self._run("wg", "set", self.plan.interface, *peer_arguments(todo))
+            if todo.remove or todo.add:
+                await self._run("nft", "-f", "-", given=table_changes(self.plan, todo))
+            if todo.add:
+                await self._run("ip", "-batch", "-", given=add_routes(self.plan, todo.add))
+            self._peers = tuple(peers)
+            return todo
+
+    async def handshakes(self) -> dict[bytes, int]:
+        """When each peer's keys were last agreed, by its key: seconds since the epoch, 0 for never.
+
+        While packets go both ways that is less than 3 minutes ago (WireGuard's REJECT_AFTER_TIME).
+        """
+        shown = await self._run("wg", "show", self.plan.interface, "latest-handshakes")
+        return handshakes(shown, [peer.key for peer in self._peers])
+
+    async def wait_for(self, key: bytes, within_s: float = HANDSHAKE_S) -> bool:
+        """Until keys are agreed with a peer. False when they are not within that time, or it is no peer."""
+        pause_s, agreed = _LOOK_S, 0
+        with trio.move_on_after(within_s):
+            while not agreed:
+                agreed = (await self.handshakes()).get(key, 0)
+                if not agreed:
+                    await trio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, _MAX_LOOK_S)
+        return agreed > 0
+
+    async def lost(self) -> str:
+        """Until the interface is lost, because wireguard-go or the keeper ended. Returns why."""
+        said = await _hear(self._said)
+        await self._process.wait()
+        return said.get("failed", "its keeper was killed")
+
+    async def configure(self, key: WireGuardKey) -> None:
+        """Everything after the interface is made: rules first, so that it is never up without them."""
+        plan = self.plan
+        await self._run("nft", "-f", "-", given=table(plan))
+        await self._run(
+            "wg", "setconf", plan.interface, "/dev/stdin",
+            given=configuration(plan, key), secret=as_text(key.private),
+        )  # fmt: skip
+        setting = f"/proc/sys/net/ipv4/conf/{plan.interface}/route_localnet"
+        await self._run("tee", setting, given="1")
+        await self._run("ip", "-batch", "-", given=bring_up(plan))
+        shown = await self._run("wg", "show", plan.interface, "listen-port")
+        self.port = int(shown.strip() or 0)
+
+    async def _run(self, *words: str, given: str = "", secret: str = "") -> str:
+        return await run(self.plan.interface, *words, given=given, secret=secret, namespace=self._namespace)
+
+
+@asynccontextmanager
+async def open_tunnel(
+    plan: TunnelPlan,
+    key: WireGuardKey,
+    *,
+    namespace: int = -1,
+    runtime: Path = RUNTIME,
+    kinds: Sequence[str] = keeper.KINDS,
+) -> AsyncGenerator[Tunnel, None]:
+    """Have an interface for the length of the context. Raises WireGuardFailed; nothing stays then.
+
+    namespace: descriptor of the network namespace to put it into (`namespace_of`); -1 for this process's own.
+    runtime: folder of the keepers' records. kinds: of WireGuard, tried in this order.
+    """
+    await trio.to_thread.run_sync(leftovers.clean, runtime)
+    process = await _start(plan, namespace, runtime, kinds)
+    try:
+        assert process.stdout is not None
+        said = await _hear(process.stdout)
+        if "kind" not in said:
+            raise WireGuardFailed(plan.interface, said.get("failed", "its keeper was killed"))
+        tunnel = Tunnel(plan, said["kind"], process, namespace)
+        await tunnel.configure(key)
+        yield tunnel
+    finally:
+        await _end(process)
+
+
+@contextmanager
+def namespace_of(pid: int) -> Generator[int, None, None]:
+    """A descriptor of a process's network namespace. It means that one, whoever has the pid later."""
+    descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+async def _start(plan: TunnelPlan, namespace: int, runtime: Path, kinds: Sequence[str]) -> trio.Process:
+    arguments = ["--parent", str(os.getpid()), "--record", str(leftovers.record(runtime, plan.interface))]
+    arguments += ["--interface", plan.interface]
+    if namespace >= 0:
+        arguments += ["--namespace", str(namespace)]
+    return await trio.lowlevel.open_process(
+        [sys.executable, "-I", "-S", keeper.__file__, *arguments, *kinds],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(namespace,) if namespace >= 0 else (),
+        env={"PATH": search_path()},
+        start_new_session=True,
+    )
+
+
+async def _hear(stream: trio.abc.ReceiveStream) -> dict[str, str]:
+    """The keeper's next line; nothing at its end."""
+    line = b""
+    try:
+        while not line.endswith(b"\n"):
+            more = await stream.receive_some(_LINE_BYTES)
+            if not more:
+                return {}
+            line += more
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return {}
+    return cast("dict[str, str]", json.loads(line.splitlines()[0]))
+
+
+async def _end(process: trio.Process) -> None:
+    """Have the keeper take everything away, and wait for it."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with trio.move_on_after(_END_S) as scope:
+        scope.shield = True
+        try:
+            await process.stdin.send_all(b"stop")
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it is ending already
+        await process.stdin.aclose()
+        await process.wait()
+    with trio.move_on_after(1.0) as scope:
+        scope.shield = True
+        process.terminate()
+        await process.stdout.aclose()
+        await process.wait()
