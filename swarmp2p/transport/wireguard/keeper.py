@@ -23,6 +23,7 @@ import json
 import os
 import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -106,8 +107,11 @@ class Keeper:
         raise Failed("; ".join(problems) or "no kind of WireGuard was named")
 
     def _start_wireguard_go(self) -> None:
-        if os.path.exists(f"/sys/class/net/{self._interface}"):
+        if not command(("ip", "link", "show", "dev", self._interface)):  # /sys may show another namespace's
             raise Failed("an interface of this name exists already")
+        if answers(socket_path(self._interface)):  # it would be configured in place of ours
+            raise Failed("an interface of this name exists already, in another network namespace")
+        remove_socket(self._interface)
         me = os.getpid()
 
         def die_with_keeper() -> None:
@@ -248,6 +252,16 @@ def is_socket(path: str) -> bool:
         return stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError:
         return False
+
+
+def answers(path: str) -> bool:
+    """Whether somebody listens at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as ours:
+        try:
+            ours.connect(path)
+        except OSError:
+            return False
+        return True
 
 
 def remove_socket(interface: str) -> None:

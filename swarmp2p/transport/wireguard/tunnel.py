@@ -58,6 +58,11 @@ class Tunnel:
         self._changing = trio.Lock()
 
     @property
+    def keeper(self) -> int:
+        """Process id of its keeper."""
+        return self._process.pid
+
+    @property
     def peers(self) -> tuple[TunnelPeer, ...]:
         """Those that it has now."""
         return self._peers
