@@ -111,6 +111,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "connections": "of which one stalls",
         "seconds": "for each turn of these",
         "idle": "connections",
+        "cuts": "transfers in which the carrier is cut",
     }.items():
         value = getattr(defaults, name)
         parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{what} ({value})")

@@ -153,10 +153,13 @@ def first(where: tuple[str, int], count: int) -> float:
 
 
 def many(where: tuple[str, int], connections: int, seconds: float) -> float:
-    """What share of their throughput all but one of `connections` keep when the last one's reader stops: in turns
-    of `seconds`, without and with. A turn with is compared with those before and after it; the median of five."""
-    turns = [_pump(where, connections, seconds, stalled=bool(n % 2)) for n in range(2 * _TURNS + 1)]
-    return statistics.median(2 * turns[n] / (turns[n - 1] + turns[n + 1]) for n in range(1, 2 * _TURNS, 2))
+    """What share of their throughput all but one of `connections` keep when the last one's reader stops: in turns of
+    `seconds`, without and with; medians."""
+    found: dict[bool, list[float]] = {False: [], True: []}
+    for turn in range(2 * _TURNS):
+        stalled = bool(turn % 2)
+        found[stalled].append(_pump(where, connections, seconds, stalled))
+    return statistics.median(found[True]) / statistics.median(found[False])
 
 
 def _pump(where: tuple[str, int], connections: int, seconds: float, stalled: bool) -> float:
@@ -177,7 +180,8 @@ def _pump(where: tuple[str, int], connections: int, seconds: float, stalled: boo
             size = found[number].send(data)
             sent += size if number != last else 0
     spent_s = time.perf_counter() - warm
-    for one in found.values():
+    for one in found.values():  # by a reset: what is still under way is not for the next turn to carry
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         one.close()
     return sent / spent_s
 

@@ -66,8 +66,8 @@ class Path:
         return sum(_cpu_s(pid) for first in self.carriers for pid in tree(first))
 
     def memory_mb(self) -> float:
-        """The largest of the carriers' processes, each with what it shares with others: its resident memory."""
-        return max((_resident_mb(pid) for first in self.carriers for pid in tree(first)), default=0.0)
+        """Resident memory of the larger plane: the process that a peer, here its stand-in, runs for it."""
+        return max((_resident_mb(pid) for first in self.carriers for pid in tree(first)[1:]), default=0.0)
 
 
 def tree(pid: int) -> list[int]:

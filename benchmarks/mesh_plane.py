@@ -16,7 +16,6 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 import trio
-from swarmp2p.transport.overlay.plane import CarrierUp, PlaneEvent, open_plane
 
 from swarmp2p.engine import NetworkEvent
 from swarmp2p.identity import Identity
@@ -24,6 +23,7 @@ from swarmp2p.scopes import start
 from swarmp2p.transport.addresses import parse_transport
 from swarmp2p.transport.host import Host
 from swarmp2p.transport.network import PeerStream
+from swarmp2p.transport.overlay.plane import CarrierUp, PlaneEvent, open_plane
 
 _PROTOCOL: Final = "/swarm/carrier/1.0.0"
 
@@ -43,7 +43,7 @@ def _identity(dials: bool) -> Identity:
 
 async def _host(listen: str, dials: bool, nursery: trio.Nursery) -> Host:
     host = Host(_identity(dials), [f"/ip4/{listen}/tcp/0"], [])
-    await start(nursery, lambda task_status: host.run(_deliver, task_status=task_status))
+    await start(nursery, host.run, _deliver)
     return host
 
 

@@ -15,7 +15,6 @@ _SHARE: Final[Mapping[str, float]] = {OURS: 1.0, "plain": 4.0, "wireguard-go": 0
 """Of the bytes that are sent over a path: so that each takes about as long."""
 
 _AWAY_S: Final = 0.5
-_CUTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,7 @@ class Options:
     connections: int = 200
     seconds: float = 1.0
     idle: int = 1000
+    cuts: int = 3
 
 
 def direct(side: str, options: Options) -> Figures:
@@ -64,7 +64,7 @@ def stalled(side: str, options: Options) -> Figures:
 def cut(side: str, options: Options) -> Figures:
     """The carrier's connection is reset in the midst of 100 MB, and can be made again half a second later."""
     whole = 0.0
-    for _ in range(_CUTS):
+    for _ in range(options.cuts):
         with PATHS[side](0.0) as path:
             assert path.proxy is not None
             path.serve()
@@ -74,7 +74,7 @@ def cut(side: str, options: Options) -> Figures:
             time.sleep(_AWAY_S)
             path.proxy.mend()
             whole += told(client)
-    return {"cut_whole": whole / _CUTS}
+    return {"cut_whole": whole / options.cuts}
 
 
 def silent(side: str, options: Options) -> Figures:

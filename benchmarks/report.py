@@ -27,6 +27,7 @@ MORE_IS_BETTER: Final = frozenset(
     {
         *("success", "burst_stored", "delivered", "finds_per_s", "deliveries_per_s", "mb_per_s"),
         *("loop_events_per_s", "engine_events_per_s"),
+        *("far_mb_per_s", "stalled_share", "cut_whole"),
     }
 )
 """Metrics of which the best is the largest; of all others it is the smallest."""

@@ -10,8 +10,9 @@ from typing import Final, cast
 
 import pytest
 
-from benchmarks import dht, gossip
+from benchmarks import dht, gossip, mesh
 from tests.interop.js_peers import check_installed
+from tests.lab.requirements import require
 
 pytestmark = pytest.mark.slow
 
@@ -110,13 +111,16 @@ def test_dht_measures_our_side() -> None:
         ("gossip", ["--nodes=5", "--degree=3"], "cannot all have 3 neighbours"),
         ("gossip", ["--rate=0"], "above 0"),
         ("gossip", ["--sides=py-libp2p"], "--sides are ours"),
+        ("mesh", ["--sides=plain"], "--sides are ours"),
+        ("mesh", ["--scenario=all"], "--scenario takes"),
+        ("mesh", ["--mb=1"], "5 or more"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
     name: str, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        {"dht": dht.main, "gossip": gossip.main}[name](options)
+        {"dht": dht.main, "gossip": gossip.main, "mesh": mesh.main}[name](options)
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
 
@@ -126,3 +130,16 @@ def test_many_engines_store_and_get() -> None:
     ours, peers = cast(dict[str, float], found["ours"]), cast(dict[str, dict[str, float]], found["peers"])
     assert ours["success"] == 1.0
     assert set(peers["hivemind"]) == {"store_mean_ms", "get_mean_ms"} <= set(ours)
+
+
+def test_mesh_compares_with_wireguard() -> None:
+    require("wg", "wireguard-go")
+    small = ("--runs=1", "--mb=5", "--echoes=20", "--idle=20", "--cuts=1")
+    found = run("mesh", "--sides=ours,wireguard-go", "--scenario=direct,cut,idle", *small)
+    ours, peers = cast(dict[str, float], found["ours"]), cast(dict[str, dict[str, float]], found["peers"])
+    direct = {"mb_per_s", "cpu_s_per_gb", "rtt_p50_ms"}
+    assert set(ours) == {*direct, "cut_whole", "idle_forwards_mb", "idle_forwards_more_mb"}
+    assert ours["cut_whole"] == 1.0
+    assert set(peers) == {"wireguard-go"}
+    assert set(peers["wireguard-go"]) == direct
+    assert set(cast(dict[str, object], found["bars"])) == set(ours) - {"idle_forwards_more_mb"}
