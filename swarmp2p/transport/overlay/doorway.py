@@ -120,22 +120,19 @@ class Doorway:
 
     def read(self, waiting: Waiting) -> None:
         """Read more of a hello, and not a byte beyond it."""
-        missing = HELLO_BYTES - len(waiting.hello)
-        if missing == 0:
-            return
-        try:
-            data = waiting.socket.recv(missing)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._counters["no_hello"] += 1
-            self._turn_away(waiting)
-            return
-        waiting.hello += data
-        if len(data) == missing:
-            self._offer(waiting)
+        while missing := HELLO_BYTES - len(waiting.hello):
+            try:
+                data = waiting.socket.recv(missing)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._counters["no_hello"] += 1
+                self._turn_away(waiting)
+                return
+            waiting.hello += data
+        self._offer(waiting)
 
     def wake(self) -> None:
         """Turn those away who took too long."""

@@ -62,7 +62,8 @@ class Heard:
 
 
 class Proxy:
-    """TCP between two planes that a test can cut, refuse or stop. budget: bytes until it cuts by itself."""
+    """TCP between two planes that a test can cut, refuse or stop. budgets: bytes until it cuts by itself, and again.
+    record: what the head sent, when that is wanted."""
 
     def __init__(self, nursery: trio.Nursery, to: Endpoint) -> None:
         self._nursery, self._to = nursery, to
@@ -70,7 +71,8 @@ class Proxy:
         self._streams: list[trio.SocketStream] = []
         self.connections = 0
         self.refusing = False
-        self.budget = -1
+        self.budgets: list[int] = []
+        self.record: bytes | None = None
         self.endpoint: Endpoint = ("", 0)
         self._flowing = trio.Event()
         self._flowing.set()
@@ -121,10 +123,12 @@ class Proxy:
             while data := await source.receive_some(65536):
                 await self._flowing.wait()
                 await sink.send_all(data)
-                if self.budget >= 0:
-                    self.budget -= len(data)
-                    if self.budget < 0:
-                        self.budget = -1
+                if self.record is not None and sink.socket.getpeername() == tuple(self._to):
+                    self.record += data
+                if self.budgets:
+                    self.budgets[0] -= len(data)
+                    if self.budgets[0] < 0:
+                        self.budgets.pop(0)
                         self.cut()
             await sink.send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
