@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 _RTT_LEAST_S = 0.002
 # A channel that had no room is told of room when it is worth a read.
 _ROOM_LEAST = 32 << 10
+# Pieces below the first are joined up to the second: larger ones cost less as records of their own than by
+# copying. Two sessions in one process, MB/s in pieces of 4 and 16 KiB: joined 747 and 892, each alone 404 and
+# 720; pieces of 64 KiB: 2063 alone, 1339 joined to 256 KiB.
+_JOINED_BELOW_BYTES = 32 << 10
+_JOIN_BYTES = 64 << 10
 
 
 class Channel:
@@ -192,12 +197,14 @@ class Queues:
             piece = whole[:most]
             queue.appendleft(whole[most:])
             size = most
-        elif queue and size + len(queue[0]) <= most:
+        elif size < _JOINED_BELOW_BYTES and queue and len(queue[0]) < _JOINED_BELOW_BYTES:
+            most = min(most, _JOIN_BYTES)
             pieces = [piece]
             while queue and size + len(queue[0]) <= most:
                 pieces.append(queue.popleft())
                 size += len(pieces[-1])
-            piece = b"".join(pieces)
+            if len(pieces) > 1:
+                piece = b"".join(pieces)
         channel.queued -= size
         channel.credit -= size
         self.queued -= size

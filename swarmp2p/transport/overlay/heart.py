@@ -6,7 +6,8 @@ and echoes the other's with the time it was held, so both sides measure the roun
 10 to 20 s counts: what queues add is no reason to wait longer, and the limit's constant covers jitter.
 
 Time in which this process did not run (stopped, starved, asleep) is not held against the partner: whoever runs
-the session comes by each `heartbeat_s`, and what a gap exceeds that by is added to the last sign of life.
+the session comes by each `heartbeat_s`, with a carrier connection or without, and what a gap exceeds that by is
+added to the last sign of life.
 """
 
 from __future__ import annotations

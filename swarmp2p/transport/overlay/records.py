@@ -121,17 +121,15 @@ class ReceiveBuffer:
 
     def free(self, needed: int) -> memoryview:
         """Where the next bytes go: never empty; room for a record of `needed` bytes from `start` on."""
-        start, end = self.start, self.end
         size = len(self.raw)
-        if start == end:
-            self.start = self.end = start = end = 0
-        if needed > size or (end == size and start == 0):
+        filled = self.end == size
+        if self.start == self.end:
+            self.start = self.end = 0
+        start, end = self.start, self.end
+        if needed > size or (filled and size < BUFFER_MOST):
             self._resize(max(needed, min(2 * size, BUFFER_MOST)))
-        elif end == size and size < BUFFER_MOST:
-            self._resize(2 * size)
         elif start and size - end < max(needed - (end - start), size // 4):
-            view = self.view
-            view[: end - start] = view[start:end]
+            self.view[: end - start] = self.view[start:end]
             self.start, self.end = 0, end - start
         return self.view[self.end :]
 
