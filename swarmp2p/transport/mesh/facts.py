@@ -34,7 +34,6 @@ MAX_FACTS_BYTES: Final = 4096
 MAX_SEQUENCE: Final = 1 << 53
 _DOMAIN: Final = "mesh-facts"
 _LOOPBACK: Final = ipaddress.ip_network("127.0.0.0/8")
-_MEMBERS: Final = (_LOOPBACK, ipaddress.ip_network("100.66.0.0/16"))
 _CARRIERS: Final = {carrier.value: carrier for carrier in Carrier}
 
 
@@ -124,8 +123,8 @@ def is_ip(text: str) -> bool:
 
 
 def is_member_address(text: str) -> bool:
-    """Whether a member may be there: a loopback address, or one of WireGuard interfaces (members.py)."""
-    return is_ip(text) and any(ipaddress.ip_address(text) in network for network in _MEMBERS)
+    """Whether a member may be there: at a loopback address, whatever its carrier (members.py)."""
+    return is_ip(text) and ipaddress.ip_address(text) in _LOOPBACK
 
 
 def _pairs(endpoints: tuple[Endpoint, ...]) -> list[list[Any]]:

@@ -23,7 +23,7 @@ from .allocation import Place
 from .config import MeshConfig
 from .events import Admit, MeshFailed, OpenMesh
 from .facts import read_facts, sign_facts
-from .members import Carrier, Facts, Member, MemberId, overlay_address, roster, wireguard_address
+from .members import Carrier, Facts, Member, MemberId, overlay_address, roster
 from .messages import MAX_DEPARTED, MAX_ENTRIES, Entry, Heard, Invite, Join, Pairing, Update
 from .pairing import MeshKeys
 from .pairs import Agreed, Say
@@ -222,13 +222,8 @@ class Heading:
         place = worker.place
         address = overlay_address(place.host)
         member = Member(worker.lease, worker.peer, place.host, address, place.block, facts, envelope)
-        match path(self.cluster, self._own, member).carrier:
-            case Carrier.DIRECT if facts.address:
-                return replace(member, address=facts.address)
-            case Carrier.WIREGUARD:
-                return replace(member, address=wireguard_address(place.host))
-            case _:
-                return member
+        direct = path(self.cluster, self._own, member).carrier is Carrier.DIRECT
+        return replace(member, address=facts.address) if direct and facts.address else member
 
     def _no_path(self, member: Member) -> str | None:
         """Why a worker cannot be a member: all pairs must reach each other."""

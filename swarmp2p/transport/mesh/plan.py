@@ -6,8 +6,8 @@ their paths to the head; of a worker and the head on those two alone, so that it
 - **direct**: only with the head, for a worker in the head's machine and network namespace. Such a worker is a *guest*:
   it needs no listeners and no sessions of its own. Those of the head's machine serve it, and the head's sessions lead
   to its ports, too.
-- **wireguard**: when both can and allow it and one of them is reached from outside; of two workers, both paths to the
-  head must be such, because it is on their interfaces that their addresses are.
+- **wireguard**: when both can and allow it and one of them is reached from outside. Members keep the addresses that
+  they have by any path: translation at both ends of the tunnel leads to them (../wireguard/description.py).
 - **overlay**: otherwise. One of the two has to begin (`initiator`): the one that can dial the other.
 """
 
@@ -67,13 +67,18 @@ class SessionPlan:
 
 @dataclass(frozen=True, slots=True)
 class WireGuardPeer:
-    """A peer of the WireGuard interface. addresses: that it may send from, and that are sent to it. The head's Ray
-    processes are at 127.0.0.1; its machine lets them be reached at its address here."""
+    """A peer of the WireGuard interface.
+
+    endpoints: where its packets are taken, if anywhere. inside: its address in the tunnel, the only one allowed to its
+    key. address, block: where its Ray node is reached, as over any path.
+    """
 
     member: MemberId
     key: bytes
     endpoints: tuple[Endpoint, ...]
-    addresses: tuple[str, ...]
+    inside: str
+    address: str
+    block: PortBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +119,16 @@ def path(cluster: MemberId, a: Member, b: Member, head: Member | None = None) ->
         if _both(Carrier.OVERLAY, head, other):
             return Path(Carrier.OVERLAY, "one of them runs on the head's machine, which forwards for it")
         return Path(None, _lacking(Carrier.OVERLAY, head, other))
-    if to_a.carrier is Carrier.WIREGUARD and to_b.carrier is Carrier.WIREGUARD and _sends_first(a, b):
-        return Path(Carrier.WIREGUARD, "both reach the head by WireGuard, and one of them the other")
-    if _both(Carrier.OVERLAY, a, b):
-        return Path(Carrier.OVERLAY, "not both reach the head and each other by WireGuard")
-    return Path(None, _lacking(Carrier.OVERLAY, a, b))
+    return _between_machines(a, b)
 
 
 def _with_head(a: Member, b: Member) -> Path:
     if a.facts.machine and a.facts.machine == b.facts.machine and _both(Carrier.DIRECT, a, b):
         return Path(Carrier.DIRECT, "both run on one machine and in one network namespace")
+    return _between_machines(a, b)
+
+
+def _between_machines(a: Member, b: Member) -> Path:
     if _both(Carrier.WIREGUARD, a, b) and _sends_first(a, b):
         return Path(Carrier.WIREGUARD, "both can and allow WireGuard")
     if _both(Carrier.OVERLAY, a, b):
@@ -203,7 +208,9 @@ def plan(roster: Roster, me: MemberId) -> MachinePlan:
                 other.member,
                 other.facts.wireguard_key,
                 other.facts.wireguard_endpoints,
-                (other.wireguard_address,),
+                other.wireguard_address,
+                other.address,
+                other.block,
             )
             for other in peers
         ),

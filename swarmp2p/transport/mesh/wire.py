@@ -148,7 +148,7 @@ def _entry(value: Any) -> Entry:
     if type(peer) is not bytes or type(facts) is not bytes or not 1 <= len(facts) <= MAX_FACTS_BYTES:
         raise BadMessage("a member's peer or facts are no bytes of their length")
     if type(address) is not str or len(address) > MAX_IP_CHARS or not is_member_address(address):
-        raise BadMessage("a member's address is neither in 127.0.0.0/8 nor in 100.66.0.0/16")
+        raise BadMessage("a member's address is not in 127.0.0.0/8")
     if type(host) is not int or not 0 < host <= MAX_HOST:
         raise BadMessage("a member's host number is none")
     if type(first) is not int or type(count) is not int:

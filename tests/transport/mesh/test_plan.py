@@ -30,8 +30,11 @@ def reaches(found: Roster, a: Member, b: Member) -> bool:
     here, there = machine_of(found, a), machine_of(found, b)
     if here == there:  # one machine: b's processes listen there themselves
         return True
-    if any(b.wireguard_address in peer.addresses and b.member == peer.member for peer in here.wireguard):
-        return any(each.member in (a.member, CLUSTER) for each in there.wireguard)
+    if any(
+        (b.member, b.address, b.block) == (each.member, each.address, each.block) for each in here.wireguard
+    ):
+        machine = CLUSTER if plan(found, a.member).guest else a.member
+        return any(each.member == machine for each in there.wireguard)
     listening = [each for each in here.listeners if each.address == b.address and each.block == b.block]
     if len(listening) != 1:
         return False
@@ -193,7 +196,7 @@ def test_wireguard_needs_somebody_who_is_reached_from_outside() -> None:
         "WireGuard packets from outside reach neither of them",
     )
     assert path(CLUSTER, reached, hidden, head(REACHED)).carrier is Carrier.WIREGUARD
-    assert path(CLUSTER, reached, hidden, head()).carrier is Carrier.OVERLAY
+    assert path(CLUSTER, reached, hidden, head()).carrier is Carrier.WIREGUARD
 
 
 def test_reasons_say_who_lacks_what() -> None:
