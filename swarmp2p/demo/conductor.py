@@ -182,7 +182,7 @@ async def _play(stage: _Stage, nursery: trio.Nursery) -> None:
                 "--logs",
                 str(stage.directory / f"lender-{number}"),
             ),
-            *("--cpus", "2" if refuses else "1", "--node-ip", f"127.77.0.{number}"),
+            *("--cpus", "2" if refuses else "1"),
             *policy,
         ]
         await stage.start(f"lender-{number}", arguments, nursery)

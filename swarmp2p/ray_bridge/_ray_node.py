@@ -31,17 +31,30 @@ _WATCH_S = 0.2  # between two looks at the node's processes
 _TAIL_LINES = 20  # of Ray's own logs that are kept in ours when a process dies
 
 
+SINGLE_PORTS = (
+    "node_manager_port",
+    "object_manager_port",
+    "runtime_env_agent_port",
+    "metrics_agent_port",
+    "metrics_export_port",
+    "dashboard_agent_listen_port",
+)
+"""Ray's parameters for the ports of a node's own processes; a head's GCS has one more."""
+
+
 class Settings(TypedDict):
     """The argument.
 
     head_address: GCS to join, host:port; "" to be the head. port: the head's GCS port, 0 for any. node_ip: the
-    address that others reach this node at. name: shown by ray.nodes(). directory: Ray's own directory.
-    memory_bytes: 0 leaves it to Ray. labels: node labels. connect_s: how long to try to reach the head.
+    address that others reach this node at. ports: all that it may listen at; none for any free ones. name: shown by
+    ray.nodes(). directory: Ray's own directory. memory_bytes: 0 leaves it to Ray. labels: node labels. connect_s:
+    how long to try to reach the head.
     """
 
     head_address: str
     port: int
     node_ip: str
+    ports: list[int]
     name: str
     directory: str
     cpus: int
@@ -133,6 +146,20 @@ def node_class(status: Status) -> Any:
     return type("Node", (base,), changes)
 
 
+def place(ports: list[int], head: bool) -> dict[str, object]:
+    """Which of the ports is whose: one for each process of the node, the rest for workers and drivers.
+
+    Ray gives each worker process, and each driver that joins by this node, a port of the list while it lives. When
+    none is free it starts no further one: tasks wait for a worker that is free, a driver fails. Without a
+    dashboard, its agent and the metrics export are not there or do not listen; their ports are set all the same.
+    """
+    if not ports:
+        return {}
+    single = (*(("gcs_server_port",) if head else ()), *SINGLE_PORTS)
+    fixed: dict[str, object] = dict(zip(single, ports, strict=False))
+    return {**fixed, "worker_port_list": ",".join(map(str, ports[len(single) :]))}
+
+
 def start_node(settings: Settings, status: Status) -> Any:
     """Start the node's processes. Returns Ray's Node."""
     utils: Any = importlib.import_module("ray._private.utils")
@@ -152,11 +179,10 @@ def start_node(settings: Settings, status: Status) -> Any:
         object_store_memory=settings["object_store_bytes"],
         labels=settings["labels"],
         temp_dir=settings["directory"],
-        dashboard_agent_listen_port=0,
         include_dashboard=False,
         include_log_monitor=False,
         no_monitor=True,
-        **where,
+        **{"dashboard_agent_listen_port": 0, **where, **place(settings["ports"], head)},
     )
     return node_class(status)(parameters, head=head, shutdown_at_exit=True, spawn_reaper=True)
 

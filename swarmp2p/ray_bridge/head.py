@@ -7,11 +7,10 @@ a node that meets the wrong head is refused.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -23,9 +22,13 @@ from .node_tree import OBJECT_STORE_BYTES, NodePlan, NodeTree, RayNode, open_nod
 from .tree import TreeEnded
 from .versions import installed_versions
 
-LOOPBACK_IP: Final = "127.77.0.1"
-"""A head's default address. It cannot be 127.0.0.1: `ray.init("127.0.0.1:...")` replaces that by the host's
-outward address, on which a head at 127.0.0.1 does not listen."""
+LOOPBACK_IP: Final = "127.0.0.1"
+"""A head's default address. There GCS, the head's node and its drivers listen on localhost alone, so that nobody
+outside of this machine reaches any of their ports; at every other address, of loopback too, Ray listens at all."""
+
+_FOR_DRIVERS: Final = "[::ffff:127.0.0.1]"
+"""LOOPBACK_IP as an IPv6 address (RFC 4291, 2.5.5.2), for drivers: `ray.init` replaces "127.0.0.1" by the host's
+outward address, where such a head does not listen, and leaves this one as it is."""
 
 _TOKEN_BYTES: Final = 32
 
@@ -36,12 +39,12 @@ class RayHead(RayNode):
     def __init__(self, node: NodeTree, token: str) -> None:
         super().__init__(node.tree)
         self._node, self._token = node, token
-        self._address = ""
+        self._gcs = ""
         self.token_path = node.directory / "token"
         """A file of mode 0600 that holds the token, for RAY_AUTH_TOKEN_PATH."""
 
     def __repr__(self) -> str:
-        return f"RayHead(address={self._address!r}, pid={self.pid})"
+        return f"RayHead(address={self._gcs!r}, pid={self.pid})"
 
     @property
     def token(self) -> str:
@@ -50,23 +53,24 @@ class RayHead(RayNode):
 
     @property
     def address(self) -> str:
-        """host:port of GCS. Raises UsageError before `gcs_ready`."""
-        if not self._address:
-            raise UsageError("the Ray head chooses its port when it starts: await gcs_ready() first")
-        return self._address
+        """host:port of GCS as drivers on this machine need it. Raises UsageError before `gcs_ready`."""
+        host, _, port = self.secret.address.rpartition(":")
+        return f"{_FOR_DRIVERS if host == LOOPBACK_IP else host}:{port}"
 
     @property
     def secret(self) -> JoinSecret:
         """What a worker needs to join. Raises UsageError before `gcs_ready`."""
-        return JoinSecret(self.address, self._token)
+        if not self._gcs:
+            raise UsageError("the Ray head chooses its port when it starts: await gcs_ready() first")
+        return JoinSecret(self._gcs, self._token)
 
     def driver_environment(self) -> dict[str, str]:
         """What a driver needs in its environment; see environment.py. Keep it secret."""
-        return driver_environment(self.secret)
+        return driver_environment(JoinSecret(self.address, self._token))
 
     async def gcs_ready(self) -> None:
         """Until GCS answers: workers may be started. Raises HeadFailed."""
-        self._address = str(await self._told("gcs"))
+        self._gcs = str(await self._told("gcs"))
 
     async def ready(self) -> None:
         """Until the head's own node is up as well: `ray.init(address)` works. Raises HeadFailed."""
@@ -85,24 +89,27 @@ async def start_head(
     *,
     node_ip: str = LOOPBACK_IP,
     port: int = 0,
+    ports: Sequence[int] = (),
     cpus: float = 0,
     directory: Path | None = None,
     object_store_bytes: int = OBJECT_STORE_BYTES,
 ) -> AsyncGenerator[RayHead, None]:
     """Run a Ray head for the length of the context, which is entered at once: await `gcs_ready` or `ready`.
 
-    node_ip: the address that its Ray ports are reached at; 127.0.0.1 becomes 127.77.0.1. port: of GCS, 0 for
-    any free one. cpus: what tasks may use of this machine; with 0 they run on workers only. directory: where
-    head.log is kept; None to keep it only when the head fails to start. Raises RayMissing and UsageError.
+    node_ip: the address that its Ray ports are reached at, see LOOPBACK_IP. port: of GCS, 0 for any free one.
+    ports: all that it, its node and its drivers may listen at, the first one GCS; none for any free ones. cpus: what
+    tasks may use of this machine; with 0 they run on workers only. directory: where head.log is kept; None to keep it
+    only when the head fails to start. Raises RayMissing and UsageError.
     """
     installed_versions()
-    if port:
-        _refuse_used_port(port)
+    for each in ports or ((port,) if port else ()):
+        _refuse_used_port(each)
     token = secrets.token_hex(_TOKEN_BYTES)
     plan = NodePlan(
         node_ip=usable_ip(node_ip),
         name="head",
         port=port,
+        ports=ports,
         cpus=cpus,
         object_store_bytes=object_store_bytes,
         logs=directory,
@@ -114,11 +121,8 @@ async def start_head(
 
 
 def usable_ip(node_ip: str) -> str:
-    """The address itself, or LOOPBACK_IP for every name that Ray takes for "localhost"."""
-    try:
-        return LOOPBACK_IP if ipaddress.ip_address(node_ip) == ipaddress.ip_address("127.0.0.1") else node_ip
-    except ValueError:
-        return LOOPBACK_IP if node_ip == "localhost" else node_ip
+    """The address itself, or LOOPBACK_IP for "localhost"."""
+    return LOOPBACK_IP if node_ip == "localhost" else node_ip
 
 
 def _refuse_used_port(port: int) -> None:

@@ -11,13 +11,14 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Final
 
+from ..errors import UsageError
 from . import _ray_node, supervisor
 from .tree import Tree, open_tree
 
@@ -27,6 +28,9 @@ is spilled to the node's directory."""
 
 STARTING_GRACE_S: Final = 1.0
 """Seconds for a node to end that nobody uses yet. Asked while it starts, it would take up to 3 s."""
+
+MIN_PORTS: Final = len(_ray_node.SINGLE_PORTS) + 2
+"""Ports that a node needs at least: GCS, its own processes, and one worker or driver."""
 
 _KEPT_LOG_BYTES: Final = 2**20
 _PRIVATE_PATH_BYTES: Final = (
@@ -39,8 +43,9 @@ class NodePlan:
     """What to start.
 
     head_address: GCS to join, host:port; "" to be a head. port: a head's GCS port, 0 for any. node_ip: the
-    address that others reach the node at. memory_bytes: 0 leaves it to Ray. logs: folder of the log file,
-    which is appended to; None for one that goes with the node, unless the node fails. connect_s: how long to
+    address that others reach the node at. ports: all that its processes may listen at, MIN_PORTS at least; none for
+    any free ones. enter: namespaces that it runs in, see Cell. memory_bytes: 0 leaves it to Ray. logs: folder of the
+    log file, which is appended to; None for one that goes with the node, unless the node fails. connect_s: how long to
     try to reach the head.
     """
 
@@ -48,6 +53,8 @@ class NodePlan:
     name: str
     head_address: str = ""
     port: int = 0
+    ports: Sequence[int] = ()
+    enter: Sequence[int] = ()
     cpus: float = 0
     gpus: float = 0
     memory_bytes: int = 0
@@ -118,11 +125,16 @@ class RayNode:
 @asynccontextmanager
 async def open_node(plan: NodePlan, environment: Mapping[str, str]) -> AsyncGenerator[NodeTree, None]:
     """Start a Ray node's processes for the length of the context; `tree.told` says how far they are."""
+    if plan.ports and len(plan.ports) < MIN_PORTS:
+        raise UsageError(
+            f"a Ray node needs {MIN_PORTS} ports or more, not {len(plan.ports)}. Nothing was started"
+        )
     directory = private_directory()
     settings: _ray_node.Settings = {
         "head_address": plan.head_address,
         "port": plan.port,
         "node_ip": plan.node_ip,
+        "ports": list(plan.ports),
         "name": plan.name,
         "directory": str(directory / "ray"),
         "cpus": math.ceil(plan.cpus),  # Ray gives a node whole ones only; at least what was asked for
@@ -146,6 +158,7 @@ async def open_node(plan: NodePlan, environment: Mapping[str, str]) -> AsyncGene
             cwd=directory / "work",
             remove=(directory,),
             grace_s=plan.grace_s,
+            enter=plan.enter,
         ) as tree:
             yield NodeTree(plan, tree, directory)
     finally:

@@ -1,12 +1,13 @@
 """A Ray worker node on this machine, for the length of a lease.
 
 Started under a supervisor, joined by token, and gone without a trace when the lease is over or this process
-has died. Its tasks see neither the lender's environment nor its working directory; they are not jailed.
+has died. Its tasks see neither the lender's environment nor its working directory. In a cell they reach the members
+of their cluster and nothing else by network; they are not jailed otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 import trio
 
 from ..errors import WorkerNotStarted
+from .cells import Cell
 from .environment import lender_environment
 from .events import JoinSecret, Need
 from .node_tree import OBJECT_STORE_BYTES, STARTING_GRACE_S, NodePlan, RayNode, open_node
@@ -44,6 +46,8 @@ async def start_worker(
     *,
     need: Need,
     node_ip: str,
+    ports: Sequence[int] = (),
+    cell: Cell | None = None,
     labels: Mapping[str, str] | None = None,
     directory: Path | None = None,
     object_store_bytes: int = OBJECT_STORE_BYTES,
@@ -51,15 +55,19 @@ async def start_worker(
 ) -> AsyncGenerator[RayWorker, None]:
     """Run a Ray worker node for the length of the context, which is entered once the head lists it as alive.
 
-    need: what it offers to Ray, CPUs and GPUs rounded up. node_ip: the address that its Ray ports are reached
-    at. labels: Ray node labels, see PEER_LABEL. directory: where worker.log is kept; None to keep it only when
-    the worker does not join. Raises RayMissing and WorkerNotStarted.
+    need: what it offers to Ray, CPUs and GPUs rounded up. node_ip: the address that its Ray ports are reached at; at
+    127.0.0.1 they listen there alone, at any other they listen at all addresses. ports: all that it may listen at; none
+    for any free ones. cell: where it runs; None for this machine's own network. labels: Ray node labels, see
+    PEER_LABEL. directory: where worker.log is kept; None to keep it only when the worker does not join. Raises
+    RayMissing and WorkerNotStarted.
     """
     installed_versions()
     plan = NodePlan(
         node_ip=node_ip,
         name=(labels or {}).get(PEER_LABEL, node_ip),
         head_address=secret.address,
+        ports=ports,
+        enter=() if cell is None else cell.namespaces,
         cpus=need.cpus,
         gpus=need.gpus,
         memory_bytes=need.memory_bytes,

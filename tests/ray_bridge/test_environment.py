@@ -17,7 +17,7 @@ from swarmp2p.ray_bridge.head import LOOPBACK_IP, start_head, usable_ip
 from swarmp2p.ray_bridge.node_tree import private_directory
 from swarmp2p.ray_bridge.versions import installed_versions
 
-SECRET = JoinSecret("127.77.0.1:40321", "5ec7e7")
+SECRET = JoinSecret("[::ffff:127.0.0.1]:40321", "5ec7e7")
 
 
 def test_a_lender_shows_tasks_nothing_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def test_a_drivers_environment_is_restored(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("RAY_ADDRESS", "before:1")
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     with applied(driver_environment(SECRET)):
-        assert os.environ["RAY_ADDRESS"] == "127.77.0.1:40321"
+        assert os.environ["RAY_ADDRESS"] == "[::ffff:127.0.0.1]:40321"
         assert os.environ["RAY_AUTH_TOKEN"] == "5ec7e7"
     assert os.environ["RAY_ADDRESS"] == "before:1"
     assert "RAY_AUTH_TOKEN" not in os.environ
@@ -129,7 +129,7 @@ async def test_without_ray_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("given", "used"),
     [
-        ("127.0.0.1", LOOPBACK_IP),
+        ("127.0.0.1", "127.0.0.1"),
         ("localhost", LOOPBACK_IP),
         ("127.77.3.4", "127.77.3.4"),
         ("192.0.2.7", "192.0.2.7"),

@@ -23,7 +23,7 @@ from .process_marks import all_gone, family, living, marked, plasma_files, until
 
 pytestmark = pytest.mark.slow
 
-HEAD_IP, WORKER_IP, OTHER_IP = "127.77.81.1", "127.77.81.2", "127.77.81.3"
+HEAD_IP = WORKER_IP = OTHER_IP = "127.0.0.1"
 
 # A driver whose first import is Ray's, as in most scripts.
 WORK = """
@@ -121,7 +121,8 @@ async def test_tasks_run_on_a_worker_and_nothing_is_left(
     with trio.fail_after(120):
         async with start_head(node_ip=HEAD_IP, directory=tmp_path / "head") as head:
             await head.gcs_ready()  # and no more: the worker starts beside the rest of the head
-            assert head.address.startswith(HEAD_IP + ":")
+            assert head.secret.address.startswith(HEAD_IP + ":")
+            assert head.address.startswith("[::ffff:127.0.0.1]:")
             assert head.token not in repr(head) + repr(head.secret)
             assert head.token_path.read_text() == head.token
             assert head.token_path.stat().st_mode & 0o777 == 0o600
@@ -172,8 +173,8 @@ async def test_a_worker_that_cannot_join_says_why() -> None:
             await head.ready()
             await other.gcs_ready()
             assert head.address != other.address
-            assert await refusal(JoinSecret(head.address, other.token)) == (
-                f"the Ray head at {head.address} refused the token"
+            assert await refusal(JoinSecret(head.secret.address, other.token)) == (
+                f"the Ray head at {head.secret.address} refused the token"
             )
             await python(CHANGE_VERSION, environment=head.driver_environment())
             assert "Version mismatch" in (mismatch := await refusal(head.secret))
