@@ -3,8 +3,13 @@
 A socket belongs for good to the namespace that it was made in. So a cell only has to make sockets and to pass
 them out; the plane binds, listens and connects them itself, and no connection waits for the cell.
 
-`swarmp2p/cell_sockets.py` states the wire, and holds the cell's side of it. This is the plane's, which must not wait
-for an answer: requests follow one another, and are answered in order.
+The wire between plane and cell (`ray_bridge/cell.py` is the other side), on a Unix SOCK_SEQPACKET socket:
+
+    plane -> cell   2 bytes, big-endian: how many sockets are wanted, 1 to 128
+    cell -> plane   b"s" with the descriptors (SCM_RIGHTS) of new IPv4 TCP sockets,
+                    or b"e" and the errno in 2 bytes, big-endian
+
+The plane does not wait for an answer: requests follow one another, and are answered in order.
 """
 
 from __future__ import annotations
@@ -18,11 +23,14 @@ from typing import Final, Protocol
 
 from .loop import Loop
 
-MOST_AT_ONCE: Final = 253
-"""Sockets a request asks for at most: as many descriptors as one message takes (SCM_MAX_FD in Linux)."""
+MOST_AT_ONCE: Final = 128
+"""Sockets that a request asks for at most; the kernel passes 253 descriptors in one message (SCM_MAX_FD)."""
 
 _STOCK: Final = 16
 """Sockets kept for connections that may come; a Ray worker that starts opens about as many within 10 ms."""
+
+_REQUESTS: Final = 2
+"""Requests under way at a time: what is wanted meanwhile goes into one, so that 1,280 listeners take a dozen."""
 
 Taker = Callable[[socket.socket | int], None]
 """Gets the socket, or the errno that says why there is none."""
@@ -111,20 +119,20 @@ class CellSockets:
             made.setblocking(False)
             self._stock.append(made)
         while not descriptors and self._takers:
-            self._takers.popleft()(errno.EMFILE)  # the cell could make none
+            self._takers.popleft()(int.from_bytes(answer[1:3], "big") or errno.EMFILE)
         while self._takers and self._stock:
             self._takers.popleft()(self._stock.popleft())
         if descriptors:
             self._refill()
 
     def _refill(self) -> None:
-        while not self._dead:
+        while not self._dead and len(self._asked) < _REQUESTS:
             missing = len(self._takers) + _STOCK - len(self._stock) - self._underway
-            if missing < (1 if self._takers else _STOCK // 2):
+            if missing < _STOCK // 2 and (self._asked or not self._takers):
                 return
             count = min(missing, MOST_AT_ONCE)
             try:
-                self._channel.send(bytes([count]))
+                self._channel.send(count.to_bytes(2, "big"))
             except BlockingIOError:
                 return  # its answers will call this again
             except OSError:
