@@ -1,12 +1,13 @@
 """The engine of a whole node: the child engines, and the facts that pass between them.
 
-    Received, Undeliverable, Speaks, Congested ---by protocol---> dht | gossip | loads | leases
+    Received, Undeliverable, Speaks, Congested ---by protocol---> dht | gossip | loads | leases | meshes
     PeerUp, PeerDown, Reachable -> all of them
     Tick ---------------------> those whose deadline is due
     commands ---by type-------> one of them
     gossip Delivered on a load topic --> loads          loads Publish, Subscribe, Unsubscribe --> gossip
     loads OfferMembership, FindMembers --> dht          dht ProviderFound of those --> loads MemberFound
     dht round trips, coordinates in answers and load signals --> places: own coordinate --> answers, load signals
+    leases OpenPath, ClosePath --> meshes Permit, Forbid: nobody is a member of a cluster without a lease
     loads LoadSuspected --> leases, which ask the lender themselves
     how late a Tick is, and that anything comes at all --> loads, which accuse nobody while this node is unwell
 
@@ -74,9 +75,13 @@ from .gossip.places import Places
 from .gossip.router import GossipRouter
 from .identity import PeerId
 from .ray_bridge.auth import LeaseKeys
-from .ray_bridge.events import Doubt, LeaseCommand, LeaseOutput
+from .ray_bridge.events import ClosePath, Doubt, LeaseCommand, LeaseOutput, OpenPath, Role
 from .ray_bridge.lease import Leases
 from .ray_bridge.lease_config import LeaseConfig
+from .transport.mesh.config import MeshConfig
+from .transport.mesh.engine import Meshes
+from .transport.mesh.events import Forbid, MeshCommand, MeshOutput, Permit
+from .transport.mesh.pairing import MeshKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,17 @@ class NodeConfig:
     gossip: GossipConfig = field(default_factory=GossipConfig)
     loads: LoadConfig = field(default_factory=LoadConfig)
     lease: LeaseConfig = field(default_factory=LeaseConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self) -> None:
         """Raises UsageError for settings of another kind."""
-        kinds = (("dht", DhtConfig), ("gossip", GossipConfig), ("loads", LoadConfig), ("lease", LeaseConfig))
+        kinds = (
+            ("dht", DhtConfig),
+            ("gossip", GossipConfig),
+            ("loads", LoadConfig),
+            ("lease", LeaseConfig),
+            ("mesh", MeshConfig),
+        )
         for name, kind in kinds:
             if not isinstance(getattr(self, name), kind):
                 raise UsageError(
@@ -99,8 +111,8 @@ class NodeConfig:
 
 
 NodeLoadCommand = SetLoad | PublishLoad | FollowLoads | UnfollowLoads | AskLoads
-NodeCommand = DhtCommand | GossipCommand | NodeLoadCommand | LeaseCommand
-NodeOutput = DhtOutput | GossipOutput | LoadUpdated | LoadSuspected | LoadTold | LeaseOutput
+NodeCommand = DhtCommand | GossipCommand | NodeLoadCommand | LeaseCommand | MeshCommand
+NodeOutput = DhtOutput | GossipOutput | LoadUpdated | LoadSuspected | LoadTold | LeaseOutput | MeshOutput
 
 Outputs = Sequence[NetworkOutput | NodeOutput]
 Handler = Callable[[Any, float], Outputs]
@@ -125,7 +137,7 @@ def judged(config: GossipConfig, judge: Validator) -> GossipConfig:
 
 
 class NodeEngine(Engine[NodeCommand, NodeOutput]):
-    """DHT, gossip, load board and leases of one peer as one engine."""
+    """DHT, gossip, load board, leases and meshes of one peer as one engine."""
 
     def __init__(
         self,
@@ -156,27 +168,37 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
         gossip = judged(config.gossip, self.loads.judge)
         self.gossip: GossipRouter = GossipRouter(peer, sign, verify, rng, gossip, form)
         self.leases = Leases(peer, keys, rng, config.lease)
+        self.meshes = Meshes(peer, MeshKeys(sign, verify, keys.random_bytes), config.mesh)
         self._health = self.loads.doubts.health
         self._looking: dict[int, str] = {}  # by query: for members of which load topic
         self._queries = 0
         # In this order, here and in _deadlines.
-        self._children: tuple[Handler, ...] = (self._dht, self._gossip, self._loads, self._leases)
+        self._children: tuple[Handler, ...] = (
+            self._dht,
+            self._gossip,
+            self._loads,
+            self._leases,
+            self._meshes,
+        )
         self._by_protocol: dict[str, Handler] = {
             "dht": self._dht,
             "record": self._dht,
             "pubsub": self._gossip,
             "loads": self._loads,
             "lease": self._leases,
+            "mesh": self._meshes,
         }
         self._by_command: dict[type[object], Handler] = {
             **dict.fromkeys(get_args(DhtCommand), self._dht),
             **dict.fromkeys(get_args(GossipCommand), self._gossip),
             **dict.fromkeys(get_args(LeaseCommand), self._leases),
+            **dict.fromkeys(get_args(MeshCommand), self._meshes),
             **dict.fromkeys(get_args(NodeLoadCommand), self._loads),
         }
         # A runner asks for the deadline after every event, and an event moves one child's: asking all of them
         # each time took 10 % of a simulation.
-        self._deadlines = [engine.deadline() for engine in (self.dht, self.gossip, self.loads, self.leases)]
+        engines = (self.dht, self.gossip, self.loads, self.leases, self.meshes)
+        self._deadlines = [engine.deadline() for engine in engines]
 
     def deadline(self) -> float:
         return min(self._deadlines)
@@ -235,6 +257,19 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
     def _leases(self, event: NetworkEvent | LeaseCommand, now: float) -> Outputs:
         outputs = self.leases.handle(event, now)
         self._deadlines[3] = self.leases.deadline()
+        facts: list[MeshCommand] = []
+        for output in outputs:
+            if isinstance(output, OpenPath):
+                facts.append(Permit(output.lease, output.peer, output.role is Role.LENDER))
+            elif isinstance(output, ClosePath):
+                facts.append(Forbid(output.lease))
+        if not facts:
+            return outputs
+        return [*outputs, *(told for fact in facts for told in self._meshes(fact, now))]
+
+    def _meshes(self, event: NetworkEvent | MeshCommand, now: float) -> Outputs:
+        outputs = self.meshes.handle(event, now)
+        self._deadlines[4] = self.meshes.deadline()
         return outputs
 
     def _gossip(self, event: NetworkEvent | GossipCommand, now: float) -> Outputs:

@@ -26,6 +26,7 @@ from .ray_bridge.auth import LeaseKeys
 from .ray_bridge.wire import lease_protocol
 from .storage.storage import open_storage
 from .transport.addresses import listen_address, split_address
+from .transport.mesh.wire import mesh_protocol
 from .transport.network import PeerNetwork
 from .validation import guarded
 from .wire import WireProtocol
@@ -109,4 +110,5 @@ def node_protocols(dht_protocol: str = DEFAULT_DHT_PROTOCOL) -> tuple[WireProtoc
         pubsub_protocol(),
         loads_protocol(),
         lease_protocol(),
+        mesh_protocol(),
     )

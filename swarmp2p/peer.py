@@ -70,6 +70,7 @@ from .settings import check_types
 from .storage.storage import Storage
 from .subscription import Subscription
 from .transport.addresses import split_address
+from .transport.mesh.events import Invited, MeshFailed, Paired, Planned
 from .transport.network import PeerNetwork, PeerStream, StreamHandler
 from .transport.reachability import Status
 
@@ -424,6 +425,8 @@ class Peer:
                 self._storage.put(output)
         elif isinstance(output, LoadTold):
             self._choosing.output(output)
+        elif isinstance(output, Invited | Planned | Paired | MeshFailed):
+            pass  # paths are not made yet
         elif not isinstance(output, LoadUpdated | LoadSuspected):
             self._market.output(output)
 

@@ -59,6 +59,11 @@ from swarmp2p.signed import open_signed, pack, pack_map, sign_map, split_signed,
 from swarmp2p.transport.addresses import parse_transport, split_address, to_multiaddr
 from swarmp2p.transport.framing import FrameBuffer, encode_frame
 from swarmp2p.transport.identify import _parse as parse_identify  # pyright: ignore[reportPrivateUsage]
+from swarmp2p.transport.mesh import wire as mesh_wire
+from swarmp2p.transport.mesh.facts import read_facts, sign_facts
+from swarmp2p.transport.mesh.members import Carrier, Endpoint, Facts, PortBlock
+from swarmp2p.transport.mesh.messages import Entry, Heard, Invite, Join, Pairing, Update
+from swarmp2p.transport.mesh.pairing import Between, Statement, Step, read_statement, sign_statement
 from swarmp2p.transport.multistream import Choice, Proposal
 from swarmp2p.transport.yamux import Session
 from swarmp2p.wire import Framing
@@ -165,7 +170,58 @@ _IDENTIFY = Identify(
     signedPeerRecord=_PEER_RECORD,
 ).SerializeToString()
 
+_FACTS = Facts(
+    1,
+    (Carrier.WIREGUARD, Carrier.OVERLAY),
+    ((Carrier.DIRECT, "another machine"),),
+    (Endpoint("192.0.2.1", 4001), Endpoint("2001:db8::1", 4001)),
+    False,
+    (_PLACE,),
+    bytes(range(32)),
+    "127.77.0.1",
+    bytes(range(1, 33)),
+    (Endpoint("192.0.2.1", 51820),),
+)
+_SIGNED_FACTS = sign_facts(_LEASE, _LEASE, _FACTS, AUTHOR.sign)
+_ENTRY = Entry(_LEASE, SENDER, 7, "127.64.0.7", PortBlock(12000, 20), _SIGNED_FACTS)
+_BETWEEN = Between(_LEASE, _LEASE, SENDER, bytes(16), OTHER)
+_STATEMENTS = tuple(
+    sign_statement(_BETWEEN, statement, 2e9, AUTHOR.sign)
+    for statement in (
+        Statement(Step.OFFER, 1, bytes(32)),
+        Statement(Step.ANSWER, 1 << 41, bytes(32), bytes(32)),
+        Statement(Step.AGAIN, 3),
+    )
+)
+
 DECODERS: tuple[Decoder, ...] = (
+    Decoder(
+        "mesh",
+        mesh_wire.read_message,
+        (BadMessage,),
+        tuple(
+            mesh_wire.encode(message)
+            for message in (
+                Invite(_LEASE, _LEASE, _SIGNED_FACTS),
+                Join(_LEASE, _SIGNED_FACTS),
+                Update(_LEASE, 1, 3, (_ENTRY, _ENTRY), (bytes(16),)),
+                Heard(_LEASE, 3),
+                Pairing(_LEASE, _LEASE, bytes(16), _STATEMENTS[0]),
+            )
+        ),
+    ),
+    Decoder(
+        "mesh-facts",
+        lambda data: read_facts(_LEASE, _LEASE, data, SENDER, _verify_none),
+        (BadMessage,),
+        (_SIGNED_FACTS,),
+    ),
+    Decoder(
+        "mesh-pairing",
+        lambda data: read_statement(data, _BETWEEN, 0.0, 30.0, _verify_none),
+        (BadMessage,),
+        _STATEMENTS,
+    ),
     Decoder(
         "dht-request",
         lambda data: dht_wire.decode(SENDER, data, 1),

@@ -34,7 +34,7 @@ A, B = PEERS[:2]
 
 
 def children_deadline(node: NodeEngine) -> float:
-    return min(child.deadline() for child in (node.dht, node.gossip, node.loads, node.leases))
+    return min(child.deadline() for child in (node.dht, node.gossip, node.loads, node.leases, node.meshes))
 
 
 def test_its_deadline_is_the_earliest_of_its_children_whatever_happens() -> None:

@@ -182,7 +182,7 @@ class Meshes(Engine[MeshCommand, MeshOutput]):
 
     def _permit(self, permit: Permit, now: float) -> Outputs:
         lease = permit.lease
-        if lease in self._permits or lease in self._attending:
+        if permit.peer == self._peer or lease in self._permits or lease in self._attending:
             return []
         config = self._config
         if not permit.lender:
