@@ -8,6 +8,7 @@ responder by asking for it, repeatedly, until the offer comes.
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 
 from ...errors import BadMessage
@@ -49,7 +50,7 @@ class Agreed:
 class _Pair:
     """between: as this side sees it. round: the highest offered, or answered. private: of the offer under way.
     message: what is repeated until it is answered: the offer, or the wish for another round. answer: to the offer with
-    `answered` as digest. since: when this round was wanted; inf once it is agreed on."""
+    `answered` as digest. wanted: since when this round is; inf once it is agreed on. resting: no session is wanted."""
 
     between: Between
     initiator: bool
@@ -62,6 +63,7 @@ class _Pair:
     wait_s: float = 0.0
     answer: bytes = b""
     answered: bytes = b""
+    resting: bool = False
 
 
 class Pairs:
@@ -90,14 +92,22 @@ class Pairs:
         self._pairs[between.target] = pair
         return self._offer(pair, now) if initiator else []
 
-    def drop(self, target: MemberId) -> None:
-        """Forget a pair."""
-        self._pairs.pop(target, None)
+    def rest(self, target: MemberId) -> None:
+        """No session is wanted any more. The round is remembered: otherwise, with the next session, an old offer would
+        be new again."""
+        pair = self._pairs.get(target)
+        if pair is not None:
+            self._pairs[target] = _Pair(pair.between, True, math.inf, pair.round, resting=True)
+
+    def keep(self, members: Container[MemberId]) -> None:
+        """Forget those who are no members any more; their ids never come back."""
+        for gone in [target for target in self._pairs if target not in members]:
+            del self._pairs[gone]
 
     def again(self, target: MemberId, now: float) -> list[Say | Agreed]:
         """Have a new secret agreed on; nothing happens while one is being agreed on."""
         pair = self._pairs.get(target)
-        if pair is None or pair.wanted < math.inf:
+        if pair is None or pair.resting or pair.wanted < math.inf:
             return []
         pair.wanted = now
         if pair.initiator:
@@ -121,7 +131,7 @@ class Pairs:
     def receive(self, source: MemberId, envelope: bytes, now: float) -> list[Say | Agreed]:
         """What another member said; whatever does not fit changes nothing."""
         pair = self._pairs.get(source)
-        if pair is None or not self._rates.admits(source, now):
+        if pair is None or pair.resting or not self._rates.admits(source, now):
             return []
         if pair.answered and digest(envelope) == pair.answered:
             return [Say(source, pair.answer)]

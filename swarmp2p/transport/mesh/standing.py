@@ -31,7 +31,8 @@ class Standing:
         new = {each.member for each in difference.sessions.new}
         for gone in difference.sessions.gone:
             if gone.member not in new:
-                self.pairs.drop(gone.member)
+                self.pairs.rest(gone.member)
+        self.pairs.keep({each.member for each in roster.members})
         own = roster.get(self.me)
         for session in difference.sessions.new:
             assert own is not None, "no sessions without a place in the roster"

@@ -106,6 +106,16 @@ def test_replays_change_nothing() -> None:
     assert a.receive(BETWEEN.target, answer, 1.1) == []
 
 
+def test_replays_change_nothing_after_a_session_was_not_wanted_for_a_while() -> None:
+    _, b, offer, _, _ = paired()
+    b.rest(BETWEEN.source)
+    assert b.receive(BETWEEN.source, offer, 1.0) == b.again(BETWEEN.source, 1.0) == []
+    b.want(BETWEEN.reversed, False, 2.0)
+    assert b.receive(BETWEEN.source, offer, 2.0) == []
+    b.keep({BETWEEN.target})
+    assert BETWEEN.source not in b
+
+
 def test_who_answers_an_old_offer_does_not_finish_a_new_one() -> None:
     a, b = two()
     b.want(BETWEEN.reversed, False, 0.0)
