@@ -34,7 +34,7 @@ def story(seed: int, loss: float, copies: float, steps: int = 25) -> World:
     return world
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**30), st.sampled_from((0.0, 0.1, 0.4)), st.sampled_from((0.0, 0.3)))
 def test_in_the_end_all_members_know_each_other_and_every_pair_has_one_secret(
     seed: int, loss: float, copies: float

@@ -43,7 +43,7 @@ ENVELOPES = st.binary(min_size=1, max_size=200)
 BLOCKS = st.integers(1024, 65535).flatmap(
     lambda first: st.builds(PortBlock, st.just(first), st.integers(1, 65536 - first))
 )
-ADDRESSES = st.sampled_from(("127.0.0.1", "127.64.3.4", "100.66.0.1", "127.77.255.3"))
+ADDRESSES = st.sampled_from(("127.0.0.1", "127.64.3.4", "127.77.255.3"))
 ENTRIES = st.builds(
     Entry, IDS, st.integers(0, 9).map(sim_peer), st.integers(1, 0xFFFE), ADDRESSES, BLOCKS, ENVELOPES
 )
@@ -85,6 +85,7 @@ def test_the_longest_message_fits_into_a_frame() -> None:
     [
         replace(ENTRY, address="0.0.0.0"),
         replace(ENTRY, address="192.168.1.1"),
+        replace(ENTRY, address="100.66.0.1"),
         replace(ENTRY, address="localhost"),
         replace(ENTRY, block=PortBlock(22, 5)),
         replace(ENTRY, block=PortBlock(65000, 600)),
