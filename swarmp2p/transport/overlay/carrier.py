@@ -42,6 +42,7 @@ class CarrierState(Enum):
 class Carrier:
     """Made by `Session.attach`. Read into `buffer()`, say how much with `received`; write what `outgoing` gives.
 
+    asked_at: when it began to wait for what the partner answers at once.
     number: which of the session's carrier connections this is, from 1. since: when its state began.
     """
 
@@ -52,6 +53,7 @@ class Carrier:
         "_reader",
         "_session",
         "_writer",
+        "asked_at",
         "number",
         "since",
         "state",
@@ -65,7 +67,7 @@ class Carrier:
         self._reader: RecordReader | None = None
         self._writer: RecordWriter | None = None
         self.number = number
-        self.since = now
+        self.since = self.asked_at = now
         self.state = CarrierState.GREETING
 
     @property
@@ -136,6 +138,7 @@ class Carrier:
             return False
         self._hello, theirs, ours = answer(chain, first, rng, aes)
         self._begin(ours, theirs, now)
+        self.asked_at = now
         return True
 
     def _begin(self, ours: Direction, theirs: Direction, now: float) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Windows grow on short paths as if they had this round-trip time: scheduling alone takes milliseconds.
 _RTT_LEAST_S = 0.002
-# A channel that had no room is told of room when it is worth a read.
+# A channel that had no room is told of room when it is worth a read, or when its queue is empty.
 _ROOM_LEAST = 32 << 10
 # Pieces below the first are joined up to the second: larger ones cost less as records of their own than by
 # copying. Two sessions in one process, MB/s in pieces of 4 and 16 KiB: joined 747 and 892, each alone 404 and
@@ -214,11 +214,10 @@ class Queues:
 
     def fed(self, channel: Channel) -> None:
         """A channel's queue became shorter or its credit larger."""
-        if (
-            channel.starved
-            and not channel.finish_wanted
-            and self._room(channel) >= min(_ROOM_LEAST, channel.credit or 1)
-        ):
+        if not channel.starved or channel.finish_wanted:
+            return
+        room = self._room(channel)
+        if room >= _ROOM_LEAST or (room > 0 and not channel.queued):
             channel.starved = False
             self._starved[channel.number] = channel
 

@@ -2,7 +2,8 @@
 
 Every byte of a carrier connection that has proven itself is a sign of life, so that heartbeats which wait
 behind bulk accuse nobody. A side that runs sends a heartbeat each `heartbeat_s`; it carries the sender's clock
-and echoes the other's with the time it was held, so both sides measure the round trip. The smallest of the last
+and echoes the other's with the time it was held, so both sides measure the round trip;
+the handshake gives the first. The smallest of the last
 10 to 20 s counts: what queues add is no reason to wait longer, and the limit's constant covers jitter.
 
 Time in which this process did not run (stopped, starved, asleep) is not held against the partner: whoever runs
@@ -44,10 +45,6 @@ class Pulse:
         return min(self._fresh, self._old)
 
     @property
-    def measured(self) -> bool:
-        return self.rtt_s < _RTT_MOST_S
-
-    @property
     def silent_at(self) -> float:
         return self._life + self._config.silence_s + self._config.silence_rtts * self.rtt_s
 
@@ -68,6 +65,11 @@ class Pulse:
 
     def record_came(self, now: float) -> None:
         self._life = self._record = now
+
+    def begin(self, rtt_s: float, now: float) -> None:
+        """A carrier connection has proven itself, which took a round trip; what others measured is over."""
+        self._at = now
+        self._fresh, self._old = min(max(rtt_s, 0.0), _RTT_MOST_S), _RTT_MOST_S
 
     def measure(self, rtt_s: float, now: float) -> None:
         """One round trip was timed."""

@@ -230,6 +230,16 @@ class Session:
         return self._sending.queues.queued
 
     @property
+    def open_channels(self) -> int:
+        """How many channels are open, on whichever side they were opened."""
+        return len(self._channels)
+
+    @property
+    def kept_bytes(self) -> int:
+        """What was sent and is not acknowledged, with an allowance for each record."""
+        return self._sending.outbox.kept_bytes
+
+    @property
     def rtt_s(self) -> float:
         """The smallest round-trip time of the last 10 to 20 s; 3 s before the first."""
         return self._pulse.rtt_s
@@ -306,6 +316,7 @@ class Session:
         self._sending.outbox.acknowledged(record.received)
         self._sending.outbox.restart()
         self._pulse.record_came(now)
+        self._pulse.begin(now - carrier.asked_at, now)
         if self._initiator:
             carrier.say_received(self._received, now)
         self._unsaid_bytes = 0
