@@ -33,7 +33,7 @@ _ECHO, _COUNT, _HASH, _STALL, _IDLE = (bytes([one]) for one in b"echsi")
 _CHUNK: Final = 1 << 20
 _ECHO_BYTES: Final = 64  # the issue that these figures answer says so
 _WARM_UP: Final = 50
-_TURNS: Final = 5
+_TURNS: Final = 10
 _FOREVER: Final = 1 << 62
 _PROGRESS: Final = 0.2  # of the bytes, after which `hashed` is going
 

@@ -25,7 +25,7 @@ class Options:
     echoes: int = 2000
     firsts: int = 20
     connections: int = 200
-    seconds: float = 1.0
+    seconds: float = 0.5
     idle: int = 1000
     cuts: int = 3
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Sequence
 
 from multiaddr.utils import get_network_addrs
@@ -23,9 +22,7 @@ def reachable(bound: Sequence[tuple[str, int]]) -> tuple[Address, ...]:
         hosts = [host]
         if ip.is_unspecified:
             hosts = (
-                [*get_network_addrs(socket.AF_INET), "127.0.0.1"]
-                if ip.version == 4
-                else [*get_network_addrs(socket.AF_INET6), "::1"]
+                [*get_network_addrs(4), "127.0.0.1"] if ip.version == 4 else [*get_network_addrs(6), "::1"]
             )
         for one in hosts:
             this = ipaddress.ip_address(one.partition("%")[0])

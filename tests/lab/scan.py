@@ -9,9 +9,10 @@ import errno
 import select
 import socket
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from tests.lab.namespaces import Node
+if TYPE_CHECKING:
+    from tests.lab.namespaces import Node
 
 _AT_ONCE: Final = 500
 _PATIENCE_S: Final = 2.0  # for those that neither accept nor refuse
@@ -57,12 +58,21 @@ def _batch(address: str, ports: range) -> list[int]:
     return found
 
 
+def scan(address: str, first: int = 1, last: int = 65535) -> list[int]:
+    """The same from where this runs."""
+    starts = range(first, last + 1, _AT_ONCE)
+    return [
+        port
+        for start in starts
+        for port in sorted(_batch(address, range(start, min(start + _AT_ONCE, last + 1))))
+    ]
+
+
 def main() -> None:
     """Scan and print."""
     address, first, last = sys.argv[1], *(int(one) for one in sys.argv[2:4])
-    for start in range(first, last + 1, _AT_ONCE):
-        for port in sorted(_batch(address, range(start, min(start + _AT_ONCE, last + 1)))):
-            print(port, flush=True)
+    for port in scan(address, first, last):
+        print(port)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,118 @@
+"""Whole peers on machines of their own: a cluster over the overlay, and who reaches what of it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from tests.lab.capture import capture
+from tests.lab.namespaces import Lab, Node
+from tests.lab.nat import NatKind, nat
+from tests.lab.requirements import require
+from tests.lab.scan import open_ports
+from tests.whole.machines import MARKER, SWARM_PORT, Member, at, heard, member
+
+pytest.importorskip("swarmp2p.paths", reason="paths between machines are not built yet")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def lab() -> Generator[Lab, None, None]:
+    require()
+    with Lab() as found:
+        yield found
+
+
+def borrow(borrower: Member, workers: int = 1) -> dict[str, Any]:
+    return borrower.ask("borrow", workers=workers, timeout_s=60.0)
+
+
+def check(done: dict[str, Any], workers: int = 1) -> None:
+    """The job ran on so many workers, and from inside them only the cluster is to be seen."""
+    assert done["echoed"]
+    assert len(done["found"]) == workers
+    for seen in done["found"].values():
+        assert seen["interfaces"] == ["lo"]
+
+
+def reach(stranger: Node, address: str) -> None:
+    """A stranger reaches the swarm's port, and at most one more, which says nothing."""
+    found = open_ports(stranger, address)
+    assert SWARM_PORT in found
+    others = [port for port in found if port != SWARM_PORT]
+    assert len(others) <= 1, f"{address} answers at {found}"
+    for port in others:
+        assert heard(stranger, address, port, speak=True) == heard(stranger, address, port, speak=False) == 0
+
+
+def test_a_cluster_over_a_network_shows_nothing_to_others(lab: Lab) -> None:
+    internet = lab.segment("internet")
+    borrower_node, lender_node, third_node, outside = (
+        lab.node(name) for name in ("borrower", "lender", "third", "outside")
+    )
+    for n, node in enumerate((borrower_node, lender_node, third_node, outside)):
+        internet.join(node, f"5.0.0.{n + 1}/24")
+    lender = member(lender_node, 1, lend=2)
+    third = member(third_node, 2, [at(lender)])
+    borrower = member(borrower_node, 3, [at(lender)])
+    with capture(lender_node, lender_node.interfaces[0].name) as traffic:
+        got = borrow(borrower)
+        assert [one["path"] for one in got["workers"]] == ["overlay"]
+        done = borrower.work(got["environment"], [third_node.ip, lender_node.ip, borrower_node.ip])
+        check(done)
+    assert not traffic.lost
+    assert sum(map(len, traffic.packets())) > 300_000
+    assert not traffic.count(MARKER.encode())
+    for address in (third_node.ip, lender_node.ip, borrower_node.ip):
+        assert [seen["open"][address] for seen in done["found"].values()] == [[]]
+    for stranger in (third.node, outside):
+        for address in (borrower_node.ip, lender_node.ip):
+            reach(stranger, address)
+    borrower.ask("release")
+
+
+def test_two_clusters_on_one_host_do_not_see_each_other(lab: Lab) -> None:
+    lender_node, host = lab.node("lender"), lab.node("host")
+    lab.cable(lender_node, "5.0.0.1/24", host, "5.0.0.2/24")
+    lender = member(lender_node, 1, lend=2)
+    borrowers = [member(host, 2 + n, [at(lender)], port=SWARM_PORT + n) for n in range(2)]
+    for one in borrowers:
+        one.begin("borrow", workers=1, timeout_s=90.0)
+    got = [one.finish() for one in borrowers]
+    done = [one.work(its["environment"]) for one, its in zip(borrowers, got, strict=True)]
+    ports: list[set[int]] = []
+    for its in done:
+        check(its)
+        assert len(its["nodes"]) == 2
+        ports.append({port for node in its["nodes"] for port in node["ports"]})
+    assert not ports[0] & ports[1]
+    for own, its in enumerate(done):
+        for seen in its["found"].values():
+            reached = {port for found in seen["open"].values() for port in found}
+            assert ports[own] <= reached
+            assert not ports[1 - own] & reached
+
+
+@pytest.mark.parametrize("kinds", [(NatKind.CONE, NatKind.CONE), (NatKind.SYMMETRIC, NatKind.SYMMETRIC)])
+def test_two_peers_behind_nats_form_a_cluster_through_a_relay(
+    lab: Lab, kinds: tuple[NatKind, NatKind]
+) -> None:
+    internet = lab.segment("internet")
+    relay_node = lab.node("relay")
+    internet.join(relay_node, "5.0.0.100/24")
+    homes: list[Node] = []
+    for n, kind in enumerate(kinds, 1):
+        home = nat(lab, f"router {n}", kind, internet, f"5.0.0.{n}/24", f"10.{n}.0.1/24")
+        homes.append(lab.node(f"home {n}"))
+        home.join(homes[-1], f"10.{n}.0.2/24")
+    relay = member(relay_node, 1)
+    lender = member(homes[0], 2, [at(relay)], lend=1)
+    borrower = member(homes[1], 3, [at(relay)])
+    with capture(relay_node) as traffic:
+        got = borrow(borrower)
+        assert [(one["peer"], one["path"]) for one in got["workers"]] == [(lender.id, "overlay")]
+        check(borrower.work(got["environment"]))
+    assert not traffic.count(MARKER.encode())
+    borrower.ask("release")
