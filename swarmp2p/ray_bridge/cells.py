@@ -29,9 +29,9 @@ _OPEN_S: Final = 10.0
 _GRACE_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cell:
-    """A cell that stands.
+    """A cell that stands. `namespaces` is empty once it is closed.
 
     sockets: the link over which sockets inside are asked for; for one process only, to which it is inherited.
     pid: of the cell's program: /proc/PID/ns/net is the namespace. namespaces: descriptors to enter, in this order:
@@ -82,7 +82,11 @@ async def open_cell(*, user_namespace: bool | None = None) -> AsyncGenerator[Cel
             theirs.close()
             pid = await _stands(tree)
             names = ("user", "net") if user_namespace else ("net",)
-            yield Cell(ours, pid, tuple(_open_namespace(stack, pid, name) for name in names), tree)
+            cell = Cell(ours, pid, tuple(_open_namespace(stack, pid, name) for name in names), tree)
+            try:
+                yield cell
+            finally:
+                cell.namespaces = ()  # else whoever comes late would enter what the numbers name by then
 
 
 async def cell_problem(*, user_namespace: bool | None = None) -> str | None:

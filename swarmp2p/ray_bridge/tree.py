@@ -197,9 +197,11 @@ async def open_tree(
     arguments = ["--parent", str(os.getpid()), "--grace", str(grace_s)]
     for directory in remove:
         arguments += ["--remove", str(directory)]
-    for namespace in enter:
-        arguments += ["--enter", str(namespace)]
     log = os.open(log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    # Copies: whoever gave them may close them while the process starts, and their numbers become another's.
+    namespaces = [os.dup(namespace) for namespace in enter]
+    for namespace in namespaces:
+        arguments += ["--enter", str(namespace)]
     try:
         process = await trio.lowlevel.open_process(
             # -I and -S: no user's site, no site-packages, no module beside the file: 20 ms instead of 60
@@ -210,11 +212,14 @@ async def open_tree(
             env={**environment, TREE_VARIABLE: mark},
             cwd=cwd,
             start_new_session=True,
-            pass_fds=(*enter, *keep),
+            pass_fds=(*namespaces, *keep),
         )
     except BaseException:
         os.close(log)
         raise
+    finally:
+        for namespace in namespaces:
+            os.close(namespace)
     tree = Tree(process, mark, log_path, log, remove)
     try:
         yield tree

@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from ..errors import WorkerNotStarted
+from ..errors import NoCell, WorkerNotStarted
 from .cells import Cell
 from .environment import lender_environment
 from .events import JoinSecret, Need
@@ -59,9 +59,11 @@ async def start_worker(
     127.0.0.1 they listen there alone, at any other they listen at all addresses. ports: all that it may listen at; none
     for any free ones. cell: where it runs; None for this machine's own network. labels: Ray node labels, see
     PEER_LABEL. directory: where worker.log is kept; None to keep it only when the worker does not join. Raises
-    RayMissing and WorkerNotStarted.
+    RayMissing, NoCell and WorkerNotStarted.
     """
     installed_versions()
+    if cell is not None and not cell.namespaces:
+        raise NoCell("its cell has been closed")
     plan = NodePlan(
         node_ip=node_ip,
         name=(labels or {}).get(PEER_LABEL, node_ip),
