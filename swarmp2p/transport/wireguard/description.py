@@ -74,20 +74,16 @@ class TunnelPeer:
 
 
 @dataclass(frozen=True, slots=True)
-class TunnelPlan:
-    """One member's interface.
+class TunnelPlace:
+    """This member, as its own interface has it.
 
-    interface: its name, from `interface_name`. address, alias, ports: this member's, as in TunnelPeer; its processes
-    are reached at alias. listen_port: UDP, in the network namespace of the peer; 0 for any. peers: other members.
+    interface: from `interface_name`. address: inside the tunnel. alias, ports: where its Ray node is reached.
     """
 
     interface: str
     address: str
     alias: str
     ports: range
-    listen_port: int = 0
-    peers: tuple[TunnelPeer, ...] = ()
-    mtu: int = MTU
 
     def __post_init__(self) -> None:
         if not is_ours(self.interface):
@@ -95,11 +91,6 @@ class TunnelPlan:
                 f"{self.interface!r} is no name of an interface of ours; interface_name() makes one"
             )
         _check_place(self.address, self.alias, self.ports)
-        if not 0 <= self.listen_port < 65_536:
-            raise UsageError(f"a UDP port is 0 to 65535, not {self.listen_port}")
-        if not 576 <= self.mtu <= 65_535:
-            raise UsageError(f"an MTU is 576 to 65535 bytes, not {self.mtu}")
-        check_peers(self.peers, self.address)
 
 
 @dataclass(frozen=True, slots=True)

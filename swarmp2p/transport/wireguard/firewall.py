@@ -17,31 +17,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .description import PeerChanges, TunnelPeer, TunnelPlan
+from .description import PeerChanges, TunnelPeer, TunnelPlace
 
 
-def table(plan: TunnelPlan) -> str:
-    """For `nft -f -`: the whole table. Needs nftables 0.9.4 and Linux 5.6, for ranges in a map of two fields."""
-    name, ports = plan.interface, _range(plan.ports)
+def table(place: TunnelPlace) -> str:
+    """For `nft -f -`: the table, without members. Ranges in a map of two fields need nftables 0.9.4 and Linux 5.6."""
+    name, ports = place.interface, _range(place.ports)
     return f"""\
 add table inet {name}
 delete table inet {name}
 table inet {name} {{
-    set members {{ type ipv4_addr; {_elements(_addresses(plan.peers))} }}
-    map aliases {{ type ipv4_addr . inet_service : ipv4_addr; flags interval; {_elements(_aliases(plan.peers))} }}
+    set members {{ type ipv4_addr; }}
+    map aliases {{ type ipv4_addr . inet_service : ipv4_addr; flags interval; }}
     chain early {{
         type filter hook prerouting priority -300; policy accept;
-        iifname "{name}" ip saddr @members ip daddr {plan.address} accept
+        iifname "{name}" ip saddr @members ip daddr {place.address} accept
         iifname "{name}" drop
     }}
     chain arriving {{
         type nat hook prerouting priority -100; policy accept;
-        iifname "{name}" tcp dport {ports} dnat ip to {plan.alias}
+        iifname "{name}" tcp dport {ports} dnat ip to {place.alias}
     }}
     chain input {{
         type filter hook input priority 0; policy accept;
         iifname "{name}" ct state established,related accept
-        iifname "{name}" ip daddr {plan.alias} tcp dport {ports} accept
+        iifname "{name}" ip daddr {place.alias} tcp dport {ports} accept
         iifname "{name}" drop
     }}
     chain forward {{
@@ -55,20 +55,20 @@ table inet {name} {{
     }}
     chain left {{
         type nat hook postrouting priority 100; policy accept;
-        oifname "{name}" ip saddr 127.0.0.0/8 snat ip to {plan.address}
+        oifname "{name}" ip saddr 127.0.0.0/8 snat ip to {place.address}
     }}
 }}
 """
 
 
-def table_changes(plan: TunnelPlan, changes: PeerChanges) -> str:
+def table_changes(place: TunnelPlace, changes: PeerChanges) -> str:
     """For `nft -f -`: members that go and come. Connections of those that stay are not touched."""
     lines = list[str]()
     for word, peers in (("delete", changes.remove), ("add", changes.add)):
         if peers:
             lines += [
-                f"{word} element inet {plan.interface} members {{ {', '.join(_addresses(peers))} }}",
-                f"{word} element inet {plan.interface} aliases {{ {', '.join(_aliases(peers))} }}",
+                f"{word} element inet {place.interface} members {{ {', '.join(_addresses(peers))} }}",
+                f"{word} element inet {place.interface} aliases {{ {', '.join(_aliases(peers))} }}",
             ]
     return "".join(line + "\n" for line in lines)
 
@@ -79,10 +79,6 @@ def _addresses(peers: Iterable[TunnelPeer]) -> list[str]:
 
 def _aliases(peers: Iterable[TunnelPeer]) -> list[str]:
     return [f"{peer.alias} . {_range(peer.ports)} : {peer.address}" for peer in peers]
-
-
-def _elements(values: list[str]) -> str:
-    return f"elements = {{ {', '.join(values)} }}" if values else ""
 
 
 def _range(ports: range) -> str:

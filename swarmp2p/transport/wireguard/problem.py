@@ -7,8 +7,8 @@ import stat
 import subprocess
 from typing import Final
 
-from .description import INTERFACE_PREFIX, TunnelPeer, TunnelPlan
-from .firewall import table
+from .description import INTERFACE_PREFIX, PeerChanges, TunnelPeer, TunnelPlace
+from .firewall import table, table_changes
 from .keeper import COMMAND_S, command
 from .keys import KEY_BYTES
 from .programs import missing, search_path
@@ -56,7 +56,8 @@ def _rules_problem() -> str | None:
         return "/proc/sys/net cannot be written to; in a container: start it with --privileged"
     ports = range(10_000, 10_100)
     peer = TunnelPeer(b"\1" * KEY_BYTES, "100.66.0.2", "127.64.0.2", ports)
-    rules = table(TunnelPlan(f"{INTERFACE_PREFIX}{0:010x}", "100.66.0.1", "127.0.0.1", ports, peers=(peer,)))
+    place = TunnelPlace(f"{INTERFACE_PREFIX}{0:010x}", "100.66.0.1", "127.0.0.1", ports)
+    rules = table(place) + table_changes(place, PeerChanges(add=(peer,)))
     try:
         tried = subprocess.run(
             ["nft", "--check", "-f", "-"],

@@ -1,8 +1,9 @@
 """One member's WireGuard interface, for as long as it is a member: `open_tunnel`.
 
     key = WireGuardKey.generate()
-    async with open_tunnel(TunnelPlan(interface_name(cluster, member), ...), key) as tunnel:
-        tunnel.port                       # UDP: what the other members are told
+    async with open_tunnel(interface_name(cluster, member), key) as tunnel:
+        tunnel.port                       # UDP: what the other members are told, together with the public key
+        await tunnel.settle(place)        # once the head has said where this member is
         await tunnel.apply(peers)         # again whenever members come and go; those that stay are not touched
         await tunnel.wait_for(peer.key)   # until packets go both ways
         await tunnel.lost()               # never returns while all is well
@@ -15,6 +16,7 @@ where it was made (wireguard.com/netns): the cell then has no other way out than
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -25,14 +27,24 @@ from typing import Final, cast
 
 import trio
 
-from ...errors import WireGuardFailed
+from ...errors import UsageError, WireGuardFailed
 from . import keeper, leftovers
-from .description import PeerChanges, TunnelPeer, TunnelPlan, changes, check_peers
+from .description import MTU, PeerChanges, TunnelPeer, TunnelPlace, changes, check_peers, is_ours
 from .firewall import table, table_changes
 from .keys import WireGuardKey, as_text
 from .leftovers import RUNTIME
 from .programs import run, search_path
-from .texts import add_routes, bring_up, configuration, handshakes, peer_arguments, remove_routes
+from .texts import (
+    add_address,
+    add_routes,
+    bring_up,
+    configuration,
+    connections_with,
+    handshakes,
+    peer_arguments,
+    received,
+    remove_routes,
+)
 
 HANDSHAKE_S: Final = 5.0
 """For a tunnel to come up. One round trip; WireGuard repeats a lost first packet after 5 s."""
@@ -42,19 +54,22 @@ _MAX_LOOK_S: Final = 0.4
 _END_S: Final = 10.0  # for the keeper to take everything away, which takes some 50 ms
 _LINE_BYTES: Final = 4_096
 
+_log = logging.getLogger(__name__)
+
 
 class Tunnel:
     """A WireGuard interface that is up; made by `open_tunnel`. After WireGuardFailed it is to be closed.
 
-    plan: as it was made. kind: "kernel" or "wireguard-go". port: UDP port that it listens at.
+    kind: "kernel" or "wireguard-go". port: UDP port that it listens at.
     """
 
-    def __init__(self, plan: TunnelPlan, kind: str, process: trio.Process, namespace: int) -> None:
+    def __init__(self, interface: str, kind: str, process: trio.Process, namespace: int) -> None:
         assert process.stdout is not None
-        self.plan, self.kind, self.port = plan, kind, plan.listen_port
+        self.interface, self.kind, self.port = interface, kind, 0
         self._process, self._said = process, process.stdout
         self._namespace = namespace
-        self._peers = plan.peers
+        self._place: TunnelPlace | None = None
+        self._peers: tuple[TunnelPeer, ...] = ()
         self._changing = trio.Lock()
 
     @property
@@ -67,29 +82,63 @@ class Tunnel:
         """Those that it has now."""
         return self._peers
 
+    async def settle(self, place: TunnelPlace) -> None:
+        """Take this member's place; once. The rules come first, so that nothing has an address without them."""
+        if self._place is not None or place.interface != self.interface:
+            raise UsageError(f"{self.interface} has its place already, or this one is of another interface")
+        async with self._changing:
+            await self._run("nft", "-f", "-", given=table(place))
+            setting = f"/proc/sys/net/ipv4/conf/{self.interface}/route_localnet"
+            await self._run("tee", setting, given="1")
+            await self._run("ip", "-batch", "-", given=add_address(place))
+            self._place = place
+
     async def apply(self, peers: Sequence[TunnelPeer]) -> PeerChanges:
-        """Have these peers and no others; returns what was changed. Raises UsageError, and then changes nothing."""
-        check_peers(peers, self.plan.address)
+        """Have these peers and no others; returns what was changed. Connections with those that go are reset.
+
+        Raises UsageError, and then changes nothing.
+        """
+        place = self._place
+        if place is None:
+            raise UsageError(f"{self.interface} has no place yet; settle() it first")
+        check_peers(peers, place.address)
         async with self._changing:
             todo = changes(self._peers, peers)
             if todo.remove:
-                await self._run("ip", "-batch", "-", given=remove_routes(self.plan, todo.remove))
+                await self._run("ip", "-batch", "-", given=remove_routes(place, todo.remove))
             if todo:
-                await self._run("wg", "set", self.plan.interface, *peer_arguments(todo))
+                await self._run("wg", "set", self.interface, *peer_arguments(todo))
             if todo.remove or todo.add:
-                await self._run("nft", "-f", "-", given=table_changes(self.plan, todo))
+                await self._run("nft", "-f", "-", given=table_changes(place, todo))
             if todo.add:
-                await self._run("ip", "-batch", "-", given=add_routes(self.plan, todo.add))
+                await self._run("ip", "-batch", "-", given=add_routes(place, todo.add))
             self._peers = tuple(peers)
-            return todo
+        await self.reset(todo.remove)
+        return todo
+
+    async def reset(self, peers: Sequence[TunnelPeer]) -> None:
+        """End all connections with these peers on this side, so that those who use them notice.
+
+        Where the kernel cannot do that (CONFIG_INET_DIAG_DESTROY), they end when TCP gives up.
+        """
+        if peers:
+            try:
+                await self._run("ss", "--kill", "--tcp", "--no-header", *connections_with(peers))
+            except WireGuardFailed as failed:
+                _log.warning("connections with members that went cannot be reset: %s", failed.problem)
 
     async def handshakes(self) -> dict[bytes, int]:
         """When each peer's keys were last agreed, by its key: seconds since the epoch, 0 for never.
 
         While packets go both ways that is less than 3 minutes ago (WireGuard's REJECT_AFTER_TIME).
         """
-        shown = await self._run("wg", "show", self.plan.interface, "latest-handshakes")
+        shown = await self._run("wg", "show", self.interface, "latest-handshakes")
         return handshakes(shown, [peer.key for peer in self._peers])
+
+    async def received(self) -> dict[bytes, int]:
+        """Bytes that came from each peer, by its key."""
+        shown = await self._run("wg", "show", self.interface, "transfer")
+        return received(shown, [peer.key for peer in self._peers])
 
     async def wait_for(self, key: bytes, within_s: float = HANDSHAKE_S) -> bool:
         """Until keys are agreed with a peer. False when they are not within that time, or it is no peer."""
@@ -108,47 +157,46 @@ class Tunnel:
         await self._process.wait()
         return said.get("failed", "its keeper was killed")
 
-    async def configure(self, key: WireGuardKey) -> None:
-        """Everything after the interface is made: rules first, so that it is never up without them."""
-        plan = self.plan
-        await self._run("nft", "-f", "-", given=table(plan))
-        await self._run(
-            "wg", "setconf", plan.interface, "/dev/stdin",
-            given=configuration(plan, key), secret=as_text(key.private),
-        )  # fmt: skip
-        setting = f"/proc/sys/net/ipv4/conf/{plan.interface}/route_localnet"
-        await self._run("tee", setting, given="1")
-        await self._run("ip", "-batch", "-", given=bring_up(plan))
-        shown = await self._run("wg", "show", plan.interface, "listen-port")
-        self.port = int(shown.strip() or 0)
+    async def start(self, key: WireGuardKey, listen_port: int, mtu: int) -> None:
+        """Key and port; it is up then, and nobody can use it."""
+        given, secret = configuration(key, listen_port), as_text(key.private)
+        await self._run("wg", "setconf", self.interface, "/dev/stdin", given=given, secret=secret)
+        await self._run("ip", "-batch", "-", given=bring_up(self.interface, mtu))
+        shown = await self._run("wg", "show", self.interface, "listen-port")
+        self.port = int(shown)
 
     async def _run(self, *words: str, given: str = "", secret: str = "") -> str:
-        return await run(self.plan.interface, *words, given=given, secret=secret, namespace=self._namespace)
+        return await run(self.interface, *words, given=given, secret=secret, namespace=self._namespace)
 
 
 @asynccontextmanager
 async def open_tunnel(
-    plan: TunnelPlan,
+    interface: str,
     key: WireGuardKey,
     *,
+    listen_port: int = 0,
+    mtu: int = MTU,
     namespace: int = -1,
     runtime: Path = RUNTIME,
     kinds: Sequence[str] = keeper.KINDS,
 ) -> AsyncGenerator[Tunnel, None]:
     """Have an interface for the length of the context. Raises WireGuardFailed; nothing stays then.
 
-    namespace: descriptor of the network namespace to put it into (`namespace_of`); -1 for this process's own.
-    runtime: folder of the keepers' records. kinds: of WireGuard, tried in this order.
+    interface: from `interface_name`. listen_port: UDP, 0 for any. mtu: bytes of a packet inside. namespace: descriptor
+    of the network namespace to put it into (`namespace_of`); -1 for this process's own. runtime: folder of the keepers'
+    records. kinds: of WireGuard, tried in this order.
     """
+    if not is_ours(interface) or not 0 <= listen_port < 65_536 or not 576 <= mtu <= 65_535:
+        raise UsageError(f"no tunnel can be: name {interface!r}, UDP port {listen_port}, MTU {mtu}")
     await trio.to_thread.run_sync(leftovers.clean, runtime)
-    process = await _start(plan, namespace, runtime, kinds)
+    process = await _start(interface, namespace, runtime, kinds)
     try:
         assert process.stdout is not None
         said = await _hear(process.stdout)
         if "kind" not in said:
-            raise WireGuardFailed(plan.interface, said.get("failed", "its keeper was killed"))
-        tunnel = Tunnel(plan, said["kind"], process, namespace)
-        await tunnel.configure(key)
+            raise WireGuardFailed(interface, said.get("failed", "its keeper was killed"))
+        tunnel = Tunnel(interface, said["kind"], process, namespace)
+        await tunnel.start(key, listen_port, mtu)
         yield tunnel
     finally:
         await _end(process)
@@ -164,9 +212,9 @@ def namespace_of(pid: int) -> Generator[int, None, None]:
         os.close(descriptor)
 
 
-async def _start(plan: TunnelPlan, namespace: int, runtime: Path, kinds: Sequence[str]) -> trio.Process:
-    arguments = ["--parent", str(os.getpid()), "--record", str(leftovers.record(runtime, plan.interface))]
-    arguments += ["--interface", plan.interface]
+async def _start(interface: str, namespace: int, runtime: Path, kinds: Sequence[str]) -> trio.Process:
+    arguments = ["--parent", str(os.getpid()), "--record", str(leftovers.record(runtime, interface))]
+    arguments += ["--interface", interface]
     if namespace >= 0:
         arguments += ["--namespace", str(namespace)]
     return await trio.lowlevel.open_process(

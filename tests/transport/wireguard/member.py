@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from swarmp2p.errors import WireGuardFailed
-from swarmp2p.transport.wireguard.description import TunnelPeer, TunnelPlan
+from swarmp2p.transport.wireguard.description import TunnelPeer, TunnelPlace
 from swarmp2p.transport.wireguard.keys import WireGuardKey
 from swarmp2p.transport.wireguard.tunnel import Tunnel, namespace_of, open_tunnel
 
@@ -58,21 +58,22 @@ async def main() -> None:
     lines = trio.wrap_file(sys.stdin)
     told = json.loads(await lines.readline())
     key = WireGuardKey(bytes.fromhex(told["private"]), bytes.fromhex(told["public"]))
-    plan = TunnelPlan(
-        told["interface"],
-        told["address"],
-        told["alias"],
-        range(*told["ports"]),
-        told["listen_port"],
-        peers_from_json(told["peers"]),
-    )
+    place = TunnelPlace(told["interface"], told["address"], told["alias"], range(*told["ports"]))
     with ExitStack() as stack:
         namespace = stack.enter_context(namespace_of(told["cell"])) if told["cell"] else -1
         try:
             async with (
-                open_tunnel(plan, key, namespace=namespace, runtime=Path(told["runtime"])) as tunnel,
+                open_tunnel(
+                    place.interface,
+                    key,
+                    listen_port=told["listen_port"],
+                    namespace=namespace,
+                    runtime=Path(told["runtime"]),
+                ) as tunnel,
                 trio.open_nursery() as nursery,
             ):
+                await tunnel.settle(place)
+                await tunnel.apply(peers_from_json(told["peers"]))
                 say(kind=tunnel.kind, port=tunnel.port, keeper=tunnel.keeper)
                 nursery.start_soon(tell_loss, tunnel)
                 await obey(tunnel, lines)

@@ -15,8 +15,9 @@ from swarmp2p.transport.wireguard.description import (
     MAX_PEERS,
     PeerChanges,
     TunnelPeer,
-    TunnelPlan,
+    TunnelPlace,
     changes,
+    check_peers,
     interface_name,
     is_ours,
 )
@@ -35,8 +36,7 @@ def peer(number: int, host: int | None = None, endpoint: tuple[str, int] | None 
     )
 
 
-def plan(*peers: TunnelPeer) -> TunnelPlan:
-    return TunnelPlan(NAME, "100.66.0.1", "127.0.0.1", range(20_000, 20_100), peers=peers)
+PLACE = TunnelPlace(NAME, "100.66.0.1", "127.0.0.1", range(20_000, 20_100))
 
 
 peers = st.builds(
@@ -117,21 +117,25 @@ def test_what_cannot_be_a_member_is_refused(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"interface": "wg0"}, {"listen_port": 65_536}, {"mtu": 100}, {"address": "127.0.0.1"}]
+    "change", [{"interface": "wg0"}, {"alias": "10.0.0.1"}, {"ports": range(0)}, {"address": "127.0.0.1"}]
 )
 def test_what_cannot_be_an_interface_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        replace(plan(), **change)
+        replace(PLACE, **change)
 
 
 def test_members_share_neither_key_nor_address() -> None:
+    def check(*peers: TunnelPeer) -> None:
+        check_peers(peers, PLACE.address)
+
     with pytest.raises(UsageError, match="same key"):
-        plan(peer(2), peer(2, host=3))
+        check(peer(2), peer(2, host=3))
     with pytest.raises(UsageError, match="same address"):
-        plan(peer(2), replace(peer(3), address="100.66.0.2"))
+        check(peer(2), replace(peer(3), address="100.66.0.2"))
     with pytest.raises(UsageError, match="same address"):
-        plan(peer(2, host=1))
+        check(peer(2, host=1))
     with pytest.raises(UsageError, match="same alias"):
-        plan(peer(2), replace(peer(3), alias="127.64.0.2"))
+        check(peer(2), replace(peer(3), alias="127.64.0.2"))
     with pytest.raises(UsageError, match="at most"):
-        plan(*[peer(2)] * (MAX_PEERS + 1))
+        check(*[peer(2)] * (MAX_PEERS + 1))
+    check(peer(2), peer(3))

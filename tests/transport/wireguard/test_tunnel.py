@@ -15,7 +15,7 @@ import pytest
 from tests.lab.capture import Capture, capture
 from tests.lab.namespaces import Lab
 from tests.lab.requirements import require
-from tests.transport.wireguard.tunnels import LOCALHOST, TALK, UDP_PORT, Member, Place, cell, two, until
+from tests.transport.wireguard.tunnels import LOCALHOST, TALK, UDP_PORT, WAIT, Member, Place, cell, two, until
 
 pytestmark = pytest.mark.slow
 Pair = tuple[Place, Place]
@@ -140,8 +140,11 @@ def test_members_come_and_go_and_those_who_stay_notice_nothing(lab: Lab, tmp_pat
     third = Member(other, [replace(head.as_peer(), endpoint=("10.9.0.1", UDP_PORT))], tmp_path)
     assert third.up(head)
     other.serve()
-    assert head.talk(other.alias, other.port) == "same"
+    waiting = head.start(sys.executable, "-c", WAIT, other.alias, str(other.port))
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == b"connected\n"
     assert first.apply(worker.as_peer(0)) == [other.key.public.hex()]
+    assert waiting.stdout.readline() == b"ConnectionAbortedError\n"
     assert head.talk(other.alias, other.port, 0.5) != "same"
     assert first.apply(worker.as_peer(0)) == []
 

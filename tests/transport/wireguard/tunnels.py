@@ -56,6 +56,18 @@ with one, one.makefile("rb") as back:
         print("same" if back.readline() == line.encode() else "other", flush=True)
 """
 
+# Waits for what never comes; says how that ended.
+WAIT = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as one:
+    one.settimeout(None)
+    print("connected", flush=True)
+    try:
+        one.recv(1)
+    except OSError as problem:
+        print(type(problem).__name__, flush=True)
+"""
+
 
 @dataclass
 class Place:
