@@ -160,6 +160,15 @@ class Reachable:
 
 
 @dataclass(frozen=True, slots=True)
+class Located:
+    """Where this peer, or a connected one, says that it can be dialled has changed: a router opened a port for it, or
+    a relay takes connections for it. All of its addresses, as it says."""
+
+    peer: PeerId
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time moved. Sent when `deadline()` is due; harmless at any other time."""
 
@@ -206,7 +215,7 @@ class Protect:
 
 
 NetworkEvent = (
-    Received | PeerUp | Certified | PeerDown | Undeliverable | Speaks | Congested | Reachable | Tick
+    Received | PeerUp | Certified | PeerDown | Undeliverable | Speaks | Congested | Reachable | Located | Tick
 )
 NetworkOutput = Send | Introduce | Disconnect | Serve | Protect
 

@@ -39,6 +39,7 @@ from .engine import (
     Certified,
     Congested,
     Engine,
+    Located,
     NetworkEvent,
     NetworkOutput,
     PeerDown,
@@ -222,6 +223,8 @@ class NodeEngine(Engine[NodeCommand, NodeOutput]):
                 return handler(event, now) if handler is not None else ()
             case Certified():
                 return self._gossip(event, now)
+            case Located():
+                return self._dht(event, now)
             case PeerUp() | PeerDown() | Reachable():
                 return [output for handler in self._children for output in handler(event, now)]
             case _:

@@ -24,6 +24,7 @@ from swarmp2p.engine import (
     Disconnect,
     Engine,
     Introduce,
+    Located,
     Message,
     PeerDown,
     PeerUp,
@@ -159,6 +160,7 @@ class World:
             "congested": self._congested,
             "certified": self._certified,
             "reachable": self._reachable,
+            "located": self._located,
             "command": self._command,
         }
 
@@ -377,6 +379,13 @@ class World:
     def _reachable(self, maker: Maker) -> None:
         self._feed(self.nodes[maker.rng.choice(PEERS[:ENGINES])], Reachable(maker.rng.random() < 0.5))
 
+    def _located(self, maker: Maker) -> None:
+        """A connected peer, or the node itself, is to be dialled elsewhere."""
+        source, target = self._pair(maker)
+        if source in self.nodes[target].up or maker.rng.random() < 0.5:
+            whose = source if source in self.nodes[target].up else target
+            self._feed(self.nodes[target], Located(whose, (sim_address(maker.rng.randrange(1, 9)),)))
+
     def _command(self, maker: Maker) -> None:
         node = self.nodes[maker.rng.choice(PEERS[:ENGINES])]
         maker.recent = node.recent
@@ -409,6 +418,7 @@ STEPS = (
         "speaks",
         "congested",
         "certified",
+        "located",
         "reachable",
     ),
 )

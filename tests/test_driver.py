@@ -19,6 +19,7 @@ from swarmp2p.engine import (
     Disconnect,
     Engine,
     Introduce,
+    Located,
     NetworkEvent,
     NetworkOutput,
     PeerDown,
@@ -81,6 +82,7 @@ class Script(Engine[Do, str]):
                 | Speaks()
                 | Congested()
                 | Reachable()
+                | Located()
             ):
                 return [type(event).__name__]
 

@@ -19,9 +19,11 @@ from random import Random
 from typing import Final, assert_never
 
 from ..engine import (
+    Address,
     Certified,
     Congested,
     Engine,
+    Located,
     NetworkEvent,
     NetworkOutput,
     PeerDown,
@@ -239,6 +241,8 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
                 if self.config.server == "auto" and self.serving != reachable:
                     self.serving = reachable
                     out.append(Serve(FindNode.protocol, reachable))
+            case Located(peer, addresses):
+                self._located(peer, addresses, now)
             case Congested():
                 pass
             case Tick():
@@ -256,7 +260,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
         traffic = self._traffic
         match command:
             case events.SetAddresses(addresses):
-                self._publisher.addresses = addresses
+                self._located(self.peer, addresses, now)
             case events.Join(query, peers, later):
                 lookups = self._lookups
                 earlier = lookups.bootstrap
@@ -348,6 +352,14 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             config,
         )
         traffic.run(ServiceSearch(nobody, root, results, tools, command.limit), now)
+
+    def _located(self, peer: PeerId, addresses: tuple[Address, ...], now: float) -> None:
+        """A peer, or this one, is to be dialled elsewhere from now on."""
+        if peer != self.peer:
+            self._liveness.moved(peer, addresses)
+        elif addresses != self._publisher.addresses:
+            self._publisher.addresses = addresses
+            self.publishing.moved(now)
 
     def _merged(self, *groups: Sequence[PeerInfo]) -> tuple[PeerInfo, ...]:
         """Peers to ask with each refresh, each once; the first ones when there are too many."""

@@ -77,6 +77,12 @@ class Liveness:
         if not self._requests.has(peer) and (self._table.is_suspect(peer) or self._probes.wants(info, now)):
             self._probe_if_idle(info, now)
 
+    def moved(self, peer: PeerId, addresses: tuple[Address, ...]) -> None:
+        """A connected peer says where it can be dialled now; others are told so when they ask."""
+        if peer in self._contacts:
+            self._contacts.up(peer, addresses)
+            self._table.learn_addresses(PeerInfo(peer, addresses))
+
     def down(self, peer: PeerId, now: float) -> None:
         """No connection stands any more, and nothing was under way. Nothing is wrong with that."""
         if self._table.is_near(peer) and self._may_look(peer, now):

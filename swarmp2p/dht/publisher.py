@@ -114,6 +114,10 @@ class Publisher:
         """What is published under a key."""
         return self._publications.get(key)
 
+    def all(self) -> list[Publication]:
+        """Everything that is published."""
+        return list(self._publications.values())
+
     def provide(self, key: bytes, now: float) -> Publication:
         """Become a provider of a key. A service that is announced under it stays."""
         publication = self._publications.get(key)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from typing import Final
 
 from ..engine import PeerInfo
 from ..identity import PeerId
@@ -29,9 +30,13 @@ from .sweeper import Region, Stored, Sweeper
 from .timers import Timers
 from .traffic import Traffic
 
-_MAX_DIALLED = 4_096
+_MAX_DIALLED: Final = 4_096
 """Peers being connected to whose records are waited for. Of those forgotten beyond, a provide learns nothing more: it
 returns with its time-out at the latest."""
+
+
+_MOVED_S: Final = 0.25
+"""From a move to the renewals that follow: addresses often come in twos and threes."""
 
 
 class _Many:
@@ -69,6 +74,7 @@ class Publishing:
         self._is_crowded = is_crowded
         self._many: dict[int, _Many] = {}
         self._announcer = Announcer(publisher, traffic, splits, config, self._provide_query)
+        self._moved_until = 0.0  # from when on the next move counts
         self._dialled: dict[PeerId, list[OptimisticProvide]] = {}  # who waits for a connection
 
     # Commands -----------------------------------------------------------------------------------------------
@@ -142,6 +148,15 @@ class Publishing:
         for info in publication.holders.values():
             traffic.tell(info, make(traffic.next_id()), now)
         traffic.out.append(QueryDone(number, stored=told + len(publication.holders)))
+
+    def moved(self, now: float) -> None:
+        """This peer can be dialled elsewhere now: those that hold its records should say so, at once when it moves for
+        the first time in a while."""
+        if self._publisher.addresses:
+            when = max(now + _MOVED_S, self._moved_until)
+            self._moved_until = when + self._config.retry_s
+            for publication in self._publisher.all():
+                self._renewals.set(publication, when)
 
     def cancel(self, number: int) -> None:
         """Nobody wants to hear of a ProvideMany any more; the storing goes on."""

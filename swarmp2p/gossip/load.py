@@ -33,6 +33,7 @@ from ..engine import (
     Congested,
     Engine,
     Introduce,
+    Located,
     NetworkEvent,
     NetworkOutput,
     PeerDown,
@@ -245,7 +246,7 @@ class LoadBoard(Engine[LoadCommand, LoadOutput]):
                     out.append(Send(sender, self._snapshot(sender, message, now)))
                 elif isinstance(message, LoadsReply):
                     self._answered(sender, message, now, out)
-            case Tick() | Certified() | Speaks() | Congested() | Reachable():
+            case Tick() | Certified() | Speaks() | Congested() | Reachable() | Located():
                 pass
             case SetLoad(signal):
                 was = self._sender.active

@@ -28,6 +28,7 @@ from ..engine import (
     Certified,
     Congested,
     Engine,
+    Located,
     NetworkEvent,
     PeerDown,
     PeerUp,
@@ -172,7 +173,7 @@ class GossipRouter(Engine[GossipCommand, GossipOutput]):
                 self._exchange.certified(peer, record)
             case Speaks(peer, _, _, agreed):
                 self._unwanted.agreed(peer, agreed)
-            case Tick() | Undeliverable() | Reachable():
+            case Tick() | Undeliverable() | Reachable() | Located():
                 pass
             case Publish(topic, data):
                 self._publish(topic, data, now)

@@ -60,6 +60,7 @@ from ..engine import (
     Certified,
     Congested,
     Engine,
+    Located,
     Message,
     NetworkEvent,
     NetworkOutput,
@@ -147,7 +148,16 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
                 return self._receive(sender, message, now)
             case PeerDown(peer=peer):
                 return given.down(peer, now) + taken.down(peer, now)
-            case Tick() | PeerUp() | Certified() | Undeliverable() | Speaks() | Congested() | Reachable():
+            case (
+                Tick()
+                | PeerUp()
+                | Certified()
+                | Undeliverable()
+                | Speaks()
+                | Congested()
+                | Reachable()
+                | Located()
+            ):
                 return []
             case Lend():
                 return given.lend(event)

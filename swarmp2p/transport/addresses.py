@@ -13,6 +13,10 @@ from ..identity import PeerId
 
 _P2P: Final = 0x01A5
 _HOSTS: Final = ("ip4", "ip6", "dns", "dns4", "dns6")
+_CIRCUIT: Final = ["p2p", "p2p-circuit"]
+# Codes of the multiaddr table (multiformats/multiaddr, protocols.csv), as varints.
+_P2P_CODE: Final = b"\xa5\x03"
+_CIRCUIT_CODE: Final = b"\xa2\x02"
 MAX_ADDRESS_BYTES: Final = 256
 _PARSING: Final = (ValueError, LookupError, TypeError, OverflowError)
 """What multiaddr raises for what it cannot take. The last for a part that says it has 2^63 bytes."""
@@ -53,25 +57,58 @@ def listen_address(address: Multiaddr | str) -> Multiaddr:
 
 
 def dialable(address: Multiaddr, text: str = "") -> Multiaddr:
-    """The address itself when it is one that can be dialled: a host and a TCP port. Raises AddressError."""
+    """The address itself when it is one that can be dialled: a host and a TCP port, or those of a relay with
+    /p2p/<relay>/p2p-circuit. Raises AddressError."""
     names = [protocol.name for protocol in address.protocols()]
-    if len(names) != 2 or names[0] not in _HOSTS or names[1] != "tcp":
+    if names[2:] not in ([], _CIRCUIT) or names[1:2] != ["tcp"] or names[0] not in _HOSTS:
         raise AddressError(
-            text or str(address), "only TCP addresses can be dialled, such as /ip4/192.0.2.1/tcp/4001"
+            text or str(address),
+            "only TCP addresses can be dialled, such as /ip4/192.0.2.1/tcp/4001, and those of relays with"
+            " /p2p/<relay>/p2p-circuit behind them",
         )
     return address
 
 
 def parse_transport(raw: Address) -> Multiaddr | None:
-    """The multiaddr of what some peer said, or None when it cannot be dialled. A /p2p part is cut off."""
+    """The multiaddr of what some peer said, or None when it cannot be dialled. A /p2p part at its end is cut off."""
     if not raw or len(raw) > MAX_ADDRESS_BYTES:
         return None
     try:
-        address = dialable(Multiaddr(raw).decapsulate_code(_P2P))
+        address = Multiaddr(raw)
+        if [protocol.code for protocol in address.protocols()][-1:] == [_P2P]:
+            address = address.decapsulate_code(_P2P)
+        dialable(address)
         host_and_port(address)
+        if is_relayed(address.to_bytes()):
+            split_circuit(address.to_bytes())
     except _PARSING:  # bytes from a peer
         return None
     return address
+
+
+def parse_direct(raw: Address) -> Multiaddr | None:
+    """As `parse_transport`, and None for an address at a relay, too."""
+    address = parse_transport(raw)
+    return None if address is None or is_relayed(address.to_bytes()) else address
+
+
+def is_relayed(address: Address) -> bool:
+    """Whether a dialable address is one at a relay: more comes behind the host and the port."""
+    if not address.endswith(_CIRCUIT_CODE):  # nearly all; a port may look like it
+        return False
+    return len([*Multiaddr(address).protocols()]) > 2
+
+
+def circuit_address(relay: PeerId, transport: Address) -> Address:
+    """Where somebody is dialled through a relay. transport: where the relay is."""
+    return b"".join((transport, _P2P_CODE, bytes((len(relay),)), relay, _CIRCUIT_CODE))
+
+
+def split_circuit(address: Address) -> tuple[PeerId, Address]:
+    """(relay, where the relay is) of a relayed address. Raises ValueError, UsageError."""
+    parsed = Multiaddr(address)
+    relay = str(parsed.value_for_protocol("p2p"))
+    return PeerId.from_text(relay), parsed.decapsulate_code(_P2P).to_bytes()
 
 
 def host_and_port(address: Multiaddr) -> tuple[str, int]:

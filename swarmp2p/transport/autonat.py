@@ -20,7 +20,7 @@ from ..engine import Address
 from ..errors import BadMessage, SwarmError
 from ..identity import PeerId
 from ..wire import Framing
-from .addresses import host_and_port, parse_transport
+from .addresses import host_and_port, parse_direct, parse_transport
 from .framing import FrameBuffer, encode_frame
 from .multistream import propose
 from .muxer import MuxedConnection, MuxedStream
@@ -52,6 +52,11 @@ class Server:
         self._asked = Counter[PeerId]()
         self._running = 0
 
+    @property
+    def serving(self) -> bool:
+        """Always."""
+        return True
+
     async def serve(self, stream: MuxedStream) -> None:
         """Answer one request. Raises BadMessage, trio.BrokenResourceError, trio.TooSlowError."""
         with trio.fail_after(_ANSWER_S):
@@ -66,7 +71,10 @@ class Server:
         if request.type != Message.DIAL or request.dial.peer.id != bytes(stream.peer):
             response.status, response.statusText = Message.E_BAD_REQUEST, "not a request of yours to dial you"
             return
-        found = (parse_transport(bytes(raw)) for raw in list(request.dial.peer.addrs)[:_MAX_ADDRESSES])
+        if stream.connection.relay is not None:
+            response.status, response.statusText = Message.E_DIAL_REFUSED, "you came through a relay"
+            return
+        found = (parse_direct(bytes(raw)) for raw in list(request.dial.peer.addrs)[:_MAX_ADDRESSES])
         own = [one for one in found if one is not None and host_and_port(one)[0] == remote[0]]
         if not own:
             response.status, response.statusText = Message.E_DIAL_REFUSED, "no address is where you are"
@@ -137,7 +145,7 @@ async def ask_around(
     answers = 0
     places: dict[str, MuxedConnection] = {}
     for one in connections:
-        if one.dialled is not None and scope_of(one.remote[0]) is reach.farthest:
+        if one.dialled is not None and one.relay is None and scope_of(one.remote[0]) is reach.farthest:
             place = subnet_of(one.remote[0]) if reach.farthest is Scope.GLOBAL else str(one.peer)
             places.setdefault(place, one)
     worth = list(places.values())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..identity import PeerId
+from .relay_config import RelayConfig
 
 _MAX_OFFENDERS: Final = 1024
 
@@ -52,6 +53,7 @@ class HostConfig:
     duplicate_s: after which a second connection to a peer is closed when it has no streams.
     max_pushes: times within sweep_s that a peer may say what has changed of itself; more are bad messages.
     bad_messages: that one peer may send before it is disconnected, and again after each reconnection.
+    relay: relaying for others, and being reached through relays.
     known_peers, known_addresses: peers whose addresses are remembered, and how many of each.
     """
 
@@ -94,6 +96,7 @@ class HostConfig:
     bad_messages: int = 16
     known_peers: int = 8192
     known_addresses: int = 8
+    relay: RelayConfig = field(default_factory=RelayConfig)
 
 
 @dataclass(slots=True)
@@ -102,7 +105,8 @@ class HostStats:
 
     dropped: messages lost on this side, by cause. bad: malformed messages by sender, of the 1,024 latest.
     sent, received: messages. dials, failed_dials: connections that were tried. refused: that came in and were one too
-    many of their source. trimmed: closed because there were too many.
+    many of their source. trimmed: closed because there were too many. relay: reservations and circuits given, and
+    reservations that we hold, and what was refused and relayed.
     """
 
     sent: int = 0
@@ -112,6 +116,7 @@ class HostStats:
     refused: int = 0
     trimmed: int = 0
     dropped: Counter[str] = field(default_factory=Counter[str])
+    relay: Counter[str] = field(default_factory=Counter[str])
     bad: OrderedDict[PeerId, int] = field(default_factory=OrderedDict[PeerId, int])
 
     def counters(self) -> dict[str, int]:
@@ -119,7 +124,8 @@ class HostStats:
         plain = ("sent", "received", "dials", "failed_dials", "refused", "trimmed")
         counted = {name: int(getattr(self, name)) for name in plain}
         counted["bad"] = sum(self.bad.values())
-        return counted | {f"dropped: {cause}": number for cause, number in self.dropped.items()}
+        relayed = {f"relay: {what}": number for what, number in self.relay.items()}
+        return counted | relayed | {f"dropped: {cause}": number for cause, number in self.dropped.items()}
 
     def offence(self, peer: PeerId) -> int:
         """Count a malformed message; returns how many there are of this peer."""

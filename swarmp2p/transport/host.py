@@ -25,21 +25,27 @@ from ..identity import Identity, PeerId
 from ..scopes import TaskStatus, background_nursery
 from ..wire import WireProtocol
 from .addresses import listen_address, split_address
+from .autonat import PROTOCOL_ID as AUTONAT_ID
 from .autonat import Server
+from .circuit_wire import HOP_ID, PUNCH_ID, STOP_ID
+from .circuits import Circuits
 from .config import HostConfig, HostStats
-from .identify import own_record
+from .identify import Identified, own_record
 from .interfaces import reachable
 from .links import Links
 from .multistream import NegotiationEnded, propose
 from .muxer import MuxedConnection
 from .network import Deliver, PeerStream, StreamHandler
 from .observed import Mapping
-from .own_addresses import OwnAddresses
+from .own_addresses import Origin, OwnAddresses
 from .peers import Peers
+from .punch import Puncher
 from .push import Pusher
 from .reachability import Status
-from .reception import Handlers, Reception
+from .reception import Handlers, Reception, Service
+from .relay import Relay
 from .replies import Desk
+from .reservations import Reservations
 from .streams import Libp2pStream
 from .swarm import LibP2P, quiet
 from .tcp import TcpListener
@@ -59,6 +65,8 @@ class _Running:
     pusher: Pusher
     watch: Watch
     own: OwnAddresses
+    relay: Relay
+    reservations: Reservations
 
 
 class Host:
@@ -132,6 +140,27 @@ class Host:
         return "unknown" if self._running is None else self._running.watch.mapping
 
     @property
+    def relays(self) -> tuple[PeerId, ...]:
+        """Through whom others reach this peer, where nobody can dial it."""
+        return () if self._running is None else self._running.reservations.relays
+
+    def path(self, peer: PeerId) -> PeerId | None:
+        """Whom what is sent to a connected peer passes through first: itself, or a relay; None when there is no
+        connection."""
+        connection = None if self._running is None else self._running.links.get(peer)
+        return None if connection is None else connection.relay or peer
+
+    @property
+    def reservations(self) -> int:
+        """How many peers that nobody can dial are reached through this one."""
+        return 0 if self._running is None else self._running.relay.reservations
+
+    @property
+    def circuits(self) -> int:
+        """How many connections of others run through this peer."""
+        return 0 if self._running is None else self._running.relay.circuits
+
+    @property
     def counters(self) -> dict[str, int]:
         """What `stats` holds, as numbers by name."""
         return self.stats.counters()
@@ -195,23 +224,74 @@ class Host:
             links = Links(self.peer_id, libp2p, self._config, self.stats, nursery)
             protocols = self._handlers.protocols
             peers = Peers(links, self._config, self.stats, deliver, nursery, protocols, self._soon)
-            dialler = Server(links.can_reach)
+            watch = Watch(links, self.peer_id, own, self._config, deliver)
+            relay = Relay(
+                self._identity,
+                links,
+                self._config,
+                self.stats,
+                lambda: own.all,
+                lambda: watch.reach.reachable,
+            )
+            reservations = Reservations(
+                self.peer_id,
+                links,
+                self._config,
+                self.stats,
+                lambda: not watch.reach.reachable,
+                partial(own.set, Origin.RELAYED),
+            )
+            circuits = Circuits(self.peer_id, links, self._config, self.stats, reservations.__contains__)
+            puncher = Puncher(
+                links,
+                self._config,
+                self.stats,
+                nursery,
+                lambda: watch.candidates,
+                lambda peer: peers.session(peer).up,
+            )
+            links.through = circuits.through
+            services: dict[str, Service] = {
+                AUTONAT_ID: Server(links.can_reach),
+                HOP_ID: relay,
+                STOP_ID: circuits,
+                PUNCH_ID: puncher,
+            }
             record = partial(own_record, self._identity)
             reception = Reception(
-                self._handlers, libp2p, peers, desk, dialler, self._config, own, record, nursery
+                self._handlers, libp2p, peers, desk, services, self._config, own, record, nursery
             )
-            watch = Watch(links, self.peer_id, own, self._config, deliver)
 
             def on_up(connection: MuxedConnection) -> None:
                 watch.on_up(connection)
                 peers.on_up(connection)
+                reservations.look()
+                puncher.on_up(connection)
 
-            links.on_stream, links.on_up, links.on_down = reception.take, on_up, peers.on_down
+            def on_down(peer: PeerId) -> None:
+                relay.on_down(peer)
+                reservations.look()
+                peers.on_down(peer)
+
+            def on_said(connection: MuxedConnection, said: Identified) -> None:
+                watch.heard(connection, said)
+                if HOP_ID in said.protocols:
+                    reservations.relays_now(connection.peer)
+
+            def on_reachable() -> None:
+                """Whether we relay for others, or are relayed, may have changed."""
+                reservations.look()
+                self._handlers_changed()
+
+            watch.on_reachable = on_reachable
+            links.on_stream, links.on_up, links.on_down = reception.take, on_up, on_down
             links.leave_from = lambda: bound if watch.wants_to_be_seen else ()
-            peers.wants, peers.on_said = watch.wants, watch.heard
+            peers.wants, peers.on_said = watch.wants, on_said
             own.on_change.append(self._addresses_changed)
             pusher = Pusher(links, lambda: reception.introduction, self._config)
-            running = self._running = _Running(links, peers, reception, desk, pusher, watch, own)
+            running = self._running = _Running(
+                links, peers, reception, desk, pusher, watch, own, relay, reservations
+            )
             try:
                 for listener in listeners:
                     nursery.start_soon(links.serve, listener, nursery)
@@ -219,6 +299,7 @@ class Host:
                 nursery.start_soon(pusher.run)
                 watch.tell()
                 nursery.start_soon(watch.run)
+                nursery.start_soon(reservations.run)
                 nursery.start_soon(self._sweep, running)
                 task_status.started()
                 await trio.sleep_forever()
@@ -314,6 +395,7 @@ class Host:
             running.peers.sweep(now)
             running.desk.sweep(now - self._config.reply_timeout_s)
             running.links.sweep(now)
+            running.relay.sweep(now)
             if now - probed >= self._config.probe_s:
                 probed = now
                 for connection in running.links.all():

@@ -68,10 +68,12 @@ class Introduction:
         ).SerializeToString()
 
     def answer(self, stream: MuxedStream) -> None:
-        """Send it, with the address that we see the other side at."""
-        observed = to_multiaddr(*stream.connection.remote)
-        # Serialised protobuf messages are joined by putting one behind the other.
-        body = self._message + Identify(observed_addr=observed).SerializeToString()
+        """Send it, with the address that we see the other side at; through a relay we see none."""
+        body = self._message
+        if stream.connection.relay is None:
+            observed = to_multiaddr(*stream.connection.remote)
+            # Serialised protobuf messages are joined by putting one behind the other.
+            body += Identify(observed_addr=observed).SerializeToString()
         stream.push(encode_frame(body, Framing.UVARINT))
         stream.finish()
 

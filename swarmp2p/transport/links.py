@@ -6,13 +6,16 @@ or has taken 250 ms (RFC 8305); the first secure connection wins.
 Two peers that dial each other at the same moment get two connections. If each closed one at once, both could be
 lost; so both stay, both sides open new streams on the one that the peer with the smaller id dialled, and the
 other is closed when it has been without streams for a while.
+
+A peer may also be reached through a relay (circuits.py). Its own addresses are tried first, and a connection through
+a relay comes behind all others: when a direct one comes about, what is new goes there.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,14 +26,15 @@ from ..descriptors import remedy
 from ..engine import Address
 from ..errors import DialError, PeerMismatch, SwarmError
 from ..identity import PeerId
-from .addresses import host_and_port, parse_transport
+from .addresses import host_and_port, is_relayed, parse_direct, parse_transport, split_circuit
 from .config import HostConfig, HostStats
 from .muxer import MuxedConnection, MuxedStream, mux
+from .pipe import Pipe
 from .reachability import Scope, scope_of
 from .secure import HandshakeFailed, SecureChannel, WrongPeer, secure
 from .sources import Sources
 from .swarm import LibP2P
-from .tcp import TcpListener, TcpPipe, dial_tcp
+from .tcp import TcpListener, TcpPipe, dial_tcp, punch_tcp
 
 _MAX_FAILURES: Final = 4096  # peers whose failed dials are remembered
 _DIALS_A_HANDSHAKE: Final = 4
@@ -61,11 +65,17 @@ class Links:
     on_stream: Callable[[MuxedStream], None]
     on_up: Callable[[MuxedConnection], None]
     on_down: Callable[[PeerId], None]
+    through: Callable[[PeerId, PeerId, Address], Awaitable[Pipe]]
+    """Opens a pipe to a peer through a relay at an address. Raises DialError. Takes long only as long as it takes."""
 
     def __init__(
         self, me: PeerId, libp2p: LibP2P, config: HostConfig, stats: HostStats, nursery: trio.Nursery
     ) -> None:
         self._nursery = nursery
+        self.through = _no_relays
+        self._awaited: dict[
+            tuple[str, int], Callable[[TcpPipe], None]
+        ] = {}  # who are punching to us, by their ends
         self._me, self._libp2p, self._config, self._stats = me, libp2p, config, stats
         self._connections: dict[PeerId, list[MuxedConnection]] = {}
         self._count = 0
@@ -103,6 +113,11 @@ class Links:
     def is_protected(self, peer: PeerId) -> bool:
         """Whether it is."""
         return peer in self._protected
+
+    def direct(self, peer: PeerId) -> MuxedConnection | None:
+        """A connection to a peer that runs through nobody else."""
+        connection = self.get(peer)
+        return None if connection is None or connection.relay is not None else connection
 
     def all(self) -> list[MuxedConnection]:
         """Every connection."""
@@ -196,9 +211,7 @@ class Links:
         def untried(most: int) -> list[tuple[Address, Multiaddr]]:
             fresh = [raw for raw in dict.fromkeys(dial.addresses) if raw not in tried]
             targets = [(raw, target) for raw in fresh if (target := parse_transport(raw)) is not None]
-            # Loopback helps on this machine only; the order of the others stays.
-            targets.sort(key=lambda one: scope_of(host_and_port(one[1])[0]) is Scope.MACHINE)
-            del targets[most:]
+            targets = _in_turn(targets, most)
             tried.update((raw, None) for raw, _ in targets)
             return targets
 
@@ -265,6 +278,76 @@ class Links:
             "check that it runs, and that one of these addresses is right",
         )
 
+    def known(self, peer: PeerId) -> tuple[Address, ...]:
+        """Where a peer is said to be, what was said last first."""
+        return self._known.get(peer, ())
+
+    async def dial_directly(self, peer: PeerId, addresses: Sequence[Address], timeout_s: float) -> bool:
+        """Try to get a connection besides the one through a relay; whether a direct one stands."""
+        targets = [(raw, target) for raw in addresses if (target := parse_direct(raw)) is not None]
+
+        async def attempt(raw: Address, target: Multiaddr) -> None:
+            try:
+                connection = await self._dial(peer, raw, target)
+            except DialError:
+                return
+            if self.direct(peer) is not None or not self._keep(connection, is_initiator=True):
+                connection.close()
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + timeout_s
+            for raw, target in targets:
+                nursery.start_soon(attempt, raw, target)
+        return self.direct(peer) is not None
+
+    async def punch(
+        self,
+        peer: PeerId,
+        addresses: Sequence[Address],
+        source: tuple[str, int],
+        is_client: bool,
+        timeout_s: float,
+    ) -> bool:
+        """Dial a peer that dials us at the same moment, from one port of ours; whether a direct connection stands.
+        is_client: whether this side is the client on what comes of it, whoever dialled."""
+        ends = [host_and_port(target) for raw in addresses if (target := parse_direct(raw)) is not None]
+        ends = [end for end in dict.fromkeys(ends) if end not in self._awaited]
+
+        async def settle(pipe: TcpPipe) -> None:
+            kept = False
+            try:
+                channel = await secure(pipe, self._libp2p.noise, peer if is_client else None)
+                if channel.peer == peer:
+                    connection = await self._mux(channel, is_client)
+                    connection.punched = True
+                    kept = self.direct(peer) is None and self._keep(connection, is_initiator=is_client)
+            except SwarmError:
+                pass  # somebody else is there
+            finally:
+                if not kept:
+                    pipe.shut()
+            if kept:
+                nursery.cancel_scope.cancel()
+
+        async def attempt(end: tuple[str, int]) -> None:
+            pipe = await punch_tcp(*end, source)
+            if pipe is not None:
+                await settle(pipe)
+
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + timeout_s
+            try:
+                for end in ends:
+                    self._awaited[end] = lambda pipe: nursery.start_soon(settle, pipe)
+                    nursery.start_soon(attempt, end)
+                await trio.sleep(timeout_s)
+                nursery.cancel_scope.cancel()
+            finally:
+                for end in ends:
+                    del self._awaited[end]
+        return self.direct(peer) is not None
+
     async def can_reach(self, peer: PeerId, target: Multiaddr) -> bool:
         """Whether a peer answers at an address; the connection is closed at once."""
         pipe: TcpPipe | None = None
@@ -283,11 +366,11 @@ class Links:
         """Connect to one address; raises DialError. A connection that loses the race is closed by Cancelled."""
         self._stats.dials += 1
         text = f"{target}/p2p/{peer}"
-        pipe: TcpPipe | None = None
+        pipe: Pipe | None = None
         done = False
         try:
             with trio.fail_after(self._config.dial_timeout_s):
-                pipe = await dial_tcp(*host_and_port(target), self.leave_from())
+                pipe = await self._pipe_to(peer, raw, target, self.leave_from())
                 try:
                     channel = await secure(pipe, self._libp2p.noise, peer)
                 except WrongPeer:
@@ -298,7 +381,7 @@ class Links:
                     if not pipe.shares_port:
                         raise
                     pipe.shut()
-                    pipe = await dial_tcp(*host_and_port(target))
+                    pipe = await self._pipe_to(peer, raw, target, ())
                     channel = await secure(pipe, self._libp2p.noise, peer)
                 connection = await self._mux(channel, is_client=True)
             connection.dialled = raw
@@ -328,6 +411,15 @@ class Links:
             if pipe is not None and not done:
                 pipe.shut()
 
+    async def _pipe_to(
+        self, peer: PeerId, raw: Address, target: Multiaddr, sources: Sequence[tuple[str, int]]
+    ) -> Pipe:
+        """A pipe to whoever is at an address."""
+        if not is_relayed(raw):
+            return await dial_tcp(*host_and_port(target), sources)
+        relay, transport = split_circuit(raw)
+        return await self.through(peer, relay, transport)
+
     async def _mux(self, channel: SecureChannel, is_client: bool) -> MuxedConnection:
         most = self._config.max_streams
         return await mux(channel, is_client, most, self.on_stream, self._nursery, self._control)
@@ -340,6 +432,10 @@ class Links:
 
     async def _accept(self, pipe: TcpPipe) -> None:
         kept = False
+        taken = self._awaited.get(pipe.get_remote_address())
+        if taken is not None:  # the hole was there before our own dial
+            taken(pipe)
+            return
         host = pipe.get_remote_address()[0]
         if not self._sources.admit(host, trio.current_time()):
             self._stats.refused += 1
@@ -355,6 +451,21 @@ class Links:
         finally:
             if not kept:
                 self._sources.release(host)
+                pipe.shut()
+
+    async def welcome(self, pipe: Pipe, peer: PeerId) -> None:
+        """Take a connection that came through a relay, from a peer that it named. The pipe is shut when that fails."""
+        kept = False
+        try:
+            with trio.move_on_after(self._config.dial_timeout_s):
+                channel = await secure(pipe, self._libp2p.noise, None)
+                if channel.peer == peer:
+                    connection = await self._mux(channel, is_client=False)
+                    kept = self._keep(connection, is_initiator=False)
+        except SwarmError:
+            pass  # whoever it was spoke another protocol, or left
+        finally:
+            if not kept:
                 pipe.shut()
 
     def _keep(self, connection: MuxedConnection, is_initiator: bool) -> bool:
@@ -373,6 +484,7 @@ class Links:
         self._failures.pop(peer, None)
         smaller_dialled = (self._me < peer) == is_initiator
         connections.insert(0 if smaller_dialled else len(connections), connection)
+        connections.sort(key=lambda one: one.relay is not None)  # stable: direct ones first
         self._connections[peer] = connections
         connection.on_closed = self._closed
         if connection.dialled is not None:
@@ -382,7 +494,7 @@ class Links:
         return True
 
     def _closed(self, connection: MuxedConnection) -> None:
-        if connection.dialled is None:
+        if connection.dialled is None and connection.relay is None and not connection.punched:
             self._sources.release(connection.remote[0])
         connections = self._connections[connection.peer]
         connections.remove(connection)
@@ -390,3 +502,19 @@ class Links:
         if not connections:
             del self._connections[connection.peer]
             self.on_down(connection.peer)
+
+
+def _in_turn(targets: Sequence[tuple[Address, Multiaddr]], most: int) -> list[tuple[Address, Multiaddr]]:
+    """At most so many of a peer's addresses, in the order in which they are dialled. Loopback helps on this machine
+    only, and comes behind the others, whose order stays. Relays come last, and one of them is always tried."""
+    direct = [one for one in targets if not is_relayed(one[0])]
+    relayed = [one for one in targets if is_relayed(one[0])]
+    direct.sort(key=lambda one: scope_of(host_and_port(one[1])[0]) is Scope.MACHINE)
+    del direct[most - bool(relayed and most > 1) :]
+    return [*direct, *relayed[: most - len(direct)]]
+
+
+async def _no_relays(peer: PeerId, relay: PeerId, address: Address) -> Pipe:
+    raise DialError(
+        f"{relay} for {peer}", "this peer does not use relays", "name an address of the peer itself"
+    )

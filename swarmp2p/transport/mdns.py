@@ -26,7 +26,7 @@ from ..engine import Address, PeerInfo
 from ..errors import AddressError, MdnsError
 from ..identity import PeerId
 from ..scopes import cancel_scope
-from .addresses import host_and_port, split_address
+from .addresses import host_and_port, is_relayed, split_address
 
 if TYPE_CHECKING:
     from zeroconf import ServiceStateChange, Zeroconf
@@ -42,7 +42,11 @@ _ASK_MS: Final = 3000  # for the TXT strings of a name that came without them
 def announced(peer: PeerId, addresses: Sequence[Address]) -> tuple[list[str], list[str]]:
     """(multiaddrs to announce, addresses of the interfaces to announce them on): those that others can reach; the
     loopback ones only when there are no others."""
-    parsed = [(Multiaddr(address), host_and_port(Multiaddr(address))[0]) for address in addresses]
+    parsed = [
+        (Multiaddr(address), host_and_port(Multiaddr(address))[0])
+        for address in addresses
+        if not is_relayed(address)
+    ]
     reachable = [(addr, host) for addr, host in parsed if not ipaddress.ip_address(host).is_loopback]
     chosen = (reachable or parsed)[:_MAX_ADDRESSES]
     return [f"{addr}/p2p/{peer}" for addr, _ in chosen], list(dict.fromkeys(host for _, host in chosen))

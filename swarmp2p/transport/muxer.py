@@ -160,7 +160,10 @@ class MuxedConnection:
     on_stream: called with each stream that the other side opens. nursery: of the tasks that send what the system does
     not take at once; they end with the connection. control: frames without data that may come a second, and at once.
 
-    closed: set when the connection is over. in_use: streams of embedders.
+    closed: set when the connection is over. in_use: streams of embedders, circuits and reservations. punched: both
+    sides dialled at once, so that it says nothing of who can be dialled. relay: through
+    whom it runs, where it does; `local` and `remote` are those of the connection to the relay then. limit: what that
+    relay allows.
     """
 
     def __init__(
@@ -175,6 +178,7 @@ class MuxedConnection:
         self.peer = channel.peer
         self.remote = channel.pipe.get_remote_address()
         self.local = channel.pipe.local
+        self.relay, self.limit = channel.pipe.relay, channel.pipe.limit
         self.session = Session(is_client, max_inbound)
         self.closed = trio.Event()
         self.since = trio.current_time()
@@ -187,7 +191,8 @@ class MuxedConnection:
         self._draining = False
         self._per_s, self._burst = control
         self._budget, self._budget_at = self._burst, self.since
-        self.in_use = 0  # streams of embedders
+        self.in_use = 0
+        self.punched = False
         self._heard = True  # something came since the last `probe`
         self._probes = 0
 

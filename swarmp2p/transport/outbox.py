@@ -81,6 +81,10 @@ class Outbox:
             self._busy = True
             nursery.start_soon(self._open)
             return
+        if self._is_behind(stream):
+            self._leave(stream)
+            self._send()
+            return
         self._used_at = trio.current_time()
         while self._queue and stream.unsent < _MAX_WRITE_BYTES:
             stream.push(self._join())
@@ -95,8 +99,23 @@ class Outbox:
             self._stream.reset()
             self.flush()
 
+    def _is_behind(self, stream: MuxedStream) -> bool:
+        """Whether the stream runs through a relay, and something better stands."""
+        return stream.connection.relay is not None and self._session.connection() is not stream.connection
+
+    def _leave(self, stream: MuxedStream) -> None:
+        """Use a new stream from now on. What is under way on the old one still arrives."""
+        self._stream = self._preferred = None
+        stream.abandon()
+
     def sweep(self, now: float) -> None:
-        """Close a stream that has been idle for long."""
+        """Close a stream that has been idle for long, or is better had elsewhere."""
+        stream = self._stream
+        if stream is not None and not self._busy and not stream.broken and self._is_behind(stream):
+            self._leave(stream)
+            if self._protocol.exchange is Exchange.MESSAGES and self._session.nursery is not None:
+                self._busy = True  # the other side should have a way to be told at once
+                self._session.nursery.start_soon(self._open)
         idle = now - self._used_at > self._session.config.idle_s
         if self._discard and idle and self._stream is not None and not self._queue:
             self._stream.abandon()

@@ -142,6 +142,7 @@ class Peers:
             lambda: self._links.get(peer),
             self._soon,
             self.punish,
+            self._links.learn,
         )
 
     async def _look_after(self, session: PeerSession) -> None:
@@ -180,6 +181,7 @@ class Peers:
             try:
                 addresses, said = await self._listening_at(connection)
                 if not session.gone.is_set():
+                    session.addresses = addresses
                     outbound, remote = connection.dialled is not None, to_multiaddr(*connection.remote)
                     record = said.record if said is not None else b""
                     self._deliver(PeerUp(session.peer, addresses, outbound, remote, record))

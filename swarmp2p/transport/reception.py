@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
 
 import trio
 
@@ -12,6 +12,7 @@ from ..engine import Address
 from ..errors import BadMessage, UsageError
 from ..wire import WireProtocol
 from . import autonat
+from .circuit_wire import HOP_ID, PUNCH_ID, STOP_ID
 from .config import HostConfig
 from .identify import PROTOCOL_ID as IDENTIFY_ID
 from .identify import PUSH_ID, Introduction
@@ -24,10 +25,23 @@ from .replies import Desk
 from .streams import Libp2pStream
 from .swarm import LibP2P
 
-OWN_IDS: Final = (IDENTIFY_ID, PUSH_ID, autonat.PROTOCOL_ID)
+OWN_IDS: Final = (IDENTIFY_ID, PUSH_ID, autonat.PROTOCOL_ID, HOP_ID, STOP_ID, PUNCH_ID)
 """Protocols that the host serves by itself."""
 
 _log = logging.getLogger(__name__)
+
+
+class Service(Protocol):
+    """What the host does for others, besides saying who it is."""
+
+    @property
+    def serving(self) -> bool:
+        """Whether it does now."""
+        ...
+
+    async def serve(self, stream: MuxedStream) -> None:
+        """Serve one stream. Raises BadMessage, trio.BrokenResourceError, trio.TooSlowError."""
+        ...
 
 
 class Handlers:
@@ -70,18 +84,18 @@ class Reception:
         libp2p: LibP2P,
         peers: Peers,
         desk: Desk,
-        dialler: autonat.Server,
+        services: Mapping[str, Service],
         config: HostConfig,
         own: OwnAddresses,
         record: Callable[[Sequence[Address]], bytes],
         nursery: trio.Nursery,
     ) -> None:
         self._handlers, self._libp2p, self._peers, self._desk = handlers, libp2p, peers, desk
-        self._dialler = dialler
         self._config, self._own, self._nursery = config, own, nursery
         self._seal = record
         self._recorded: tuple[Address, ...] = own.all
         self._record = record(own.all)
+        self.services = services
         self._introduction = self._introduce()
 
     def changed(self) -> None:
@@ -112,7 +126,7 @@ class Reception:
         return (
             protocol in self._handlers.engines
             or protocol in self._handlers.embedders
-            or protocol in OWN_IDS
+            or protocol in self._own_ids()
             or self._libp2p.serves(protocol)
         )
 
@@ -122,8 +136,9 @@ class Reception:
         if stream.protocol == IDENTIFY_ID:
             self._introduction.answer(stream)
             return
-        if stream.protocol == autonat.PROTOCOL_ID:
-            await self._dialler.serve(stream)
+        service = self.services.get(stream.protocol)
+        if service is not None:
+            await service.serve(stream)
             return
         if protocol is None and handler is None and stream.protocol != PUSH_ID:
             await self._serve_for_libp2p(stream)
@@ -145,11 +160,15 @@ class Reception:
             _log.debug("py-libp2p's %s: %s", stream.protocol, problem)
             stream.reset()
 
+    def _own_ids(self) -> list[str]:
+        """What the host serves by itself now."""
+        return [IDENTIFY_ID, PUSH_ID, *(one for one, service in self.services.items() if service.serving)]
+
     def _introduce(self) -> Introduction:
         handlers, addresses = self._handlers, self._own.all
         if addresses != self._recorded:
             self._recorded, self._record = addresses, self._seal(addresses)
-        served = [*handlers.engines, *handlers.embedders, *OWN_IDS, *self._libp2p.services()]
+        served = [*handlers.engines, *handlers.embedders, *self._own_ids(), *self._libp2p.services()]
         key = self._libp2p.keys.public_key.serialize()
         return Introduction(key, self._config.agent, addresses, served, self._record)
 

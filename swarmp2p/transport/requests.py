@@ -90,7 +90,7 @@ class RequestPool:
             if line.pending:
                 if now - line.pending[0].since > self._session.config.reply_timeout_s:
                     line.stream.reset()
-            elif now - line.used_at > self._session.config.idle_s:
+            elif now - line.used_at > self._session.config.idle_s or self._is_behind(line):
                 self._lines.remove(line)
                 line.stream.abandon()
 
@@ -106,10 +106,15 @@ class RequestPool:
             line.stream.push(request.frame)
             self._session.stats.sent += 1
 
+    def _is_behind(self, line: _Line) -> bool:
+        """Whether its stream runs through a relay, and something better stands."""
+        connection = line.stream.connection
+        return connection.relay is not None and self._session.connection() is not connection
+
     def _pick(self) -> _Line | None:
         """The stream with the fewest requests, or a new one when all of them are slow."""
         config = self._session.config
-        usable = [line for line in self._lines if not line.stream.broken]
+        usable = [line for line in self._lines if not line.stream.broken and not self._is_behind(line)]
         best = min(usable, key=lambda line: len(line.pending), default=None)
         if best is not None:
             stalled = best.pending and trio.current_time() - best.pending[0].since > config.stall_s

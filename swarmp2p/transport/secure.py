@@ -1,4 +1,4 @@
-"""A TCP connection made secure: py-libp2p's Noise handshake, then encrypted packets in both directions.
+"""A connection made secure: py-libp2p's Noise handshake, then encrypted packets in both directions.
 
 The handshake (noise/README.md in libp2p's specs; pattern XX, identities signed) and the ciphers are py-libp2p's.
 Only the packets in between are cut, joined and ciphered here, in plain functions: py-libp2p reads each in two reads
@@ -20,7 +20,7 @@ from libp2p.security.secure_session import SecureSession
 from ..errors import SwarmError
 from ..identity import PeerId
 from .multistream import choose, propose
-from .tcp import TcpPipe
+from .pipe import Pipe
 
 _MAX_PLAINTEXT: Final = 65_535 - 16  # a Noise message less its authentication tag
 _LENGTH_BYTES: Final = 2
@@ -40,7 +40,7 @@ class WrongPeer(HandshakeFailed):
 class SecureChannel:
     """An encrypted, authenticated connection to `peer`. Ends for good when a packet was tampered with."""
 
-    def __init__(self, pipe: TcpPipe, session: SecureSession) -> None:
+    def __init__(self, pipe: Pipe, session: SecureSession) -> None:
         self.pipe = pipe
         self.peer = PeerId.from_bytes(session.get_remote_peer().to_bytes())
         # Of the handshake, only the two keys and nonces are kept: the rest is 4 kB a connection.
@@ -101,7 +101,7 @@ class SecureChannel:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def secure(pipe: TcpPipe, noise: Noise, peer: PeerId | None) -> SecureChannel:
+async def secure(pipe: Pipe, noise: Noise, peer: PeerId | None) -> SecureChannel:
     """Agree on Noise and shake hands. peer: who must be there; None on the side that was dialled.
 
     Raises HandshakeFailed, WrongPeer; the pipe is left to the caller to close.

@@ -8,7 +8,7 @@ from typing import TypeGuard
 
 import trio
 
-from ..engine import Certified, Congested, Message, Request, Speaks, Undeliverable
+from ..engine import Address, Certified, Congested, Located, Message, Request, Speaks, Undeliverable
 from ..errors import BadMessage
 from ..identity import PeerId
 from ..rates import Rates
@@ -39,6 +39,7 @@ class PeerSession:
         connection: Callable[[], MuxedConnection | None],
         soon: Callable[[Callable[[], None]], None],
         punish: Callable[[PeerId, str], None],
+        learn: Callable[[PeerId, Sequence[Address]], None],
     ) -> None:
         self.peer, self.config, self.stats, self.deliver = peer, config, stats, deliver
         self.connection, self.soon = connection, soon
@@ -53,7 +54,8 @@ class PeerSession:
         self.rate = Rates[None](
             config.messages_per_s, config.messages_burst, 1
         )  # of messages that are no requests
-        self._punish = punish
+        self.addresses: tuple[Address, ...] = ()  # where the engine knows that it can be dialled
+        self._punish, self._learn = punish, learn
         self._outboxes: dict[str, Outbox] = {}
         self._pools: dict[str, RequestPool] = {}
         self._refused: dict[str, None] = {}
@@ -115,7 +117,9 @@ class PeerSession:
                 del self._serving[stream]
             return
         replaced = self._reading.get(protocol.name)
-        if replaced is not None:
+        if replaced is not None and _is_upgrade(replaced, stream):
+            pass  # what is under way through the relay is read to its end
+        elif replaced is not None:
             replaced.reset()
             outbox = self._outboxes.get(protocol.name)
             if outbox is not None and replaced.connection is not stream.connection:
@@ -174,6 +178,14 @@ class PeerSession:
         if self.config.ask_records and said.record and not self.gone.is_set():
             self.deliver(Certified(self.peer, said.record))
 
+    def located(self, addresses: tuple[Address, ...]) -> None:
+        """The other side says where it can be dialled now. That it says nothing does not count."""
+        addresses = addresses[: self.config.known_addresses]
+        if addresses and addresses != self.addresses and not self.gone.is_set():
+            self.addresses = addresses
+            self._learn(self.peer, addresses)
+            self.deliver(Located(self.peer, addresses))
+
     async def take_push(self, protocols: Sequence[WireProtocol], stream: MuxedStream) -> Identified | None:
         """The other side says of itself what has changed; returns it."""
         try:
@@ -186,6 +198,7 @@ class PeerSession:
             if said is not None:
                 await self.identified(protocols, said)
                 self.certified(said)
+                self.located(said.addresses)
             return said
         except BadMessage as problem:
             stream.reset()
@@ -234,3 +247,8 @@ class PeerSession:
 
 def _wants_reply(message: Message) -> TypeGuard[Request]:
     return isinstance(message, Request) and message.expects_reply
+
+
+def _is_upgrade(old: MuxedStream, new: MuxedStream) -> bool:
+    """Whether a direct connection takes over from one through a relay."""
+    return old.connection.relay is not None and new.connection.relay is None

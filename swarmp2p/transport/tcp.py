@@ -2,7 +2,7 @@
 
 A `TcpPipe` writes at once what the system takes and keeps the rest; a connection's cipher and multiplexer can
 therefore work in plain functions, and no cancelled task can leave half a packet behind. Reads take whatever has
-arrived, up to 64 KiB. `TcpPipe` is also the raw connection that py-libp2p's Noise handshake runs on.
+arrived, up to 64 KiB.
 
 py-libp2p's own listener binds with SO_REUSEPORT, so that a second peer on the same port goes unnoticed and
 takes half of its connections; this one sets that option once it is bound, for dials of ours from the same port.
@@ -18,25 +18,31 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import trio
-from libp2p.abc import IListener, IRawConnection
-from libp2p.connection_types import ConnectionType
+from libp2p.abc import IListener
 from multiaddr.multiaddr import Multiaddr
 
 from ..descriptors import OUT_OF_DESCRIPTORS, remedy
 from ..errors import ListenError
 from .addresses import host_and_port, to_multiaddr
+from .pipe import Pipe
 
 _CHUNK_BYTES: Final = 65_536
 _BACKLOG: Final = 256
 _IN_USE: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 """A connection between these two ends stands, or stood a minute ago."""
 
+_CLOSED: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET})
+"""Nobody listens there, or a NAT says so for somebody who is not dialling us yet."""
+
+_PUNCHES: Final = 6
+_PUNCH_PAUSE_S: Final = 0.05  # doubled each time: 1.5 s in all
+
 _WAIT_FOR: Final = OUT_OF_DESCRIPTORS | {errno.ENOBUFS, errno.ENOMEM}
 
 _log = logging.getLogger(__name__)
 
 
-class TcpPipe(IRawConnection):
+class TcpPipe(Pipe):
     """One TCP connection. unsent: bytes that wait for the other side to read; `drain` sends them. local: (ip, port) of
     this end. shares_port: we dialled, from a port that we listen on."""
 
@@ -113,35 +119,8 @@ class TcpPipe(IRawConnection):
         except OSError:
             return len(data)
 
-    # What py-libp2p's Noise and Swarm use ---------------------------------------------------------------------
-
-    async def read(self, n: int | None = None) -> bytes:
-        """At most `n` bytes."""
-        data = await self.receive()
-        if n is not None and len(data) > n:
-            self.unread(data[n:])
-            return data[:n]
-        return data
-
-    async def write(self, data: bytes) -> None:
-        """As `push`."""
-        self.push(data)
-
-    async def close(self) -> None:
-        """As `shut`."""
-        self.shut()
-
     def get_remote_address(self) -> tuple[str, int]:
-        """(ip, port) of the other side."""
         return self._remote
-
-    def get_transport_addresses(self) -> list[Multiaddr]:
-        """The other side's end of the connection: where it dialled from, or where it was dialled."""
-        return [Multiaddr(to_multiaddr(*self._remote))]
-
-    def get_connection_type(self) -> ConnectionType:
-        """Nothing between the two sides."""
-        return ConnectionType.DIRECT
 
 
 async def dial_tcp(host: str, port: int, sources: Sequence[tuple[str, int]] = ()) -> TcpPipe:
@@ -180,6 +159,22 @@ async def _connect(family: int, address: tuple[Any, ...], source: tuple[str, int
     except BaseException:
         sock.close()
         raise
+
+
+async def punch_tcp(host: str, port: int, source: tuple[str, int]) -> TcpPipe | None:
+    """Connect to somebody who connects to us at the same moment, from `source`, which may be the end of other
+    connections and of a listener. Tried again while it is refused, six times at most; None when that is of no use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    pause_s = _PUNCH_PAUSE_S
+    for _ in range(_PUNCHES):
+        try:
+            return await _connect(family, (host, port), source)
+        except OSError as problem:
+            if problem.errno not in _CLOSED:
+                return None
+        await trio.sleep(pause_s)
+        pause_s *= 2
+    return None
 
 
 def _sources(bound: Sequence[tuple[str, int]], family: int, target: str) -> list[tuple[str, int]]:

@@ -3,6 +3,7 @@ observed.py decide)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -33,6 +34,7 @@ class Watch:
         self.observed = Observed(own.listening)
         self._links, self._me, self._own, self._config, self._deliver = links, me, own, config, deliver
         self._told = True
+        self.on_reachable: Callable[[], None] = lambda: None  # called when `reach.reachable` has changed
         self._asked: tuple[tuple[Address, ...], float] = (
             (),
             0.0,
@@ -56,7 +58,9 @@ class Watch:
         return self.reach.status != "reachable" and self.mapping != "none"
 
     def on_up(self, connection: MuxedConnection) -> None:
-        """A new connection."""
+        """A new connection. One through a relay says nothing, and one that both sides dialled neither."""
+        if connection.relay is not None or connection.punched:
+            return
         before = (self.reach.reachable, self.reach.ask_at)
         if connection.dialled is None:
             self.reach.dialled_by(connection.remote[0], trio.current_time())
@@ -68,14 +72,13 @@ class Watch:
     def wants(self, connection: MuxedConnection) -> bool:
         """Whether a peer is worth asking where it sees us."""
         now = trio.current_time()
-        return connection.dialled is not None and self.observed.wants(
-            connection.remote[0], connection.local, now
-        )
+        direct = connection.dialled is not None and connection.relay is None
+        return direct and self.observed.wants(connection.remote[0], connection.local, now)
 
     def heard(self, connection: MuxedConnection, said: Identified) -> None:
         """A connected peer says where it sees us; those that dialled us are not listened to."""
         now = trio.current_time()
-        if connection.dialled is None:
+        if connection.dialled is None or connection.relay is not None:
             return
         self.observed.saw(connection.remote[0], connection.local, said.observed, now)
         asked, at = self._asked
@@ -92,6 +95,7 @@ class Watch:
         if self.reach.reachable != self._told:
             self._told = self.reach.reachable
             self._deliver(Reachable(self._told))
+            self.on_reachable()
 
     async def run(self) -> None:
         """Ask and tell, until cancelled."""

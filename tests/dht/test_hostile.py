@@ -53,6 +53,7 @@ from swarmp2p.dht.provider_record import make_statement
 from swarmp2p.dht.shards import MAX_DEPTH, attribute_key, prefix, shard_key
 from swarmp2p.dht.splits import tree_of
 from swarmp2p.engine import (
+    Located,
     Message,
     PeerDown,
     PeerInfo,
@@ -196,6 +197,7 @@ STEPS: st.SearchStrategy[Any] = st.one_of(
     st.builds(PeerDown, SENDERS),
     st.builds(Speaks, SENDERS, st.sampled_from(["dht", "record"]), st.booleans()),
     st.builds(Reachable, st.booleans()),
+    st.builds(Located, SENDERS, st.lists(NUMBERS.map(address), max_size=2).map(tuple)),
     st.builds(
         Undeliverable,
         SENDERS,

@@ -29,7 +29,7 @@ from swarmp2p.dht.messages import (
     Pong,
     Provider,
 )
-from swarmp2p.engine import PeerInfo, Reachable, Send, Serve, Tick
+from swarmp2p.engine import Located, PeerInfo, Reachable, Send, Serve, Tick
 from swarmp2p.identity import PeerId
 
 from .network import address, fake_sign, fake_verify, peer_id, peer_info
@@ -221,6 +221,22 @@ def test_an_early_tick_changes_nothing_even_as_the_first_event() -> None:
     for _ in range(3):
         assert single.post(Tick()) == []
         assert single.engine.deadline() == due
+
+
+def test_a_connected_peer_is_named_where_it_says_that_it_is_now() -> None:
+    single = Single()
+    single.meet(1)
+    single.up(2)
+    single.hear(2, FoundNodes(1, ()))
+    for number in (1, 2):
+        single.post(Located(peer_id(number), (address(50 + number),)))
+        (found,) = ended(single.post(FindPeer(7, peer_id(number))))
+        assert found.peer == PeerInfo(peer_id(number), (address(50 + number),))
+    single.post(Located(peer_id(3), (address(53),)))  # a stranger's word counts for nothing
+    assert single.engine.table.get(peer_id(3)) is None
+    (found,) = ended(single.post(FindPeer(8, peer_id(1))))
+    assert found.peer is not None
+    assert found.peer.peer == peer_id(1)
 
 
 def test_a_peer_serves_as_long_as_others_can_reach_it() -> None:

@@ -8,7 +8,7 @@ from swarmp2p.dht.keys import key_id, multihash_key, peer_key, service_key
 from swarmp2p.dht.messages import AddProvider, FindNode, FoundNodes, FoundRecord, GetRecord, Provider
 from swarmp2p.dht.provider_record import make_statement
 from swarmp2p.dht.records import open_record, read_claim
-from swarmp2p.engine import Reply
+from swarmp2p.engine import Located, Reply
 from swarmp2p.identity import PeerId
 
 from .network import address, fake_sign, fake_verify, peer_id
@@ -185,3 +185,21 @@ def test_an_echo_of_add_provider_is_taken_as_nothing() -> None:
     single = connected()
     outputs = sent(served(single, single.post(Provide(7, KEY))))
     assert single.hear(NUMBERS[outputs[0][0]], Reply(outputs[0][1].id)) == []
+
+
+def test_records_follow_a_peer_that_moves_at_once_and_then_not_too_often() -> None:
+    config = DhtConfig(k=5, refresh_interval_s=1e7, retry_s=15.0)
+    single = connected(config)
+    served(single, single.post(Provide(7, KEY)))
+    single.post(Located(peer_id(0), (address(0),)))  # where it was
+    assert receivers(single.wait(60.0)) == []
+    for number, within_s in ((70, 1.0), (71, 16.0)):
+        before = single.now
+        single.post(Located(peer_id(0), (address(number),)))
+        again = sent(served(single, single.wait_for_requests(within_s)))
+        assert {message.provider and message.provider.addresses for _, message in again} == {
+            (address(number),)
+        }
+        assert single.now - before > within_s - 2.0
+    single.post(Located(peer_id(0), ()))  # nowhere: there is nothing to say
+    assert receivers(single.wait(60.0)) == []

@@ -13,6 +13,7 @@ import trio
 from swarmp2p.engine import (
     Certified,
     Congested,
+    Located,
     Message,
     NetworkEvent,
     PeerDown,
@@ -27,7 +28,7 @@ from swarmp2p.scopes import TaskStatus, start
 from swarmp2p.transport.network import PeerNetwork
 
 PATIENCE_S = 30.0
-Event = TypeVar("Event", PeerUp, PeerDown, Received, Undeliverable, Speaks, Certified, Congested)
+Event = TypeVar("Event", PeerUp, PeerDown, Received, Undeliverable, Speaks, Certified, Congested, Located)
 
 
 def named(name: str) -> Identity:

@@ -28,6 +28,7 @@ from ...engine import (
     Certified,
     Congested,
     Engine,
+    Located,
     Message,
     NetworkEvent,
     NetworkOutput,
@@ -126,6 +127,7 @@ class Meshes(Engine[MeshCommand, MeshOutput]):
                 | Speaks()
                 | Congested()
                 | Reachable()
+                | Located()
             ):
                 return []
             case Permit():
