@@ -124,6 +124,11 @@ class MuxedStream:
         """Put bytes back in front of those to be read."""
         self._kept = data + self._kept
 
+    def widen(self, window_bytes: int) -> None:
+        """Let the other side have so many bytes under way."""
+        self._connection.session.widen(self._core, window_bytes)
+        self._connection.flush()
+
     def finish(self) -> None:
         """Send no more than what was pushed."""
         self._connection.session.finish(self._core)

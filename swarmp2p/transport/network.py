@@ -37,6 +37,10 @@ class PeerStream(trio.abc.HalfCloseableStream):
     def protocol(self) -> str:
         """The protocol id that was agreed on."""
 
+    def widen(self, window_bytes: int) -> None:
+        """Expect much: let the other side have so many bytes under way that were not received here. Nothing happens
+        where there is no such limit, or the stream has ended."""
+
     @abstractmethod
     def reset(self) -> None:
         """End the stream at once, both ways: the other side sees it break instead of an orderly end. Nothing

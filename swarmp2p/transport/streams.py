@@ -88,6 +88,9 @@ class Libp2pStream(PeerStream):
             self._stream.reset()
             raise
 
+    def widen(self, window_bytes: int) -> None:
+        self._stream.widen(window_bytes)
+
     def reset(self) -> None:
         if not self._closed:
             self._end()

@@ -95,6 +95,31 @@ def test_a_writer_stops_at_the_window_until_the_reader_takes() -> None:
     assert not ours.unsent
 
 
+def test_a_window_that_was_widened_stays_wide_and_is_never_narrowed() -> None:
+    a, b = pair()
+    ours, theirs = opened(a, b)
+    b.widen(theirs, 4 * WINDOW_BYTES)
+    b.widen(theirs, WINDOW_BYTES)
+    for _ in range(3):
+        a.write(ours, bytes(5 * WINDOW_BYTES))
+        pump(a, b)
+        came = len(theirs.unread)
+        # what was read and is not granted again yet is less than half a window
+        assert 2 * WINDOW_BYTES < came <= 4 * WINDOW_BYTES
+        theirs.unread.clear()
+        b.grant(theirs, came)
+    assert not ours.broken
+
+
+def test_a_stream_that_ended_is_not_widened() -> None:
+    a, b = pair()
+    ours, theirs = opened(a, b)
+    a.finish(ours)
+    pump(a, b)
+    b.widen(theirs, 4 * WINDOW_BYTES)
+    assert b.take(1000) == b""
+
+
 def test_small_reads_send_few_window_updates() -> None:
     a, b = pair()
     _, theirs = opened(a, b)

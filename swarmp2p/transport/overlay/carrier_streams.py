@@ -29,7 +29,12 @@ PROTOCOL: Final = "/swarm/carrier/1.0.0"
 HEADER_BYTES: Final = 3 * MEMBER_ID_BYTES
 
 MAX_SPLICED: Final = 256
-"""Streams that a head passes on at a time; further ones are refused. Each costs two tasks and up to 128 KiB."""
+"""Streams that a head passes on at a time; further ones are refused. Each costs two tasks and up to 2 MiB."""
+
+WINDOW_BYTES: Final = 8 << 20
+"""Bytes that may be under way to a plane over a stream: 160 MB/s at a round trip of 50 ms."""
+SPLICED_WINDOW_BYTES: Final = 1 << 20
+"""The same for each way of a stream that a head passes on: what it may have to keep."""
 
 _CHUNK_BYTES: Final = 65_536
 _HEADER_S: Final = 10.0
@@ -144,6 +149,8 @@ class CarrierStreams:
                 self._spliced += 1
                 try:
                     onward = await self._begin(peer, header)
+                    for way in (stream, onward):
+                        way.widen(SPLICED_WINDOW_BYTES)
                     await splice(stream, onward, onward.reset)
                 except (SwarmError, OSError):
                     pass  # it cannot be reached: the other side sees its stream reset, and tries again later
@@ -168,6 +175,7 @@ class CarrierStreams:
 
 async def pump(stream: PeerStream, plane: trio.SocketStream) -> None:
     """Move bytes between a stream and a plane's socket until either ends; then both are closed."""
+    stream.widen(WINDOW_BYTES)
     try:
         await splice(stream, plane, plane.socket.close)
     finally:
