@@ -19,6 +19,7 @@ Data flows one round trip after the first hello from the initiator, half a one l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,20 @@ if TYPE_CHECKING:
     from .session import Session
 
 
+Seal = Callable[[int, int, bytes, "bytes | memoryview | None", list[bytes], float], int]
+Next = Callable[[], Record | None]
+
+
+def _unproven(
+    flags: int, received: int, frames: bytes, body: bytes | memoryview | None, out: list[bytes], now: float
+) -> int:
+    raise AssertionError("only a proven carrier connection seals")
+
+
+def _nothing() -> None:
+    return None
+
+
 class CarrierState(Enum):
     GREETING = "greeting"
     PROVING = "proving"
@@ -42,7 +57,8 @@ class CarrierState(Enum):
 class Carrier:
     """Made by `Session.attach`. Read into `buffer()`, say how much with `received`; write what `outgoing` gives.
 
-    asked_at: when it began to wait for what the partner answers at once.
+    seal, next: of its `RecordWriter` and `RecordReader`; before, and once it is closed, nothing comes and nothing
+        may go. asked_at: when it began to wait for what the partner answers at once.
     number: which of the session's carrier connections this is, from 1. since: when its state began.
     """
 
@@ -52,9 +68,10 @@ class Carrier:
         "_hello",
         "_reader",
         "_session",
-        "_writer",
         "asked_at",
+        "next",
         "number",
+        "seal",
         "since",
         "state",
     )
@@ -65,7 +82,8 @@ class Carrier:
         self._greeting = greeting
         self._hello = b"" if greeting is None else greeting.first
         self._reader: RecordReader | None = None
-        self._writer: RecordWriter | None = None
+        self.seal: Seal = _unproven
+        self.next: Next = _nothing
         self.number = number
         self.since = self.asked_at = now
         self.state = CarrierState.GREETING
@@ -117,7 +135,8 @@ class Carrier:
         """Forget keys and what lies here."""
         self.state = CarrierState.CLOSED
         self._hello = b""
-        self._reader = self._writer = self._greeting = None
+        self._reader = self._greeting = None
+        self.seal, self.next = _unproven, _nothing
         self._buffer = ReceiveBuffer()
 
     def greeted(self, now: float) -> bool:
@@ -143,8 +162,9 @@ class Carrier:
 
     def _begin(self, ours: Direction, theirs: Direction, now: float) -> None:
         config = self._session.config
-        self._writer = RecordWriter(ours, config, now)
+        self.seal = RecordWriter(ours, config, now).seal
         self._reader = RecordReader(theirs, self._buffer)
+        self.next = self._reader.next
         self.state, self.since = CarrierState.PROVING, now
 
     def say_received(self, received: int, now: float) -> None:
@@ -152,20 +172,3 @@ class Carrier:
         out = [self._hello]
         self.seal(0, received, b"", None, out, now)
         self._hello = b"".join(out)
-
-    def seal(
-        self,
-        flags: int,
-        received: int,
-        frames: bytes,
-        body: bytes | memoryview | None,
-        out: list[bytes],
-        now: float,
-    ) -> int:
-        """See `RecordWriter.seal`."""
-        assert self._writer is not None
-        return self._writer.seal(flags, received, frames, body, out, now)
-
-    def next(self) -> Record | None:
-        """The next record that has come whole. Raises Untrue."""
-        return None if self._reader is None else self._reader.next()

@@ -125,14 +125,16 @@ class Windows:
         self.held += size
         return True
 
-    def consumed(self, channel: Channel, size: int, rtt_s: float, now: float) -> int:
-        """The local connection took bytes; the credit to give back now, mostly 0."""
+    def consumed(self, channel: Channel, size: int) -> bool:
+        """The local connection took bytes. Whether credit is due for them, which mostly it is not."""
         channel.held -= size
         self.held -= size
         channel.unreturned += size
+        return 4 * channel.unreturned >= channel.window and not channel.finish_came
+
+    def credit(self, channel: Channel, rtt_s: float, now: float) -> int:
+        """What to give back now."""
         window = channel.window
-        if channel.finish_came or 4 * channel.unreturned < window:
-            return 0
         credit = channel.unreturned
         if now - channel.credit_at < max(rtt_s, _RTT_LEAST_S) / 2:
             growth = min(

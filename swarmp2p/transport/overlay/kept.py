@@ -15,13 +15,19 @@ from .faults import Broken
 # A record that holds a few bytes costs memory for objects.
 _RECORD_BYTES = 256
 
-Kept = tuple[bytes, bytes | memoryview | None]
+Kept = tuple[bytes, bytes | memoryview | None, int]
+"""Frames, body, and what keeping them counts for."""
+
+
+def kept(frames: bytes, body: bytes | memoryview | None) -> Kept:
+    """A record to keep."""
+    return frames, body, len(frames) + _RECORD_BYTES + (0 if body is None else len(body))
 
 
 class Outbox:
     """What is kept.
 
-    kept_bytes: with an allowance for each record. fresh: nothing waits to be sent again.
+    kept_bytes: with an allowance for each record.
     """
 
     __slots__ = ("_acknowledged", "_again", "_kept", "kept_bytes")
@@ -32,14 +38,14 @@ class Outbox:
         self._again: deque[Kept] = deque()
         self.kept_bytes = 0
 
-    @staticmethod
-    def _cost(record: Kept) -> int:
-        frames, body = record
-        return len(frames) + _RECORD_BYTES + (len(body) if body is not None else 0)
+    @property
+    def repeating(self) -> bool:
+        """Whether something waits to be sent again."""
+        return bool(self._again)
 
     def keep(self, record: Kept) -> None:
         self._kept.append(record)
-        self.kept_bytes += self._cost(record)
+        self.kept_bytes += record[2]
 
     def acknowledged(self, received: int) -> None:
         """The partner has taken so many in all."""
@@ -51,7 +57,7 @@ class Outbox:
         self._acknowledged = received
         kept = self._kept
         for _ in range(more):
-            self.kept_bytes -= self._cost(kept.popleft())
+            self.kept_bytes -= kept.popleft()[2]
 
     def restart(self) -> None:
         """A carrier connection begins: all that is kept is to be sent on it, in order."""
@@ -60,8 +66,3 @@ class Outbox:
     def again(self) -> Kept | None:
         """The next record to be sent again."""
         return self._again.popleft() if self._again else None
-
-    def clear(self) -> None:
-        self._kept.clear()
-        self._again.clear()
-        self.kept_bytes = 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .channels import Channel, Queues
 from .frames import DATA_HEAD_BYTES, body_frame, credit_frame, data_head, finish_frame
-from .kept import Kept, Outbox
+from .kept import Kept, Outbox, kept
 from .records import BODY_MOST, CONTROL_MOST
 
 if TYPE_CHECKING:
@@ -29,16 +29,18 @@ _TURN_BYTES = 64 << 10
 class Sending:
     """Frames and data that wait, and what is kept until it is acknowledged.
 
-    finished: channels whose FINISH has just been put into a record; for the session to look at and clear.
+    finishing: how many channels' FINISH waits. finished: channels whose FINISH has just been put into a record; for
+    the session to look at and clear.
     """
 
-    __slots__ = ("_config", "_control", "_credits", "finished", "outbox", "queues")
+    __slots__ = ("_config", "_control", "_credits", "finished", "finishing", "outbox", "queues")
 
     def __init__(self, config: SessionConfig) -> None:
         self._config = config
         self._control: deque[bytes] = deque()
         self._credits: dict[int, int] = {}
         self.finished: list[Channel] = []
+        self.finishing = 0
         self.queues = Queues(config)
         self.outbox = Outbox()
 
@@ -63,6 +65,13 @@ class Sending:
         return record
 
     @property
+    def quiet(self) -> bool:
+        """Nothing waits to be sent. Costs less than to ask for the next record."""
+        return not (
+            self.queues.queued or self._control or self._credits or self.finishing or self.outbox.repeating
+        )
+
+    @property
     def unread(self) -> bool:
         """Whether the partner has left more unacknowledged than data alone can explain."""
         return self.outbox.kept_bytes > 2 * self._config.unacknowledged_most_bytes
@@ -83,7 +92,7 @@ class Sending:
             body = self._data(frames, size)
         if not frames:
             return None
-        return (frames[0] if len(frames) == 1 else b"".join(frames)), body
+        return kept(frames[0] if len(frames) == 1 else b"".join(frames), body)
 
     def _data(self, frames: list[bytes], size: int) -> bytes | memoryview | None:
         queues = self.queues
@@ -104,6 +113,7 @@ class Sending:
                 size += DATA_HEAD_BYTES + length
             if finishes:
                 channel.finish_sent = True
+                self.finishing -= 1
                 self.finished.append(channel)
                 frames.append(finish_frame(number))
             if length > INLINE_MOST:

@@ -147,8 +147,9 @@ class Session:
         return self._told()
 
     def _run(self, now: float) -> None:
-        self._now = now
-        self._pulse.ran(now)
+        if now != self._now:
+            self._now = now
+            self._pulse.ran(now)
 
     def _told(self) -> list[Event]:
         events, self._events = self._events, []
@@ -200,6 +201,7 @@ class Session:
         channel = self._channels.get(number)
         if channel is not None and not channel.finish_wanted:
             channel.finish_wanted = True
+            self._sending.finishing += 1
             self._sending.queues.lines.join(channel)
 
     def reset(self, number: int) -> None:
@@ -218,10 +220,9 @@ class Session:
             raise ValueError(
                 f"channel {number} held {channel.held} bytes, of which {size} cannot be consumed"
             )
-        credit = self._windows.consumed(channel, size, self._pulse.rtt_s, self._now)
-        if credit:
-            self._sending.credit(number, credit)
-        if channel.over:
+        if self._windows.consumed(channel, size):
+            self._sending.credit(number, self._windows.credit(channel, self._pulse.rtt_s, self._now))
+        if channel.finish_came and channel.over:
             self._gone(channel)
 
     @property
@@ -254,6 +255,8 @@ class Session:
 
     def _gone(self, channel: Channel) -> None:
         channel.gone = True
+        if channel.finish_wanted and not channel.finish_sent:
+            self._sending.finishing -= 1
         self._channels.pop(channel.number, None)
         self._windows.gone(channel)
         self._sending.queues.gone(channel)
@@ -384,16 +387,17 @@ class Session:
                 0, self._received, frames.heart_frame(self._pulse.heart(now)), None, out, now
             )
             self._unsaid_bytes = 0
-        while size < most and (record := self._sending.next()) is not None:
+        sending = self._sending
+        while size < most and not sending.quiet and (record := sending.next()) is not None:
             size += carrier.seal(COUNTED, self._received, record[0], record[1], out, now)
             self._unsaid_bytes = 0
-        if self._sending.finished:
-            for channel in self._sending.finished:
+        if sending.finished:
+            for channel in sending.finished:
                 if channel.over:
                     self._gone(channel)
-            self._sending.finished.clear()
+            sending.finished.clear()
         if self._unsaid_bytes >= _ACKNOWLEDGE_BYTES:
             self._unsaid_bytes = 0
             carrier.seal(0, self._received, b"", None, out, now)
-        if self._sending.unread:
+        if sending.unread:
             self._end("the partner acknowledges nothing")

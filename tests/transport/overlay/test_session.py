@@ -80,3 +80,50 @@ def test_a_cut_loses_nothing_and_doubles_nothing() -> None:
     assert pair.b.finished == [channel]
     assert pair.a.ended is None
     assert pair.b.ended is None
+
+
+def test_large_pieces_of_several_channels_are_cut_and_come_in_order() -> None:
+    pair = connected()
+    rng = Random(4)
+    sent: dict[int, bytes] = {}
+    for _ in range(3):
+        channel = pair.a.session.open(1, pair.now)
+        assert channel is not None
+        pieces = [rng.randbytes(size) for size in (100_000, 70, 60_000, 30_000, 40_000, 20_000)]
+        for piece in pieces:
+            pair.a.session.send(channel, piece)
+        sent[channel] = b"".join(pieces)
+    pair.settle()
+    assert pair.b.got == sent
+
+
+def test_a_responder_takes_nothing_more_from_the_old_stream_once_a_new_one_is_true() -> None:
+    """It has said what it received: what the old stream still brings will come again on the new one."""
+    pair = connected()
+    channel = pair.a.session.open(1, pair.now)
+    assert channel is not None
+    pair.a.session.send(channel, b"once")
+    late = pair.a.out(1 << 16, pair.now)
+    old = pair.b.carrier
+    assert old is not None
+    for side in pair.sides:
+        side.carrier = side.session.attach(pair.now)
+    pair.b.feed(pair.a.out(1 << 16, pair.now), pair.now)
+    assert old.closed
+    assert old.receive(late, pair.now) == []
+    assert pair.b.got == {}
+    pair.settle()
+    assert pair.b.got == {channel: b"once"}
+
+
+def test_a_stream_that_never_proved_itself_takes_nothing_away() -> None:
+    """The responder's new stream, before its first hello has come, leaves the old one working."""
+    pair = connected()
+    old, channel = pair.b.carrier, pair.a.session.open(1, pair.now)
+    assert old is not None
+    assert channel is not None
+    pair.b.session.attach(pair.now)
+    pair.a.session.send(channel, b"still")
+    pair.settle()
+    assert pair.b.got == {channel: b"still"}
+    assert not old.closed
