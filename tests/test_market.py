@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,6 @@ from swarmp2p.gossip.load_signal import LoadSignal
 from swarmp2p.gossip.load_table import LoadEntry
 from swarmp2p.identity import PeerId
 from swarmp2p.market import _placement  # pyright: ignore[reportPrivateUsage]
-from swarmp2p.ray_bridge.cells import Cell
 from swarmp2p.ray_bridge.cluster import Cluster, ClusterEventKind
 from swarmp2p.ray_bridge.environment import driver_environment
 from swarmp2p.ray_bridge.events import JoinSecret, Need, Offer, Versions
@@ -91,8 +90,6 @@ class Ray:
         *,
         need: Need,
         node_ip: str,
-        ports: Sequence[int],
-        cell: Cell | None,
         labels: Mapping[str, str],
         directory: Path | None,
     ) -> AsyncGenerator[FakeWorker, None]:

@@ -19,7 +19,6 @@ from ..errors import NotEnoughWorkers
 from ..identity import PeerId
 from ..scopes import cancel_scope
 from .events import (
-    ClosePath,
     EndLease,
     LeaseActive,
     LeaseCommand,
@@ -30,12 +29,12 @@ from .events import (
     LeaseRefusal,
     Need,
     OpenPath,
+    PathUp,
     RequestLease,
     Versions,
 )
 from .head import RayHead
 from .recruit import Candidate, Recruiter
-from .ways import DirectWays, Ways
 
 _LOOK_AGAIN_S = 1.0  # between searches while workers are missing
 _RELEASE_S = 5.0  # how long closing waits for lenders to confirm; leases that do not end by then expire
@@ -65,14 +64,12 @@ class ClusterEvent:
 
 @dataclass(frozen=True, slots=True)
 class LeasedWorker:
-    """A worker that runs. node_ip: its Ray node's address. path: how traffic goes there: "direct", "wireguard" or
-    "overlay". reason: why so, in words."""
+    """A worker that runs. node_ip: its Ray node's address. path: how traffic goes there."""
 
     lease: LeaseId
     peer: PeerId
     node_ip: str
     path: str = "direct"
-    reason: str = ""
 
 
 class ClusterEvents(AsyncIterable[ClusterEvent]):
@@ -100,14 +97,11 @@ class Cluster:
         candidates: Callable[[], Awaitable[Sequence[tuple[Candidate, str]]]],
         post: Callable[[LeaseCommand], None],
         now: Callable[[], float],
-        ways: Ways | None = None,
     ) -> None:
-        """ways: for the leases' traffic; None for direct ones. candidates: finds providers and returns them best first,
-        each with a word on its load."""
+        """candidates: finds providers and returns them best first, each with a word on its load."""
         self._head, self._need, self._recruiter = head, need, recruiter
         self._versions, self._candidates = versions, candidates
         self._post, self._now = post, now
-        self._ways: Ways = ways or DirectWays(post)
         self._workers: dict[LeaseId, LeasedWorker] = {}
         self._seen: dict[PeerId, int] = {}
         self._log: deque[ClusterEvent] = deque(maxlen=_MAX_EVENTS)
@@ -183,17 +177,14 @@ class Cluster:
     def handle(self, output: LeaseOutput) -> None:
         """Take what the lease engine says about one of this cluster's leases."""
         match output:
-            case OpenPath():
-                self._ways.open(output)
-            case ClosePath(lease=lease):
-                self._ways.close(lease)
+            case OpenPath(lease=lease):
+                self._post(PathUp(lease))  # direct: nothing to build on this side
             case LeaseGranted(lease=lease, peer=peer):
                 self._recruiter.granted(lease, self._now())
                 self._record(ClusterEventKind.GRANTED, peer)
             case LeaseActive(lease=lease, peer=peer, node_ip=node_ip):
                 self._recruiter.active(lease)
-                way = self._ways.way(lease)
-                self._workers[lease] = LeasedWorker(lease, peer, way.node_ip or node_ip, way.kind, way.reason)
+                self._workers[lease] = LeasedWorker(lease, peer, node_ip)
                 self._record(ClusterEventKind.ACTIVE, peer)
             case LeaseRefusal(lease=lease, provider=peer, reason=reason, retry_after_s=retry_after_s):
                 self._recruiter.refused(lease, reason, retry_after_s, self._now())

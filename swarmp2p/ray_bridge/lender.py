@@ -6,6 +6,7 @@ into its end, and tells the engine what became of it.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,41 +16,49 @@ from ..errors import SwarmError
 from ..scopes import TaskStatus, cancel_scope
 from .events import (
     ClosePath,
-    JoinSecret,
     LeaseCommand,
     LeaseId,
     LeaseOutput,
     Offer,
     OpenPath,
+    PathUp,
     StartWorker,
     StopWorker,
     WorkerFailed,
     WorkerStarted,
 )
-from .ways import DirectWays, Ways
 from .worker import PEER_LABEL, start_worker
+
+
+def direct_path_problem(head_address: str, node_ip: str) -> str | None:
+    """Why Ray's traffic may not go directly between these two addresses; None when it may.
+
+    Ray authenticates by token but does not encrypt, so a direct path stays on one machine.
+    """
+    head_host = head_address.rpartition(":")[0].strip("[]")
+    for host in (head_host, node_ip):
+        try:
+            if not ipaddress.ip_address(host).is_loopback:
+                return (
+                    f"{host} is not a loopback address, and Ray's traffic would cross the network unencrypted"
+                )
+        except ValueError:
+            return f"{host} is not an IP address"
+    return None
 
 
 class Lender:
     """Runs the workers of the leases that this peer gives. `run` owns every process."""
 
     def __init__(
-        self,
-        offer: Offer,
-        peer_label: str,
-        logs: Path | None,
-        post: Callable[[LeaseCommand], None],
-        ways: Ways | None = None,
+        self, offer: Offer, peer_label: str, logs: Path | None, post: Callable[[LeaseCommand], None]
     ) -> None:
-        """ways: for the leases' traffic; None for direct ones.
-
-        peer_label: the lender's peer id as text; it becomes the Ray node's name and label.
+        """peer_label: the lender's peer id as text; it becomes the Ray node's name and label.
 
         logs: where workers' logs go, one folder a lease; None keeps those of failed workers only.
         """
         self.offer = offer
         self._label, self._logs, self._post = peer_label, logs, post
-        self._ways: Ways = ways or DirectWays(post, offer.node_ip)
         self._stops: dict[LeaseId, trio.CancelScope] = {}
         self._at_work = 0  # workers that run, start, are being stopped, or wait for one of those
         # A lease is over before its worker's last process is. Who takes and returns leases as fast as it can
@@ -66,8 +75,10 @@ class Lender:
     def handle(self, output: LeaseOutput) -> None:
         """Take what the lease engine says about a lease given by this peer."""
         match output:
-            case OpenPath():
-                self._ways.open(output)
+            case OpenPath(lease=lease):
+                self._post(
+                    PathUp(lease)
+                )  # direct; whether it may be is checked when the head's address is known
             case StartWorker():
                 if self._nursery is not None:
                     scope = self._stops[output.lease] = cancel_scope()
@@ -76,8 +87,8 @@ class Lender:
             case StopWorker(lease=lease):
                 if lease in self._stops:
                     self._stops[lease].cancel()
-            case ClosePath(lease=lease):
-                self._ways.close(lease)
+            case ClosePath():
+                pass
             case _:
                 pass
 
@@ -95,15 +106,16 @@ class Lender:
         reason = "the worker was stopped"
         try:
             with scope:
-                place = self._ways.place(order)
+                problem = direct_path_problem(order.secret.address, self.offer.node_ip)
+                if problem is not None:
+                    reason = problem
+                    return
                 async with (
                     self._room,
                     start_worker(
-                        JoinSecret(place.head_address, order.secret.token),
+                        order.secret,
                         need=order.need,
-                        node_ip=place.node_ip,
-                        ports=place.ports,
-                        cell=place.cell,
+                        node_ip=self.offer.node_ip,
                         labels={**dict(self.offer.labels), PEER_LABEL: self._label},
                         directory=None if self._logs is None else self._logs / order.lease.hex()[:12],
                     ) as worker,
