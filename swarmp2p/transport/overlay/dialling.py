@@ -4,9 +4,16 @@
                  `-> all failed: ask for a libp2p stream, and wait `_pause_s` -> connecting ...
 
 A carrier that broke must be back before the session's limit of silence (1.5 s and more), hence the first attempt
-comes at once and the first pauses are short. While only a stream is there, TCP is tried again every
-`_BETTER_S`. An endpoint that took our connection and then did not prove to be the other plane (another machine at
-the same private address, say) is tried again after those that did not.
+comes at once and the first pauses are short. An endpoint that took our connection and then did not prove to be the
+other plane (another machine at the same private address, say) has failed like one that did not answer: the round
+goes on with those that are left.
+
+While a libp2p stream carries, TCP is tried again every `_BETTER_S`, with care: a session has one carrier, and to begin
+on a new one gives the old one up. So such an attempt first asks, by a probe, whether a plane with this session is
+there. The answer proves nothing, but mistakes are found out without harm.
+
+    initiator -> responder   PROBE | tag of the session | zeros, as long as a hello
+    responder -> initiator   PROBED, and the connection goes on as any other; or its end
 """
 
 from __future__ import annotations
@@ -18,7 +25,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from .connection import prepare
-from .loop import ERROR, WRITABLE, Loop
+from .crypto import FIRST_BYTES
+from .loop import ERROR, READABLE, WRITABLE, Loop
 
 _STAGGER_S: Final = 0.25
 """Seconds that one attempt has before the next is begun beside it (RFC 8305's Connection Attempt Delay)."""
@@ -31,20 +39,25 @@ _BETTER_S: Final = 15.0
 
 MOST_ENDPOINTS: Final = 16
 
+PROBE: Final = b"swarm carrier?\n\0"
+"""16 bytes where a hello has its tag, which nobody can choose."""
+PROBED: Final = b"!"
+
 Endpoint = tuple[str, int]
 
 
 class Attempt:
-    """One TCP connection in the making."""
+    """One TCP connection in the making. probing: it stands, and was asked whether the right plane is there."""
 
-    __slots__ = ("_dialler", "endpoint", "give_up_at", "socket")
+    __slots__ = ("_dialler", "endpoint", "give_up_at", "probing", "socket")
 
     def __init__(self, dialler: Dialler, sock: socket.socket, endpoint: Endpoint, give_up_at: float) -> None:
         self._dialler, self.socket, self.endpoint, self.give_up_at = dialler, sock, endpoint, give_up_at
+        self.probing = False
 
     def ready(self, mask: int) -> None:
-        """The loop's: it stands, or failed."""
-        if mask & (WRITABLE | ERROR):
+        """The loop's: it stands, has an answer, or failed."""
+        if mask & (READABLE if self.probing else WRITABLE | ERROR):
             self._dialler.settled(self)
 
 
@@ -64,34 +77,40 @@ class Dialler:
         self._left: list[Endpoint] = []  # of this round
         self._next_at = math.inf
         self._pause_s = _FIRST_PAUSE_S
-        self._used: Endpoint | None = None
+        self._taken: Endpoint = ("", 0)
+        self._tag = b""
+        self._careful = False
         self.wake_at = math.inf
 
-    def aim(self, endpoints: Sequence[Endpoint]) -> None:
-        """Set where to dial."""
+    def aim(self, endpoints: Sequence[Endpoint], tag: bytes) -> None:
+        """Set where to dial. tag: of the session."""
         self._endpoints = list(endpoints[:MOST_ENDPOINTS])
+        self._tag = tag
         self._pause_s = _FIRST_PAUSE_S
 
     def start(self) -> None:
         """Get a connection as soon as possible, unless that is under way."""
-        if not self._attempts and not self._left and self._next_at > self._loop.now:
+        if self._careful or not (self._attempts or self._left):
+            self._abandon()
+            self._careful = False
             self._begin()
 
     def proved(self) -> None:
-        """The connection that was made is a carrier."""
+        """The connection that was made is a carrier: its endpoint comes first from now on."""
         self._pause_s = _FIRST_PAUSE_S
+        if self._taken in self._endpoints:
+            self._endpoints.remove(self._taken)
+            self._endpoints.insert(0, self._taken)
 
     def failed(self) -> None:
-        """The connection that was made did not become a carrier: try the others first, later."""
-        if self._used in self._endpoints:
-            self._endpoints.remove(self._used)
-            self._endpoints.append(self._used)
-        self._used = None
-        self._wait()
+        """The connection that was made did not become a carrier: on with the others."""
+        self._careful = False
+        self._proceed()
 
     def rest(self, better: bool) -> None:
         """A carrier is there: stop. better: look for a better one later."""
         self._abandon()
+        self._careful = better
         self._next_at = self._loop.now + _BETTER_S if better and self._endpoints else math.inf
         self._set()
 
@@ -110,18 +129,39 @@ class Dialler:
         self._set()
 
     def settled(self, attempt: Attempt) -> None:
-        """An attempt stands or failed."""
-        sock = attempt.socket
-        status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if status != 0 or _is_own(sock):
+        """An attempt stands, was answered, or failed."""
+        if not (self._answered(attempt) if attempt.probing else self._stands(attempt)):
             self._drop(attempt)
             self._proceed()
-            return
-        self._attempts.pop(sock.fileno(), None)
-        self._loop.forget(sock.fileno())
-        self._used = attempt.endpoint
-        self.rest(better=False)
-        self._connected(sock)
+        elif self._careful and not attempt.probing:
+            attempt.probing = True
+        else:
+            self._taken = attempt.endpoint
+            self._attempts.pop(attempt.socket.fileno())
+            self._loop.forget(attempt.socket.fileno())
+            # those under way are tried again should this one not prove itself
+            self._left += [other.endpoint for other in self._attempts.values()]
+            for other in list(self._attempts.values()):
+                self._drop(other)
+            self._next_at = math.inf
+            self._set()
+            self._connected(attempt.socket)
+
+    def _stands(self, attempt: Attempt) -> bool:
+        sock = attempt.socket
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 or _is_own(sock):
+            return False
+        probe = (PROBE + self._tag).ljust(FIRST_BYTES, b"\0")
+        try:
+            return not self._careful or sock.send(probe) == FIRST_BYTES
+        except OSError:
+            return False
+
+    def _answered(self, attempt: Attempt) -> bool:
+        try:
+            return attempt.socket.recv(len(PROBED)) == PROBED
+        except OSError:
+            return False
 
     def end(self) -> None:
         """Stop for good."""
@@ -150,9 +190,11 @@ class Dialler:
             self._proceed()
             return
         try:
+            # A name would be looked up, and everything would wait for the answer.
+            socket.inet_pton(family, endpoint[0])
             prepare(sock)
             status = sock.connect_ex(endpoint)
-        except (OSError, OverflowError, UnicodeError):
+        except (OSError, OverflowError, ValueError):
             status = errno.EINVAL
         if status not in (0, errno.EINPROGRESS):
             sock.close()

@@ -4,7 +4,7 @@ A connection begins with the initiator's hello (`crypto.py`); until it is comple
 a descriptor and those bytes, and no session hears of it. Bounds: `MOST_WAITING` connections wait, the one that has
 waited longest makes place for a new one; at most `MOST_OF_A_SOURCE` of them come from one address; each has
 `PATIENCE_S`. A hello that names a session which we do not have yet waits as well, since the other side may be told
-of a lease a little before us.
+of a lease a little before us. A probe (`dialling.py`) is answered, and a hello may follow it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from .accepting import Acceptor
 from .connection import STREAM, TCP, prepare
 from .crypto import FIRST_BYTES as HELLO_BYTES
-from .dialling import Endpoint
+from .crypto import TAG_BYTES
+from .dialling import PROBE, PROBED, Endpoint
 from .loop import Loop
 
 MOST_WAITING: Final = 128
@@ -24,7 +26,6 @@ MOST_OF_A_SOURCE: Final = 16
 """Connections without a proven hello from one address. Many planes may share one behind a NAT."""
 PATIENCE_S: Final = 3.0
 _BACKLOG: Final = 128
-_ACCEPTS_A_ROUND: Final = 32
 
 Claim = Callable[[socket.socket, str, bytes], bool | None]
 """Gets a connection with its kind and hello, and says whether it took it; None: nobody knows that session yet.
@@ -59,10 +60,19 @@ class Listener:
 
 
 class Doorway:
-    """See the module. claim: whose a connection is. counters: what was turned away, by cause."""
+    """See the module. knows: whether a tag names a session of ours. claim: whose a connection is. counters: what was
+    turned away, by cause."""
 
-    def __init__(self, loop: Loop, claim: Claim, counters: dict[str, int]) -> None:
-        self._loop, self._claim, self._counters = loop, claim, counters
+    def __init__(
+        self,
+        loop: Loop,
+        acceptor: Acceptor,
+        knows: Callable[[bytes], bool],
+        claim: Claim,
+        counters: dict[str, int],
+    ) -> None:
+        self._loop, self._acceptor, self._knows, self._claim = loop, acceptor, knows, claim
+        self._counters = counters
         self._listeners: list[Listener] = []
         self._waiting: dict[int, Waiting] = {}  # by descriptor; in order of arrival
         self._sources: dict[str, int] = {}
@@ -90,22 +100,13 @@ class Doorway:
 
     def accept(self, listening: socket.socket) -> None:
         """Take in what has connected."""
-        for _ in range(_ACCEPTS_A_ROUND):
-            try:
-                sock, address = listening.accept()
-            except OSError:
-                return  # none left, or it went away again, or no descriptors are left: the next round tries again
-            source = str(address[0])
+        for sock, source in self._acceptor.accept(listening):
             if self._sources.get(source, 0) >= MOST_OF_A_SOURCE:
                 self._counters["source_full"] += 1
                 sock.close()
-                continue
-            try:
+            else:
                 prepare(sock)
-            except OSError:
-                sock.close()
-                continue
-            self._admit(sock, TCP, source)
+                self._admit(sock, TCP, source)
 
     def admit_stream(self, sock: socket.socket) -> None:
         """A libp2p stream's connection, which begins with a hello too."""
@@ -132,7 +133,10 @@ class Doorway:
                 self._turn_away(waiting)
                 return
             waiting.hello += data
-        self._offer(waiting)
+        if waiting.hello.startswith(PROBE):
+            self._answer(waiting)
+        else:
+            self._offer(waiting)
 
     def wake(self) -> None:
         """Turn those away who took too long."""
@@ -160,6 +164,20 @@ class Doorway:
         self._sources[source] = self._sources.get(source, 0) + 1
         self._loop.watch(sock.fileno(), waiting)
         self._set_wake()
+
+    def _answer(self, waiting: Waiting) -> None:
+        """Say that the session that a probe names is ours; a hello may follow."""
+        if not self._knows(waiting.hello[len(PROBE) : len(PROBE) + TAG_BYTES]):
+            self._counters["unknown"] += 1
+            self._turn_away(waiting)
+            return
+        waiting.hello = b""
+        try:
+            waiting.socket.send(PROBED)
+        except OSError:
+            self._turn_away(waiting)
+            return
+        self.read(waiting)
 
     def _offer(self, waiting: Waiting) -> None:
         self._loop.forget(waiting.socket.fileno())

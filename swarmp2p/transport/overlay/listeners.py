@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from .accepting import Acceptor
 from .loop import Loop
 from .sockets import SocketSource
 
@@ -21,7 +22,6 @@ MOST: Final = 16_384
 """Listeners of a plane. The limit of open files, usually 2^20 on a server and 2^19 on a desktop, is higher."""
 
 _BACKLOG: Final = 128
-_ACCEPTS_A_ROUND: Final = 32
 
 Done = Callable[[str | None], None]
 """Is told when all listeners of a request stand (None), or why not."""
@@ -30,27 +30,22 @@ Done = Callable[[str | None], None]
 class LocalListener:
     """One listening socket. partner: whose port it stands for."""
 
-    __slots__ = ("_partner", "port", "socket")
+    __slots__ = ("_acceptor", "_partner", "port", "socket")
 
-    def __init__(self, partner: Partner, sock: socket.socket, port: int) -> None:
-        self._partner, self.socket, self.port = partner, sock, port
+    def __init__(self, acceptor: Acceptor, partner: Partner, sock: socket.socket, port: int) -> None:
+        self._acceptor, self._partner, self.socket, self.port = acceptor, partner, sock, port
 
     def ready(self, mask: int) -> None:
         """The loop's: connections wait."""
-        for _ in range(_ACCEPTS_A_ROUND):
-            try:
-                sock, _ = self.socket.accept()
-            except OSError:
-                return
-            sock.setblocking(False)
+        for sock, _ in self._acceptor.accept(self.socket):
             self._partner.accept(sock, self.port)
 
 
 class LocalListeners:
     """The listeners of a plane, by member."""
 
-    def __init__(self, loop: Loop, source: SocketSource) -> None:
-        self._loop, self._source = loop, source
+    def __init__(self, loop: Loop, source: SocketSource, acceptor: Acceptor) -> None:
+        self._loop, self._source, self.acceptor = loop, source, acceptor
         self._by_target: dict[bytes, dict[tuple[str, int], LocalListener]] = {}
         self.count = 0
 
@@ -124,7 +119,7 @@ class _Request:
                 made.close()
                 self._problem = f"cannot listen on {self._address}:{port}: {error}"
             else:
-                self._made.append(LocalListener(self._partner, made, port))
+                self._made.append(LocalListener(self._listeners.acceptor, self._partner, made, port))
         if self._left:
             return
         if self._problem is None:

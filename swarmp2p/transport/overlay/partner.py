@@ -100,7 +100,7 @@ class Partner:
         self.initiator = initiator
         self.session = Session(secret, initiator, self.loop.now, rng, config)
         if initiator:
-            self._dialler.aim(endpoints)
+            self._dialler.aim(endpoints, self.session.tag)
             self._dialler.start()
         self.mark()
         self._set_wake()

@@ -20,6 +20,7 @@ from functools import partial
 from random import SystemRandom
 from typing import Any, Final, cast
 
+from .accepting import Acceptor
 from .config import SessionConfig
 from .connection import STREAM
 from .control import MAX_PACKET_BYTES, MAX_PORTS, Json, PlaneEvent, decode, encode, event_to_json
@@ -53,8 +54,11 @@ class Plane:
         self._source: SocketSource = OwnSockets() if cell is None else CellSockets(self.loop, cell)
         self._partners: dict[bytes, Partner] = {}
         self._by_tag: dict[bytes, Partner] = {}
-        self._doorway = Doorway(self.loop, self._claim, self.counters)
-        self._listeners = LocalListeners(self.loop, self._source)
+        self._acceptor = Acceptor()
+        self._doorway = Doorway(
+            self.loop, self._acceptor, self._by_tag.__contains__, self._claim, self.counters
+        )
+        self._listeners = LocalListeners(self.loop, self._source, self._acceptor)
         self._unsent: list[bytes] = []
         self._more = False
         self.marked = False
@@ -76,6 +80,7 @@ class Plane:
                 partner.silence()
             self._doorway.end()
             self._source.end()
+            self._acceptor.end()
             self.loop.end()
 
     def tell(self, event: PlaneEvent) -> None:
@@ -173,7 +178,8 @@ class Plane:
         secret = bytes.fromhex(str(request["secret"]))
         config = SessionConfig(**cast("dict[str, Any]", request["config"]))
         partner.begin(secret, bool(request["initiator"]), _endpoints(request, "endpoints"), self._rng, config)
-        self._by_tag = {each.tag: each for each in self._partners.values() if each.tag}
+        self._by_tag.clear()
+        self._by_tag.update({each.tag: each for each in self._partners.values() if each.tag})
         self._doorway.known()
 
     def _carry(self, target: bytes, sock: socket.socket) -> None:
@@ -202,6 +208,7 @@ class Plane:
         partners = list(self._partners.values())
         return {
             **self.counters,
+            "shed": self._acceptor.shed,
             "partners": len(partners),
             "listeners": self._listeners.count,
             "forwards": sum(partner.forwards for partner in partners),
