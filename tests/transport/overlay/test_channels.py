@@ -349,3 +349,20 @@ def test_a_partner_that_reads_and_never_acknowledges_is_bounded() -> None:
         assert number < 1000
     pair.b.take(pair.b.session.tick(pair.now))
     assert pair.b.ended == "the partner acknowledges nothing"
+
+
+def test_what_came_is_acknowledged_when_nothing_else_is_said() -> None:
+    pair = connected()
+    pair.b.greedy = False
+    for channel in opened(pair.a.session, 20, pair.now):
+        pair.a.session.send(channel, bytes(pair.a.session.room(channel)))
+    most = 0
+    while flight := pair.a.out(1 << 18, pair.now):
+        pair.b.feed(flight, pair.now)
+        pair.a.feed(pair.b.out(1 << 18, pair.now), pair.now)
+        most = max(most, pair.a.session.kept_bytes)
+    assert most < (1 << 20) + (1 << 19)
+    pair.now += 0.3  # and the rest with the next heartbeat
+    pair.b.take(pair.b.session.tick(pair.now))
+    pair.a.feed(pair.b.out(1 << 18, pair.now), pair.now)
+    assert pair.a.session.kept_bytes == 0

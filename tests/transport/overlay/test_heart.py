@@ -79,7 +79,7 @@ class Run:
             self.ended_at.setdefault(id(side), now)
         if self.channel is not None and side is self.pair.a:
             while (room := side.session.room(self.channel)) > 0:
-                side.session.send(self.channel, bytes(min(room, 1 << 16)))
+                side.session.send(self.channel, bytes(min(room, 1 << 18)))
         while outs.queued < outs.room and (data := side.out(1 << 16, now)):
             outs.put(data, now)
 
@@ -134,6 +134,16 @@ def test_heartbeats_behind_seconds_of_bulk_accuse_nobody() -> None:
     assert run.ended_at == {}
     assert len(run.pair.b.got[1]) > 60e6
     assert run.pair.a.session.rtt_s > 0.15  # what is measured
+
+
+def test_a_record_that_takes_seconds_accuses_nobody() -> None:
+    """40 kB/s: one record of bulk takes six seconds, and its bytes are the only sign of life meanwhile."""
+    run = Run(lambda now, rng: jitter(rng), rate=4e4, room=1 << 16)
+    run.until(1.0)
+    run.channel = run.pair.a.session.open(1, run.now)
+    run.until(60.0)
+    assert run.ended_at == {}
+    assert len(run.pair.b.got[1]) > 2e6
 
 
 def test_an_idle_session_says_little() -> None:

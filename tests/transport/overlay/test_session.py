@@ -92,9 +92,11 @@ def test_large_pieces_of_several_channels_are_cut_and_come_in_order() -> None:
         pieces = [rng.randbytes(size) for size in (100_000, 70, 60_000, 30_000, 40_000, 20_000)]
         for piece in pieces:
             pair.a.session.send(channel, piece)
+        pair.a.session.finish(channel)
         sent[channel] = b"".join(pieces)
     pair.settle()
     assert pair.b.got == sent
+    assert sorted(pair.b.finished) == sorted(sent)
 
 
 def test_a_responder_takes_nothing_more_from_the_old_stream_once_a_new_one_is_true() -> None:
