@@ -148,8 +148,9 @@ async def dial_tcp(host: str, port: int, sources: Sequence[tuple[str, int]] = ()
 async def _connect(family: int, address: tuple[Any, ...], source: tuple[str, int] | None) -> TcpPipe:
     sock = _new_socket(family)
     try:
+        # Also where the system chooses the port: a hole may have to be punched from it (`punch_tcp`).
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if source is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(source)
         await trio.socket.from_stdlib_socket(sock).connect(address)

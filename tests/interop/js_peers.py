@@ -61,9 +61,11 @@ class JsPeers:
         seed: bytes | None = None,
         port: int = 0,
         gossip: Mapping[str, object] | None = None,
+        relay: str | None = None,
     ) -> JsPeer:
         """Start a node. protocol: of the DHT; None for none. client: whether it only asks in it. seed: of its key, to
-        have the same id again. gossip: settings of js/pubsub.mjs; None for no pubsub."""
+        have the same id again. gossip: settings of js/pubsub.mjs; None for no pubsub. relay: "serve" to relay for
+        others, "use" to be reached through one only."""
         name = f"js{next(self._names)}"
         started = await self.call(
             "start",
@@ -73,8 +75,10 @@ class JsPeers:
             seed=None if seed is None else seed.hex(),
             port=port,
             gossip=None if gossip is None else dict(gossip),
+            relay=relay,
         )
-        return JsPeer(self, name, PeerId.from_text(started["id"]), started["addresses"][0])
+        address = next(iter(started["addresses"]), "")
+        return JsPeer(self, name, PeerId.from_text(started["id"]), address)
 
     async def service_key(self, service: str) -> bytes:
         """A service's key, computed in JavaScript."""
@@ -121,6 +125,14 @@ class JsPeer:
     async def dial(self, address: object) -> None:
         """Connect to a peer."""
         await self.call("dial", address=str(address))
+
+    async def addresses(self) -> list[str]:
+        """Where it can be dialled now."""
+        return cast(list[str], await self.call("addresses"))
+
+    async def ping(self, address: object) -> list[dict[str, Any]]:
+        """Ping a peer; which connections there are to it."""
+        return cast(list[dict[str, Any]], (await self.call("ping", address=str(address)))["through"])
 
     async def provide(self, key: bytes) -> int:
         """Say that this node provides a key; how many were told."""

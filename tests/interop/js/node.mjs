@@ -8,7 +8,9 @@ import { createInterface } from 'node:readline'
 
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
+import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'
 import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
+import { dcutr } from '@libp2p/dcutr'
 import { identify } from '@libp2p/identify'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { peerIdFromString } from '@libp2p/peer-id'
@@ -64,23 +66,41 @@ const dht = (protocol, clientMode) => kadDHT({
 
 const commands = {
   // seed: of the node's Ed25519 key; a new one by default. port: 0 for any. gossip: settings of pubsub.mjs; null for no
-  // pubsub.
-  async start ({ name, protocol = null, client = false, seed = null, port = 0, gossip = null }) {
+  // pubsub. relay: 'serve' to relay for others, 'use' to listen at whatever relay is dialled.
+  async start ({ name, protocol = null, client = false, seed = null, port = 0, gossip = null, relay = null }) {
     const node = await createLibp2p({
       ...(seed === null ? {} : { privateKey: await generateKeyPairFromSeed('Ed25519', bytes(seed)) }),
-      addresses: { listen: [`/ip4/127.0.0.1/tcp/${port}`] },
-      transports: [tcp()],
+      addresses: { listen: relay === 'use' ? ['/p2p-circuit'] : [`/ip4/127.0.0.1/tcp/${port}`] },
+      transports: [tcp(), ...(relay === null ? [] : [circuitRelayTransport()])],
       connectionEncrypters: [noise()],
       streamMuxers: [yamux()],
       services: {
         identify: identify(),
         ping: ping(),
+        ...(relay === 'serve' ? { relay: circuitRelayServer() } : {}),
+        ...(relay === 'use' ? { dcutr: dcutr() } : {}),
         ...(protocol === null ? {} : { dht: dht(protocol, client) }),
         ...(gossip === null ? {} : { pubsub: pubsub(gossip) })
       }
     })
     nodes.set(name, node)
     return { id: node.peerId.toString(), addresses: node.getMultiaddrs().map(String) }
+  },
+
+  // Where it can be dialled now: through relays only when it listens there.
+  async addresses ({ name }) {
+    return nodes.get(name).getMultiaddrs().map(String)
+  },
+
+  // The round trip to a peer, over whatever connection there is, in ms; and what that runs through.
+  async ping ({ name, address }) {
+    const node = nodes.get(name)
+    const ms = await node.services.ping.ping(multiaddr(address), { runOnLimitedConnection: true })
+    const id = multiaddr(address).getComponents().filter(({ name }) => name === 'p2p').at(-1).value
+    const through = node.getConnections(peerIdFromString(id)).map(({ remoteAddr, limits }) => ({
+      address: remoteAddr.toString(), limited: limits != null
+    }))
+    return { ms, through }
   },
 
   async dial ({ name, address }) {
