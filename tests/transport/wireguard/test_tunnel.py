@@ -92,6 +92,7 @@ def test_a_lender_that_sends_what_it_likes_into_its_tunnel_gets_no_further(lab: 
     for address in ("10.9.0.1", "10.9.0.2"):
         worker.run("ip", "route", "add", f"{address}/32", "dev", worker.interface)
         assert worker.talk(address, 9_999, 0.5) != "same"
+        assert worker.talk(address, head.port, 0.5) != "same"
     assert worker.talk(head.address, head.port) == "same"
     # the head's loopback, by packets that say so
     worker.run("ip", "route", "delete", "local", "127.0.0.0/8", "table", "local")
