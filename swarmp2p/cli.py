@@ -52,6 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     lend.add_argument(
         "--allow-file", type=Path, help="file with one allowed peer id a line; read again when it changes"
     )
+    lend.add_argument(
+        "--paths",
+        default="direct,overlay",
+        help="how traffic may go to workers, with commas between: direct, overlay (default both)",
+    )
     lend.add_argument("--allow-anyone", action="store_true", help="let every peer lease")
     lend.set_defaults(run=_lend)
 
@@ -107,7 +112,7 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
             state=state_file(options),
             mdns=options.mdns,
         ) as peer,
-        peer.lend(offer, allow=first, logs=options.logs) as lending,
+        peer.lend(offer, allow=first, logs=options.logs, paths=options.paths.split(",")) as lending,
         trio.open_nursery() as nursery,
     ):
         gc.freeze()  # py-libp2p's 98,000 objects would make each full collection a pause of 0.1 s

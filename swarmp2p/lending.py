@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -13,7 +14,10 @@ from .dht.records import Attribute
 from .errors import UsageError
 from .gossip.load import LoadSignal, SetLoad
 from .identity import PeerId
+from .lender_paths import LenderPaths
+from .paths import Paths
 from .ray_bridge.events import (
+    ClosePath,
     LeaseCommand,
     LeaseEnded,
     LeaseGranted,
@@ -21,10 +25,13 @@ from .ray_bridge.events import (
     LeaseOutput,
     Lend,
     Offer,
+    OpenPath,
     Versions,
 )
-from .ray_bridge.lender import Lender
+from .ray_bridge.lender import Lender, Place
 from .scopes import TaskStatus, start
+from .transport.mesh.events import Invited, MeshFailed
+from .transport.mesh.members import Carrier
 
 if TYPE_CHECKING:
     from .announcement import Announcement
@@ -45,6 +52,8 @@ class Lending:
         versions: Versions,
         allowed: frozenset[PeerId] | None,
         logs: Path | None,
+        paths: Paths,
+        carriers: tuple[Carrier, ...],
     ) -> None:
         self._peer, self._post, self._versions = peer, post, versions
         self.offer = offer
@@ -52,7 +61,9 @@ class Lending:
         self.announcement: Announcement | None = None
         self._borrowers: dict[LeaseId, PeerId] = {}
         self._changed = trio.Event()
-        self.lender = Lender(offer, str(peer.id), logs, post)
+        self._all_paths, self._carriers = paths, carriers
+        self._paths: LenderPaths | None = None
+        self.lender = Lender(offer, str(peer.id), logs, post, self._place)
 
     @property
     def borrowers(self) -> tuple[PeerId, ...]:
@@ -82,8 +93,12 @@ class Lending:
             "python": self._versions.python,
         }
 
-    def output(self, output: LeaseOutput) -> None:
-        """Take an output of the lease engine about a lease given by this peer."""
+    def output(self, output: LeaseOutput | Invited | MeshFailed) -> None:
+        """Take an output of the lease or mesh engine about a lease given by this peer."""
+        if isinstance(output, OpenPath | ClosePath | Invited | MeshFailed) and self._paths is not None:
+            self._paths.handle(output)
+        if isinstance(output, Invited | MeshFailed):
+            return
         match output:
             case LeaseGranted(lease=lease, peer=peer):
                 self._borrowers[lease] = peer
@@ -124,10 +139,14 @@ class Lending:
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Lend until cancelled."""
         async with trio.open_nursery() as nursery:
+            self._paths = LenderPaths(self._all_paths, self._carriers, self.offer.node_ip, nursery)
             await start(nursery, self.lender.run)
             self._post(Lend(self.offer, self._versions, self.allowed))
             nursery.start_soon(self._publish_loads)
             task_status.started()
+
+    def _place(self, lease: LeaseId) -> AbstractContextManager[Place | None]:
+        return nullcontext(None) if self._paths is None else self._paths.use(lease)
 
     async def ended(self) -> None:
         """Wait until no worker is left, a few seconds at most."""

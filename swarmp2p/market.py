@@ -22,17 +22,21 @@ from .errors import HeadFailed, UsageError
 from .gossip.balancer import ANYWHERE, Placement
 from .gossip.load import FollowLoads, LoadTable, UnfollowLoads
 from .gossip.placement import Distance
+from .head_paths import HeadPaths, open_head_paths
 from .identity import PeerId
 from .lending import RAY_SERVICE, Lending, peer_set
 from .node import NodeCommand
+from .paths import DEFAULT_PATHS, Paths
 from .providers import KINDS, RankBy
 from .ray_bridge.cluster import Cluster
 from .ray_bridge.environment import applied
 from .ray_bridge.events import (
+    ClosePath,
     LeaseOutput,
     LeaseRefusal,
     Need,
     Offer,
+    OpenPath,
     StopLending,
 )
 from .ray_bridge.head import RayHead, start_head
@@ -40,6 +44,9 @@ from .ray_bridge.policy import check_need, check_offer
 from .ray_bridge.recruit import Candidate, Recruiter
 from .ray_bridge.versions import installed_versions
 from .scopes import background_nursery, cancel_scope, start
+from .transport.mesh.events import Invited, MeshFailed, MeshOutput, Paired, Planned
+from .transport.mesh.members import Carrier
+from .transport.overlay.carrier_streams import PROTOCOL as CARRIER_PROTOCOL
 
 if TYPE_CHECKING:
     from .peer import Peer
@@ -61,13 +68,23 @@ class Market:
         self._peer, self._post, self._loads, self._choosing = peer, post, loads, choosing
         self._rng = random.Random(os.urandom(16))
         self._lending: Lending | None = None
+        self._paths = Paths(peer, post)
         self._clusters: list[Cluster] = []
+        self._led: dict[Cluster, HeadPaths] = {}
         self._recruiters: list[Recruiter] = []  # theirs
+        self._carried = False
 
-    def output(self, output: LeaseOutput) -> None:
-        """Take an output of the lease engine."""
+    def output(self, output: LeaseOutput | MeshOutput) -> None:
+        """Take an output of the lease engine, or of the mesh engine."""
+        if isinstance(output, Planned | Paired):
+            self._paths.output(output)
+            return
         for cluster in self._clusters:
             if cluster.concerns(output.lease):
+                if isinstance(output, OpenPath | ClosePath | MeshFailed):
+                    self._led[cluster].handle(output)
+                if isinstance(output, Invited | MeshFailed):
+                    return
                 cluster.handle(output)
                 return
         if self._lending is not None and not isinstance(output, LeaseRefusal):
@@ -84,7 +101,11 @@ class Market:
 
     @asynccontextmanager
     async def lend(
-        self, offer: Offer, allow: Iterable[PeerId | str] | None, logs: Path | None
+        self,
+        offer: Offer,
+        allow: Iterable[PeerId | str] | None,
+        logs: Path | None,
+        paths: tuple[Carrier, ...] = DEFAULT_PATHS,
     ) -> AsyncGenerator[Lending, None]:
         """See Peer.lend."""
         if self._lending is not None:
@@ -92,9 +113,12 @@ class Market:
                 "this peer lends already; close that first, or change it with `allow`. Nothing was changed"
             )
         check_offer(offer)
-        lending = Lending(self._peer, self._post, offer, installed_versions(), peer_set(allow), logs)
+        lending = Lending(
+            self._peer, self._post, offer, installed_versions(), peer_set(allow), logs, self._paths, paths
+        )
         lending.signal()  # raises UsageError for what no signal can say
         self._lending = lending
+        self._take_carriers()
         try:
             async with background_nursery() as nursery, self.follow_loads():
                 await start(nursery, lending.run)
@@ -119,6 +143,7 @@ class Market:
         lenders: frozenset[PeerId] | None,
         logs: Path | None,
         placement: Placement | None = None,
+        paths: tuple[Carrier, ...] = DEFAULT_PATHS,
     ) -> AsyncGenerator[Cluster, None]:
         """See Peer.borrow."""
         if not isinstance(cast(object, workers), int) or workers < 1:
@@ -128,8 +153,10 @@ class Market:
             raise UsageError(f"min_workers is between 0 and workers ({workers}), not {first!r}")
         check_need(need)
         versions = installed_versions()
+        self._take_carriers()
         async with (
-            start_head(directory=logs) as head,
+            open_head_paths(self._paths, need, paths) as led,
+            start_head(directory=logs, ports=led.ports) as head,
             self.follow_loads(),
             background_nursery() as nursery,
         ):
@@ -140,7 +167,10 @@ class Market:
             async def candidates() -> Sequence[tuple[Candidate, str]]:
                 return await self._candidates(need, lenders, recruiter, placement)
 
-            cluster = Cluster(head, need, recruiter, versions, candidates, self._post, self._peer.now)
+            cluster = Cluster(
+                head, need, recruiter, versions, candidates, self._post, self._peer.now, led.path
+            )
+            self._led[cluster] = led
             self._clusters.append(cluster)
             self._recruiters.append(recruiter)
             try:
@@ -153,7 +183,14 @@ class Market:
                 with cancel_scope(shield=True):
                     await cluster.release()  # bounded in time
                 self._clusters.remove(cluster)
+                del self._led[cluster]
                 self._recruiters.remove(recruiter)
+
+    def _take_carriers(self) -> None:
+        """Serve libp2p streams of members that cannot dial one another's planes."""
+        if not self._carried:
+            self._carried = True
+            self._peer.handle(CARRIER_PROTOCOL, self._paths.streams.handle)
 
     async def _candidates(
         self,

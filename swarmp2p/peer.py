@@ -61,6 +61,7 @@ from .judging import MessageValidator
 from .lending import Lending, peer_set
 from .market import Market
 from .node import NodeCommand, NodeEngine, NodeOutput
+from .paths import paths_argument
 from .pubsub import Pubsub
 from .queries import Found, Queries, Results, with_peer
 from .ray_bridge.events import Need, Offer
@@ -70,7 +71,6 @@ from .settings import check_types
 from .storage.storage import Storage
 from .subscription import Subscription
 from .transport.addresses import split_address
-from .transport.mesh.events import Invited, MeshFailed, Paired, Planned
 from .transport.network import PeerNetwork, PeerStream, StreamHandler
 from .transport.reachability import Status
 
@@ -342,15 +342,20 @@ class Peer:
         *,
         allow: Iterable[PeerId | str] | None = (),
         logs: str | os.PathLike[str] | None = None,
+        paths: Iterable[str] = ("direct", "overlay"),
     ) -> AbstractAsyncContextManager[Lending]:
         """Lend Ray workers while the context is open; leases given are ended on exit.
+
+        paths: how a cluster's traffic may go to its worker. "direct": plain TCP, taken where head and worker are on one
+        machine and in one network namespace. "overlay": encrypted end to end, between members of the cluster alone; the
+        worker has a network of its own, in which nothing else can be reached. It is the one taken otherwise.
 
         allow: peers that may lease; None for everybody, nobody by default. logs: folder for the workers'
         logs, one folder a lease; by default only those of workers that failed are kept. Raises RayMissing.
         """
         if not isinstance(cast(object, offer), Offer | None):
             raise UsageError(f"an Offer is lent, not {offer!r}")
-        return self._market.lend(offer or Offer(), allow, log_folder(logs))
+        return self._market.lend(offer or Offer(), allow, log_folder(logs), paths_argument(paths))
 
     def borrow(
         self,
@@ -362,6 +367,7 @@ class Peer:
         lenders: Iterable[PeerId | str] | None = None,
         placement: Placement | None = None,
         logs: str | os.PathLike[str] | None = None,
+        paths: Iterable[str] = ("direct", "overlay"),
     ) -> AbstractAsyncContextManager[Cluster]:
         """Start a Ray head and lease workers for it; all are released on exit.
 
@@ -373,7 +379,8 @@ class Peer:
         the cluster, and this process unpickles what its workers return: name lenders that you trust.
         placement: where the workers should be (affinities, spreads over regions); by default anywhere, near for kinds
         that are meant to be. Each is of another lender. logs: folder for the head's log, which is by default only
-        kept when the head fails.
+        kept when the head fails. paths: as for `lend`; `cluster.workers[i].path` says which was taken, and
+        `path_reason` why.
 
         Raises NotEnoughWorkers after `timeout_s` seconds, RayMissing, HeadFailed (also in the body, when the
         head dies while it is in use).
@@ -381,7 +388,14 @@ class Peer:
         if not isinstance(cast(object, need), Need | None):
             raise UsageError(f"a Need is borrowed for, such as Need(cpus=2), not {need!r}")
         return self._market.borrow(
-            need or Need(), workers, min_workers, timeout_s, peer_set(lenders), log_folder(logs), placement
+            need or Need(),
+            workers,
+            min_workers,
+            timeout_s,
+            peer_set(lenders),
+            log_folder(logs),
+            placement,
+            paths_argument(paths),
         )
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:
@@ -425,8 +439,6 @@ class Peer:
                 self._storage.put(output)
         elif isinstance(output, LoadTold):
             self._choosing.output(output)
-        elif isinstance(output, Invited | Planned | Paired | MeshFailed):
-            pass  # paths are not made yet
         elif not isinstance(output, LoadUpdated | LoadSuspected):
             self._market.output(output)
 

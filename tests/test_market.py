@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,7 +76,9 @@ class Ray:
     problem: str = ""
 
     @asynccontextmanager
-    async def start_head(self, *, directory: Path | None = None) -> AsyncGenerator[FakeHead, None]:
+    async def start_head(
+        self, *, directory: Path | None = None, ports: Sequence[int] = ()
+    ) -> AsyncGenerator[FakeHead, None]:
         head = FakeHead()
         self.heads.append(head)
         try:
@@ -92,6 +95,8 @@ class Ray:
         node_ip: str,
         labels: Mapping[str, str],
         directory: Path | None,
+        ports: Sequence[int],
+        cell: object,
     ) -> AsyncGenerator[FakeWorker, None]:
         await trio.sleep(3)
         if self.problem:
@@ -105,12 +110,21 @@ class Ray:
             del self.workers[peer]
 
 
+@asynccontextmanager
+async def no_plane(*arguments: object, **settings: object) -> AsyncGenerator[SimpleNamespace, None]:
+    async def serve(address: str, ports: Sequence[int]) -> None:
+        pass
+
+    yield SimpleNamespace(endpoints=(), serve=serve)
+
+
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     ray = Ray()
     monkeypatch.setattr("swarmp2p.market.start_head", ray.start_head)
     monkeypatch.setattr("swarmp2p.ray_bridge.lender.start_worker", ray.start_worker)
     monkeypatch.setattr("swarmp2p.market.installed_versions", lambda: ray.versions)
+    monkeypatch.setattr("swarmp2p.head_paths.open_plane", no_plane)  # a real process, in virtual time
     return ray
 
 
@@ -269,7 +283,11 @@ async def test_a_worker_that_does_not_start_is_told(autojump_clock: MockClock, r
 
 
 async def test_traffic_does_not_leave_the_machine_unencrypted(autojump_clock: MockClock, ray: Ray) -> None:
-    async with Swarm().of(2) as (borrower, lender), lender.lend(Offer(node_ip="192.0.2.1"), allow=None):
+    offer = Offer(node_ip="192.0.2.1")
+    async with (
+        Swarm().of(2) as (borrower, lender),
+        lender.lend(offer, allow=None, paths=["direct"]),
+    ):
         with pytest.raises(NotEnoughWorkers, match="unencrypted"):
             async with borrower.borrow(timeout_s=10):
                 pass

@@ -64,12 +64,14 @@ class ClusterEvent:
 
 @dataclass(frozen=True, slots=True)
 class LeasedWorker:
-    """A worker that runs. node_ip: its Ray node's address. path: how traffic goes there."""
+    """A worker that runs. node_ip: its Ray node's address. path: how traffic goes there, "direct" or "overlay".
+    path_reason: why, in words."""
 
     lease: LeaseId
     peer: PeerId
     node_ip: str
     path: str = "direct"
+    path_reason: str = ""
 
 
 class ClusterEvents(AsyncIterable[ClusterEvent]):
@@ -97,11 +99,13 @@ class Cluster:
         candidates: Callable[[], Awaitable[Sequence[tuple[Candidate, str]]]],
         post: Callable[[LeaseCommand], None],
         now: Callable[[], float],
+        path: Callable[[LeaseId], tuple[str, str, str]] = lambda lease: ("direct", "", ""),
     ) -> None:
-        """candidates: finds providers and returns them best first, each with a word on its load."""
+        """path: of a lease's worker: its name, why, and the address that it has by it, or "".
+        candidates: finds providers and returns them best first, each with a word on its load."""
         self._head, self._need, self._recruiter = head, need, recruiter
         self._versions, self._candidates = versions, candidates
-        self._post, self._now = post, now
+        self._post, self._now, self._path = post, now, path
         self._workers: dict[LeaseId, LeasedWorker] = {}
         self._seen: dict[PeerId, int] = {}
         self._log: deque[ClusterEvent] = deque(maxlen=_MAX_EVENTS)
@@ -178,13 +182,14 @@ class Cluster:
         """Take what the lease engine says about one of this cluster's leases."""
         match output:
             case OpenPath(lease=lease):
-                self._post(PathUp(lease))  # direct: nothing to build on this side
+                self._post(PathUp(lease))  # the lender's word counts, not this side's
             case LeaseGranted(lease=lease, peer=peer):
                 self._recruiter.granted(lease, self._now())
                 self._record(ClusterEventKind.GRANTED, peer)
             case LeaseActive(lease=lease, peer=peer, node_ip=node_ip):
                 self._recruiter.active(lease)
-                self._workers[lease] = LeasedWorker(lease, peer, node_ip)
+                path, reason, address = self._path(lease)
+                self._workers[lease] = LeasedWorker(lease, peer, address or node_ip, path, reason)
                 self._record(ClusterEventKind.ACTIVE, peer)
             case LeaseRefusal(lease=lease, provider=peer, reason=reason, retry_after_s=retry_after_s):
                 self._recruiter.refused(lease, reason, retry_after_s, self._now())

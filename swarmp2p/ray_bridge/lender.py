@@ -7,15 +7,17 @@ into its end, and tells the engine what became of it.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from ..errors import SwarmError
 from ..scopes import TaskStatus, cancel_scope
+from .cells import Cell
 from .events import (
-    ClosePath,
     LeaseCommand,
     LeaseId,
     LeaseOutput,
@@ -28,6 +30,20 @@ from .events import (
     WorkerStarted,
 )
 from .worker import PEER_LABEL, start_worker
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker runs, as its path has it. node_ip: where it is reached. ports: all that it may listen at. cell:
+    its own network; None for this machine's."""
+
+    node_ip: str
+    ports: Sequence[int]
+    cell: Cell | None
+
+
+Places = Callable[[LeaseId], AbstractContextManager[Place | None]]
+"""The place of a lease's worker, kept while the context is open; None for the offer's address and any ports."""
 
 
 def direct_path_problem(head_address: str, node_ip: str) -> str | None:
@@ -51,14 +67,22 @@ class Lender:
     """Runs the workers of the leases that this peer gives. `run` owns every process."""
 
     def __init__(
-        self, offer: Offer, peer_label: str, logs: Path | None, post: Callable[[LeaseCommand], None]
+        self,
+        offer: Offer,
+        peer_label: str,
+        logs: Path | None,
+        post: Callable[[LeaseCommand], None],
+        places: Places | None = None,
     ) -> None:
-        """peer_label: the lender's peer id as text; it becomes the Ray node's name and label.
+        """places: made by whoever answers OpenPath; None: every path is direct, and answered here.
+
+        peer_label: the lender's peer id as text; it becomes the Ray node's name and label.
 
         logs: where workers' logs go, one folder a lease; None keeps those of failed workers only.
         """
         self.offer = offer
         self._label, self._logs, self._post = peer_label, logs, post
+        self._places = places
         self._stops: dict[LeaseId, trio.CancelScope] = {}
         self._at_work = 0  # workers that run, start, are being stopped, or wait for one of those
         # A lease is over before its worker's last process is. Who takes and returns leases as fast as it can
@@ -76,9 +100,9 @@ class Lender:
         """Take what the lease engine says about a lease given by this peer."""
         match output:
             case OpenPath(lease=lease):
-                self._post(
-                    PathUp(lease)
-                )  # direct; whether it may be is checked when the head's address is known
+                # Whether it may be direct is checked when the head's address is known.
+                if self._places is None:
+                    self._post(PathUp(lease))
             case StartWorker():
                 if self._nursery is not None:
                     scope = self._stops[output.lease] = cancel_scope()
@@ -87,8 +111,6 @@ class Lender:
             case StopWorker(lease=lease):
                 if lease in self._stops:
                     self._stops[lease].cancel()
-            case ClosePath():
-                pass
             case _:
                 pass
 
@@ -105,8 +127,11 @@ class Lender:
     async def _work(self, order: StartWorker, scope: trio.CancelScope) -> None:
         reason = "the worker was stopped"
         try:
-            with scope:
-                problem = direct_path_problem(order.secret.address, self.offer.node_ip)
+            kept = nullcontext(None) if self._places is None else self._places(order.lease)
+            with scope, kept as place:
+                node_ip = self.offer.node_ip if place is None else place.node_ip
+                cell = None if place is None else place.cell
+                problem = direct_path_problem(order.secret.address, node_ip)
                 if problem is not None:
                     reason = problem
                     return
@@ -115,7 +140,9 @@ class Lender:
                     start_worker(
                         order.secret,
                         need=order.need,
-                        node_ip=self.offer.node_ip,
+                        node_ip=node_ip,
+                        ports=() if place is None else place.ports,
+                        cell=cell,
                         labels={**dict(self.offer.labels), PEER_LABEL: self._label},
                         directory=None if self._logs is None else self._logs / order.lease.hex()[:12],
                     ) as worker,

@@ -1,0 +1,158 @@
+"""The lender's side of paths: a lease's cell and plane, from the head's invitation to the lease's end."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+import trio
+
+from .errors import SwarmError
+from .paths import Membership, Paths, fail, machine
+from .ray_bridge.cells import open_cell
+from .ray_bridge.events import ClosePath, LeaseId, OpenPath, PathFailed, PathUp
+from .ray_bridge.lender import Place, direct_path_problem
+from .scopes import cancel_scope
+from .transport.mesh.events import Invited, MeshFailed, TellFacts
+from .transport.mesh.members import HEAD_ADDRESS, Carrier, Facts
+from .transport.overlay.plane import open_plane
+
+_ONLY_DIRECT: Final = "its borrower speaks no mesh protocol, and this lender allows no direct path"
+
+
+@dataclass(slots=True)
+class _Lease:
+    """scope: of its task, once there is one. used: its worker is there still. over: it is to go when that is not."""
+
+    membership: Membership | None = None
+    scope: trio.CancelScope | None = None
+    used: bool = False
+    over: bool = False
+
+
+class LenderPaths:
+    """The paths of the leases that this peer gives; tasks belong to the nursery."""
+
+    def __init__(
+        self, paths: Paths, allowed: tuple[Carrier, ...], node_ip: str, nursery: trio.Nursery
+    ) -> None:
+        """node_ip: where a worker listens whose path is direct."""
+        self._paths, self._allowed, self._node_ip, self._nursery = paths, allowed, node_ip, nursery
+        self._leases: dict[LeaseId, _Lease] = {}
+        self._apart = direct_path_problem(f"{HEAD_ADDRESS}:1", node_ip)
+
+    def __contains__(self, lease: LeaseId) -> bool:
+        return lease in self._leases
+
+    def handle(self, output: OpenPath | ClosePath | Invited | MeshFailed) -> None:
+        """Take what the lease and mesh engines say about a lease given by this peer."""
+        match output:
+            case OpenPath(lease=lease):
+                self._leases[lease] = _Lease()
+            case ClosePath(lease=lease):
+                held = self._leases.get(lease)
+                if held is not None:
+                    held.over = True
+                    self._close(lease, held)
+            case Invited(lease=lease) if lease in self._leases:
+                self._nursery.start_soon(self._attend, output, self._leases[lease])
+            case MeshFailed(lease=lease, unsupported=True) if lease in self._leases:
+                if Carrier.DIRECT in self._allowed:
+                    self._paths.post(PathUp(lease))
+                else:
+                    self._paths.post(PathFailed(lease, _ONLY_DIRECT))
+            case MeshFailed(lease=lease, reason=reason) if lease in self._leases:
+                self._paths.post(PathFailed(lease, reason))
+            case _:
+                pass
+
+    @contextmanager
+    def use(self, lease: LeaseId) -> Generator[Place | None, None, None]:
+        """Where a lease's worker runs; None for anywhere at its offer's address. Its cell stays until this ends."""
+        held = self._leases.get(lease)
+        membership = None if held is None else held.membership
+        if held is None or membership is None:
+            yield None
+            return
+        held.used = True
+        try:
+            yield Place(membership.node_ip, membership.ports, membership.cell)
+        finally:
+            held.used = False
+            self._close(lease, held)
+
+    def _close(self, lease: LeaseId, held: _Lease) -> None:
+        if held.over and not held.used:
+            if self._leases.get(lease) is held:
+                del self._leases[lease]
+            if held.scope is not None:
+                held.scope.cancel()
+
+    def _carriers(self, cluster: bytes, head: Facts) -> tuple[Carrier, ...]:
+        """The one carrier to offer: direct where both are in one place and allow it."""
+        near = head.machine != b"" and head.machine == machine(cluster) and self._apart is None
+        both = [carrier for carrier in self._allowed if carrier in head.carriers]
+        if Carrier.DIRECT in both and near:
+            return (Carrier.DIRECT, *((Carrier.OVERLAY,) if Carrier.OVERLAY in both else ()))
+        return (Carrier.OVERLAY,) if Carrier.OVERLAY in both else ()
+
+    async def _attend(self, invited: Invited, held: _Lease) -> None:
+        lease, paths = invited.lease, self._paths
+        failed = fail(paths.post, lease)
+        membership = Membership.new(lease, invited.cluster)
+        carriers = self._carriers(invited.cluster, invited.facts)
+        if not carriers:
+            theirs = ", ".join(each.value for each in invited.facts.carriers)
+            ours = ", ".join(each.value for each in self._allowed)
+            apart = f" ({self._apart})" if self._apart else ""
+            failed(
+                f"the borrower allows {theirs}, this lender {ours}; what is direct stays on one machine{apart}"
+            )
+            return
+        paths.enter(membership)
+        try:
+            with cancel_scope() as held.scope:
+                if held.over:
+                    return
+                if Carrier.DIRECT in carriers:
+                    await self._run(membership, held, carriers)
+                    return
+                async with (
+                    open_cell() as cell,
+                    open_plane(
+                        lease, listen=paths.listen(), cell=cell.sockets, on_event=paths.hear(membership)
+                    ) as plane,
+                    trio.open_nursery() as nursery,
+                ):
+                    membership.cell = cell
+                    paths.equip(membership, plane)
+                    nursery.start_soon(self._watch, membership, failed)
+                    await self._run(membership, held, carriers)
+        except* (SwarmError, OSError) as problems:
+            failed(str(_first(problems)))
+        finally:
+            paths.leave(membership)
+
+    async def _run(self, membership: Membership, held: _Lease, carriers: tuple[Carrier, ...]) -> None:
+        held.membership = membership
+        facts = self._paths.facts(membership, carriers, {})
+        if Carrier.DIRECT in carriers:
+            facts = replace(facts, address=self._node_ip, endpoints=())
+        self._paths.post(TellFacts(membership.own, facts))
+        lease = membership.own
+        await self._paths.serve(
+            membership, lambda: self._paths.post(PathUp(lease)), fail(self._paths.post, lease)
+        )
+
+    async def _watch(self, membership: Membership, failed: object) -> None:
+        assert membership.cell is not None
+        reason = await membership.cell.died()
+        self._paths.post(PathFailed(membership.own, f"the worker's own network ended: {reason}"))
+
+
+def _first(problem: BaseException) -> BaseException:
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    return problem

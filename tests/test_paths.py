@@ -1,0 +1,137 @@
+"""Paths between real processes on this machine: negotiated, in use by Ray, and gone afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from multiaddr.multiaddr import Multiaddr
+
+from swarmp2p import open_peer
+from swarmp2p.errors import NotEnoughWorkers, UsageError
+from swarmp2p.paths import free, machine, paths_argument
+from swarmp2p.ray_bridge.cells import cell_problem
+from swarmp2p.scopes import cancel_scope
+from swarmp2p.transport.mesh.members import Carrier
+
+_JOB = """
+import ray
+ray.init(log_to_driver=False)
+
+@ray.remote
+def where(data):
+    import socket
+    return ray.util.get_node_ip_address(), len(data), [name for _, name in socket.if_nameindex()]
+
+print(*ray.get(where.remote(b"x" * 3_000_000)))
+"""
+
+
+@asynccontextmanager
+async def lender(*paths: str) -> AsyncGenerator[str, None]:
+    """The address of a lender in another process."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "tests.lender_process", *paths],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        said = b""
+        while not said.endswith(b"\n"):
+            more = await process.stdout.receive_some(1000)
+            assert more, "the lender has ended"
+            said += more
+        yield said.decode().strip()
+    finally:
+        with cancel_scope(shield=True):
+            await process.stdin.aclose()
+            await process.wait()
+            await process.stdout.aclose()
+
+
+async def run_job() -> list[str]:
+    done = await trio.run_process([sys.executable, "-c", _JOB], capture_stdout=True)
+    return done.stdout.decode().split(maxsplit=2)
+
+
+@pytest.mark.slow
+async def test_a_ray_task_runs_over_the_overlay_in_a_network_of_its_own() -> None:
+    pytest.importorskip("ray", reason="pip install 'swarmp2p[ray]'")
+    problem = await cell_problem()
+    if problem is not None:
+        pytest.skip(problem)
+    async with (
+        lender("direct", "overlay") as address,
+        open_peer(bootstrap=[address]) as peer,
+        peer.borrow(paths=["overlay"], timeout_s=120) as cluster,
+    ):
+        (worker,) = cluster.workers
+        assert worker.path == "overlay"
+        assert "over TCP" in worker.path_reason
+        where, count, interfaces = await run_job()
+        assert where == worker.node_ip
+        assert where.startswith("127.64.")
+        assert (count, interfaces.strip()) == ("3000000", "['lo']")
+
+
+@pytest.mark.slow
+async def test_on_one_machine_the_path_is_direct_and_says_why() -> None:
+    pytest.importorskip("ray", reason="pip install 'swarmp2p[ray]'")
+    async with (
+        lender("direct", "overlay") as address,
+        open_peer(bootstrap=[address]) as peer,
+        peer.borrow(timeout_s=120) as cluster,
+    ):
+        (worker,) = cluster.workers
+        assert worker.path == "direct"
+        assert worker.path_reason == "both run on one machine and in one network namespace"
+        assert (await run_job())[1] == "3000000"
+
+
+@pytest.mark.slow
+async def test_two_that_allow_no_common_path_are_told_so() -> None:
+    pytest.importorskip("ray", reason="pip install 'swarmp2p[ray]'")
+    async with lender("direct") as address, open_peer(bootstrap=[address]) as peer:
+        with pytest.raises(NotEnoughWorkers, match="the borrower allows overlay, this lender direct"):
+            async with peer.borrow(paths=["overlay"], timeout_s=8):
+                pass
+
+
+def test_paths_are_named_and_checked() -> None:
+    assert paths_argument(["overlay", "direct", "overlay"]) == (Carrier.OVERLAY, Carrier.DIRECT)
+    assert paths_argument("direct") == (Carrier.DIRECT,)
+    for wrong in (["tunnel"], [], 7):
+        with pytest.raises(UsageError):
+            paths_argument(wrong)
+
+
+def test_a_machine_has_one_name_in_a_cluster_and_another_in_the_next() -> None:
+    one, other = bytes(16), bytes([1]) * 16
+    assert machine(one) == machine(one) != machine(other)
+    assert len(machine(one)) == 32
+
+
+def test_a_port_that_somebody_listens_on_is_not_free() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.7", 0)) as server:
+        assert not free("127.0.0.1", server.getsockname()[1])
+
+
+def test_addresses_that_carriers_are_taken_at_are_those_of_the_peer() -> None:
+    from swarmp2p.paths import own_ips
+
+    def of(*texts: str) -> list[str]:
+        return list(own_ips([Multiaddr(text) for text in texts]))
+
+    relayed = "/ip4/5.5.5.5/tcp/1/p2p/12D3KooWEgaYpwDs6g33Nd8z7UiHdDE8Za4zdysx5d3zQMmRLrnK/p2p-circuit"
+    assert of("/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/2", relayed, "/dns4/a.example/tcp/3") == [
+        "127.0.0.1",
+        "::1",
+    ]
