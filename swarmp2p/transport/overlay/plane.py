@@ -21,6 +21,7 @@ from ...errors import SwarmError, UsageError
 from ...scopes import background_nursery, cancel_scope
 from ..network import PeerStream
 from . import plane_start
+from .aes import machine_has_aes
 from .carrier_streams import pump
 from .config import SessionConfig
 from .control import (
@@ -292,7 +293,9 @@ async def open_plane(
     finally:
         theirs.close()
     async with background_nursery() as nursery:
-        plane = Plane(member, nursery, process, ours, log, on_event, config or SessionConfig())
+        plane = Plane(
+            member, nursery, process, ours, log, on_event, config or SessionConfig(aes=machine_has_aes())
+        )
         try:
             nursery.start_soon(plane.hear)
             await plane.open_doors(places)
