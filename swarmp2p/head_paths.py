@@ -90,7 +90,7 @@ class HeadPaths:
         paths, membership = self._paths, self._membership
         paths.enter(membership)
         try:
-            paths.post(OpenMesh(self.cluster, self._place, paths.facts(membership, self._allowed, {})))
+            paths.post(OpenMesh(self.cluster, self._place, paths.facts(membership, self._allowed)))
             waiting, self._waiting = self._waiting or {}, None
             for lease in waiting:
                 self._admit(lease)

@@ -137,7 +137,7 @@ class LenderPaths:
 
     async def _run(self, membership: Membership, held: _Lease, carriers: tuple[Carrier, ...]) -> None:
         held.membership = membership
-        facts = self._paths.facts(membership, carriers, {})
+        facts = self._paths.facts(membership, carriers)
         if Carrier.DIRECT in carriers:
             facts = replace(facts, address=self._node_ip, endpoints=())
         self._paths.post(TellFacts(membership.own, facts))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 Post = Callable[[MeshCommand | PathFailed | PathUp], None]
 
 DEFAULT_PATHS: Final = (Carrier.DIRECT, Carrier.OVERLAY)
+_NO_WIREGUARD: Final = "this version makes no paths by WireGuard yet"
 _MAX_WAITING: Final = 4096
 """What waits to be carried out for one membership; more, and it fails. A new member brings two entries."""
 
@@ -168,15 +169,13 @@ class Paths:
         """Where carrier connections are taken: at the addresses that the peer listens on itself, any port."""
         return list(dict.fromkeys(own_ips(self._peer.addresses)))[:MAX_ENDPOINTS] or ["127.0.0.1"]
 
-    def facts(
-        self, membership: Membership, carriers: Iterable[Carrier], lacks: Mapping[Carrier, str]
-    ) -> Facts:
+    def facts(self, membership: Membership, carriers: Iterable[Carrier]) -> Facts:
         """What this peer says of itself as a member."""
         addresses = [_transport(address) for address in self._peer.addresses]
         endpoints = () if membership.plane is None else membership.plane.endpoints
         return Facts(
             carriers=tuple(carriers),
-            lacks=tuple(lacks.items()),
+            lacks=((Carrier.WIREGUARD, _NO_WIREGUARD),),
             endpoints=tuple(Endpoint(ip, port) for ip, port in endpoints)[:MAX_ENDPOINTS],
             reachable=self._peer.reachability != "unreachable",
             addresses=tuple(each for each in addresses if len(each) <= MAX_ADDRESS_BYTES)[:MAX_ADDRESSES],
