@@ -31,14 +31,15 @@ _PCAP_PACKET: Final = struct.Struct("<IIII")
 
 @dataclass(slots=True)
 class Capture:
-    """A capture. lost: packets that came too fast to be kept; known at its end."""
+    """A capture. lost: packets that came too fast to be kept; known at its end. kept: the file, once it is over."""
 
     path: Path
     lost: int = 0
+    kept: bytes = b""
 
     def packets(self) -> Iterator[bytes]:
         """The packets so far, with their Ethernet headers."""
-        data = self.path.read_bytes()
+        data = self.kept or self.path.read_bytes()
         at = _PCAP.size
         while at + _PCAP_PACKET.size <= len(data):
             _, _, size, _ = _PCAP_PACKET.unpack_from(data, at)
@@ -73,6 +74,7 @@ def capture(node: Node, interface: str = "") -> Generator[Capture, None, None]:
             told = process.stdout.read()
             process.wait()
         found.lost = int(told)
+        found.kept = found.path.read_bytes()
 
 
 def _raw() -> socket.socket:
