@@ -67,7 +67,8 @@ async def run(options: dict[str, Any]) -> None:
         AsyncExitStack() as stack,
     ):
         if options.get("lend"):
-            offer = Offer(cpus=1, max_leases=options["lend"])
+            # of two CPUs one is free while the other is leased: a lender tells its load so
+            offer = Offer(cpus=options["lend"], max_leases=options["lend"])
             await stack.enter_async_context(peer.lend(offer, allow=None, logs=os.environ.get("LAB_LOGS")))
         _tell({"peer": str(peer.id), "addresses": [str(address) for address in peer.addresses]})
         member = _Member(peer)
