@@ -95,7 +95,7 @@ def listening(node: Node) -> dict[int, str]:
 _KNOCK: Final = """
 import os, socket, sys
 one = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
-one.settimeout(5)
+one.settimeout(2)
 try:
     if sys.argv[3] == "speak":
         one.sendall(os.urandom(4096))
@@ -109,7 +109,7 @@ print(len(heard))
 
 
 def heard(node: Node, address: str, port: int, speak: bool) -> int:
-    """How many bytes come back within 5 s from a port that one connects to. speak: 4 KiB of nonsense to it."""
+    """How many bytes come back within 2 s from a port that one connects to. speak: 4 KiB of nonsense to it."""
     return int(
         node.run(sys.executable, "-c", _KNOCK, address, str(port), "speak" if speak else "wait").strip()
     )
