@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
@@ -14,7 +14,7 @@ from .ray_bridge.events import ClosePath, LeaseId, Need, OpenPath, PathFailed
 from .scopes import background_nursery
 from .transport.mesh.allocation import Allocation, NoRoom
 from .transport.mesh.events import Admit, CloseMesh, MeshFailed, OpenMesh
-from .transport.mesh.members import Carrier
+from .transport.mesh.members import MAX_WHY_CHARS, Carrier
 from .transport.overlay.plane import open_plane
 
 _DRIVERS = 16
@@ -61,7 +61,11 @@ class HeadPaths:
         if way is None or way.carrier is None:
             return Carrier.DIRECT.value, self._without.get(lease, "its lender made it"), ""
         kind = self._membership.carriers.get(lease)
-        over = {"tcp": ", over TCP", "stream": ", over a libp2p stream"}.get(kind or "", "")
+        over = {
+            "tcp": ", over TCP",
+            "stream": ", over a libp2p stream",
+            "wireguard-go": ", wireguard-go",
+        }.get(kind or "", "")
         return way.carrier.value, way.reason + over, self._addresses.get(lease, "")
 
     @property
@@ -79,18 +83,26 @@ class HeadPaths:
     async def run(self) -> None:
         """Lead until cancelled."""
         membership, paths = self._membership, self._paths
-        if Carrier.OVERLAY not in self._allowed:
-            await self._lead()
-            return
-        async with open_plane(self.cluster, listen=paths.listen(), on_event=paths.hear(membership)) as plane:
-            paths.equip(membership, plane)
-            await self._lead()
+        async with AsyncExitStack() as stack:
+            if Carrier.OVERLAY in self._allowed:
+                plane = open_plane(self.cluster, listen=paths.listen(), on_event=paths.hear(membership))
+                paths.equip(membership, await stack.enter_async_context(plane))
+            await self._lead(await self._wireguard(stack))
 
-    async def _lead(self) -> None:
+    async def _wireguard(self, stack: AsyncExitStack) -> dict[Carrier, str]:
+        """Why there is no WireGuard, if it is allowed and there is none."""
+        if Carrier.WIREGUARD not in self._allowed:
+            return {}
+        problem = await self._paths.equip_wireguard(stack, self._membership)
+        if problem:
+            self._allowed = tuple(each for each in self._allowed if each is not Carrier.WIREGUARD)
+        return {Carrier.WIREGUARD: problem[:MAX_WHY_CHARS]} if problem else {}
+
+    async def _lead(self, lacks: dict[Carrier, str]) -> None:
         paths, membership = self._paths, self._membership
         paths.enter(membership)
         try:
-            paths.post(OpenMesh(self.cluster, self._place, paths.facts(membership, self._allowed)))
+            paths.post(OpenMesh(self.cluster, self._place, paths.facts(membership, self._allowed, lacks)))
             waiting, self._waiting = self._waiting or {}, None
             for lease in waiting:
                 self._admit(lease)
@@ -100,8 +112,10 @@ class HeadPaths:
             paths.post(CloseMesh(self.cluster))
 
     def _failed(self, reason: str) -> None:
-        for session in self._membership.plan.sessions:
-            fail(self._paths.post, session.member)(reason)
+        plan = self._membership.plan
+        members = [each.member for each in plan.sessions] + [each.member for each in plan.wireguard]
+        for member in dict.fromkeys(members):
+            fail(self._paths.post, member)(reason)
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,7 +16,7 @@ from .ray_bridge.events import ClosePath, LeaseId, OpenPath, PathFailed, PathUp
 from .ray_bridge.lender import Place, direct_path_problem
 from .scopes import cancel_scope
 from .transport.mesh.events import Invited, MeshFailed, TellFacts
-from .transport.mesh.members import HEAD_ADDRESS, Carrier, Facts
+from .transport.mesh.members import HEAD_ADDRESS, MAX_WHY_CHARS, Carrier, Facts
 from .transport.overlay.plane import open_plane
 
 _ONLY_DIRECT: Final = "its borrower speaks no mesh protocol, and this lender allows no direct path"
@@ -91,12 +91,12 @@ class LenderPaths:
                 held.scope.cancel()
 
     def _carriers(self, cluster: bytes, head: Facts) -> tuple[Carrier, ...]:
-        """The one carrier to offer: direct where both are in one place and allow it."""
+        """What to offer: direct where both are in one place and allow it."""
         near = head.machine != b"" and head.machine == machine(cluster) and self._apart is None
         both = [carrier for carrier in self._allowed if carrier in head.carriers]
         if Carrier.DIRECT in both and near:
             return (Carrier.DIRECT, *((Carrier.OVERLAY,) if Carrier.OVERLAY in both else ()))
-        return (Carrier.OVERLAY,) if Carrier.OVERLAY in both else ()
+        return tuple(each for each in (Carrier.WIREGUARD, Carrier.OVERLAY) if each in both)
 
     async def _attend(self, invited: Invited, held: _Lease) -> None:
         lease, paths = invited.lease, self._paths
@@ -124,20 +124,30 @@ class LenderPaths:
                     open_plane(
                         lease, listen=paths.listen(), cell=cell.sockets, on_event=paths.hear(membership)
                     ) as plane,
+                    AsyncExitStack() as stack,
                     trio.open_nursery() as nursery,
                 ):
                     membership.cell = cell
                     paths.equip(membership, plane)
                     nursery.start_soon(self._watch, membership, failed)
-                    await self._run(membership, held, carriers)
+                    problem = ""
+                    if Carrier.WIREGUARD in carriers:
+                        problem = await paths.equip_wireguard(stack, membership, invited.head)
+                    if problem:
+                        carriers = tuple(each for each in carriers if each is not Carrier.WIREGUARD)
+                    await self._run(membership, held, carriers, problem)
         except* (SwarmError, OSError) as problems:
             failed(str(_first(problems)))
         finally:
             paths.leave(membership)
 
-    async def _run(self, membership: Membership, held: _Lease, carriers: tuple[Carrier, ...]) -> None:
+    async def _run(
+        self, membership: Membership, held: _Lease, carriers: tuple[Carrier, ...], problem: str = ""
+    ) -> None:
+        """problem: why there is no WireGuard."""
         held.membership = membership
-        facts = self._paths.facts(membership, carriers)
+        lacks = {Carrier.WIREGUARD: problem[:MAX_WHY_CHARS]} if problem else {}
+        facts = self._paths.facts(membership, carriers, lacks)
         if Carrier.DIRECT in carriers:
             facts = replace(facts, address=self._node_ip, endpoints=())
         self._paths.post(TellFacts(membership.own, facts))

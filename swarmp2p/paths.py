@@ -16,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +25,8 @@ import trio
 from multiaddr.multiaddr import Multiaddr
 
 from .arguments import many_argument
-from .errors import SwarmError, UsageError
+from .errors import SwarmError, UsageError, WireGuardFailed
+from .identity import PeerId
 from .ray_bridge.cells import Cell
 from .ray_bridge.events import LeaseId, PathFailed, PathUp
 from .transport.mesh.events import MeshCommand, PairAgain, Paired, Planned
@@ -49,6 +51,9 @@ from .transport.overlay.plane import (
     PlaneEvent,
     Silent,
 )
+from .transport.wireguard.carrier import CarrierEvent, TunnelLost, WireGuardCarrier, open_carrier
+from .transport.wireguard.links import LinkLost, LinkUp
+from .transport.wireguard.problem import wireguard_problem
 
 if TYPE_CHECKING:
     from .peer import Peer
@@ -56,7 +61,9 @@ if TYPE_CHECKING:
 Post = Callable[[MeshCommand | PathFailed | PathUp], None]
 
 DEFAULT_PATHS: Final = (Carrier.DIRECT, Carrier.OVERLAY)
-_NO_WIREGUARD: Final = "this version makes no paths by WireGuard yet"
+_MAX_UNLUCKY: Final = 256
+"""Heads remembered to whom no WireGuard packets go; the one heard of least lately is forgotten."""
+
 _MAX_WAITING: Final = 4096
 """What waits to be carried out for one membership; more, and it fails. A new member brings two entries."""
 
@@ -67,7 +74,7 @@ _RELAYED: Final = 0x0122
 def paths_argument(paths: object) -> tuple[Carrier, ...]:
     """Which paths a peer allows, of their names; raises UsageError for others."""
     names = many_argument(paths, "paths") if not isinstance(paths, str) else (paths,)
-    known = {carrier.value: carrier for carrier in DEFAULT_PATHS}
+    known = {carrier.value: carrier for carrier in Carrier}
     for name in names:
         if name not in known:
             raise UsageError(f"a path is one of {', '.join(known)}, not {name!r}. Nothing was changed")
@@ -109,11 +116,12 @@ class Membership:
 
     own: MemberId
     cluster: MemberId
-    send: trio.MemorySendChannel[Planned | Paired | PlaneEvent]
-    receive: trio.MemoryReceiveChannel[Planned | Paired | PlaneEvent]
+    send: trio.MemorySendChannel[Planned | Paired | PlaneEvent | CarrierEvent]
+    receive: trio.MemoryReceiveChannel[Planned | Paired | PlaneEvent | CarrierEvent]
     plan: MachinePlan = NOTHING
     plane: Plane | None = None
     cell: Cell | None = None
+    wireguard: WireGuardCarrier | None = None
     node_ip: str = ""
     ports: range = range(0)
     stands: bool = False
@@ -121,7 +129,7 @@ class Membership:
 
     @classmethod
     def new(cls, own: MemberId, cluster: MemberId) -> Membership:
-        send, receive = trio.open_memory_channel[Planned | Paired | PlaneEvent](_MAX_WAITING)
+        send, receive = trio.open_memory_channel[Planned | Paired | PlaneEvent | CarrierEvent](_MAX_WAITING)
         return cls(own, cluster, send, receive)
 
 
@@ -133,6 +141,7 @@ class Paths:
         self._members: dict[MemberId, Membership] = {}
         self._rosters: dict[MemberId, Roster] = {}
         self._planes: dict[MemberId, Plane] = {}
+        self._unlucky: dict[PeerId, None] = {}
         self.streams = CarrierStreams(peer.id, peer.open_stream, self._rosters, self._planes)
 
     def addresses(self, cluster: MemberId) -> dict[MemberId, str]:
@@ -161,26 +170,59 @@ class Paths:
         """A membership has its plane."""
         membership.plane = self._planes[membership.own] = plane
 
-    def hear(self, membership: Membership) -> Callable[[PlaneEvent], None]:
-        """What a plane calls with its events."""
+    async def equip_wireguard(
+        self, stack: AsyncExitStack, membership: Membership, head: PeerId | None = None
+    ) -> str:
+        """Give a membership a WireGuard interface, in its cell if it has one; returns why not, "" if it has it.
+
+        head: of a cluster that is another peer's.
+        """
+        if head in self._unlucky:
+            return "no WireGuard packets went between these two the last time"
+        problem = await trio.to_thread.run_sync(wireguard_problem)
+        if problem is not None:
+            return problem
+        namespace = -1 if membership.cell is None else membership.cell.namespaces[-1]
+        opening = open_carrier(
+            membership.cluster, membership.own, on_event=self.hear(membership), namespace=namespace
+        )
+        try:
+            membership.wireguard = await stack.enter_async_context(opening)
+        except WireGuardFailed as failed:
+            return failed.problem
+        return ""
+
+    def hear(self, membership: Membership) -> Callable[[PlaneEvent | CarrierEvent], None]:
+        """What a plane, or a WireGuard carrier, calls with its events."""
         return lambda event: self._hand(membership, event)
 
     def listen(self) -> list[str]:
         """Where carrier connections are taken: at the addresses that the peer listens on itself, any port."""
         return list(dict.fromkeys(own_ips(self._peer.addresses)))[:MAX_ENDPOINTS] or ["127.0.0.1"]
 
-    def facts(self, membership: Membership, carriers: Iterable[Carrier]) -> Facts:
+    def facts(
+        self, membership: Membership, carriers: Iterable[Carrier], lacks: Mapping[Carrier, str]
+    ) -> Facts:
         """What this peer says of itself as a member."""
         addresses = [_transport(address) for address in self._peer.addresses]
         endpoints = () if membership.plane is None else membership.plane.endpoints
         return Facts(
             carriers=tuple(carriers),
-            lacks=((Carrier.WIREGUARD, _NO_WIREGUARD),),
+            lacks=tuple(lacks.items()),
             endpoints=tuple(Endpoint(ip, port) for ip, port in endpoints)[:MAX_ENDPOINTS],
             reachable=self._peer.reachability != "unreachable",
             addresses=tuple(each for each in addresses if len(each) <= MAX_ADDRESS_BYTES)[:MAX_ADDRESSES],
             machine=machine(membership.cluster),
+            wireguard_key=b"" if membership.wireguard is None else membership.wireguard.key,
+            wireguard_endpoints=self._udp(membership),
         )
+
+    def _udp(self, membership: Membership) -> tuple[Endpoint, ...]:
+        """Where WireGuard's packets are taken: nowhere for who cannot be reached from outside."""
+        if membership.wireguard is None or self._peer.reachability == "unreachable":
+            return ()
+        port, ips = membership.wireguard.port, list(dict.fromkeys(own_ips(self._peer.addresses)))
+        return tuple(Endpoint(ip, port) for ip in ips if not ip.startswith("127."))[:MAX_ENDPOINTS]
 
     async def serve(
         self, membership: Membership, up: Callable[[], None], failed: Callable[[str], None]
@@ -209,8 +251,32 @@ class Paths:
                         nursery.start_soon(self._carry, membership, target)
                     case Ended(reason=reason):
                         failed(f"the process that forwards its connections ended: {reason}")
+                    case LinkUp(member=target):
+                        assert membership.wireguard is not None
+                        membership.carriers[target] = membership.wireguard.kind
+                        if target == membership.cluster and not membership.stands:
+                            membership.stands = True
+                            up()
+                    case LinkLost(member=target, reason=reason):
+                        self._link_lost(membership, target, reason, failed)
+                    case TunnelLost(reason=reason):
+                        failed(f"its WireGuard interface is lost: {reason}")
 
-    def _hand(self, membership: Membership, item: Planned | Paired | PlaneEvent) -> None:
+    def _link_lost(
+        self, membership: Membership, target: MemberId, reason: str, failed: Callable[[str], None]
+    ) -> None:
+        """One of the two ends its lease; the next one between the two peers is not by WireGuard."""
+        if membership.own == membership.cluster:
+            self.post(PathFailed(target, reason))
+        elif target == membership.cluster or membership.own > target:
+            head = self._rosters[membership.cluster].head
+            self._unlucky.pop(head, None)
+            self._unlucky[head] = None
+            if len(self._unlucky) > _MAX_UNLUCKY:
+                del self._unlucky[next(iter(self._unlucky))]
+            failed(reason)
+
+    def _hand(self, membership: Membership, item: Planned | Paired | PlaneEvent | CarrierEvent) -> None:
         try:
             membership.send.send_nowait(item)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -223,6 +289,9 @@ class Paths:
         membership.node_ip, membership.ports = own.address, own.block.ports
         difference = changes(membership.plan, planned.plan)
         membership.plan = planned.plan
+        if membership.wireguard is not None:
+            await membership.wireguard.settle(own.wireguard_address, own.address, own.block)
+            await membership.wireguard.follow(planned.plan.wireguard)
         plane = membership.plane
         if plane is None:
             return

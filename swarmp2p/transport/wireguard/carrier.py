@@ -50,8 +50,10 @@ class WireGuardCarrier:
         self._using = trio.Lock()
 
     async def settle(self, inside: str, address: str, block: PortBlock) -> None:
-        """This member's place: its address in tunnels, and where its Ray node is reached. Once."""
-        await self._tunnel.settle(TunnelPlace(self._tunnel.interface, inside, address, block.ports))
+        """This member's place: its address in tunnels, and where its Ray node is reached. It never changes."""
+        place = TunnelPlace(self._tunnel.interface, inside, address, block.ports)
+        if self._tunnel.place != place:
+            await self._tunnel.settle(place)
 
     async def follow(self, peers: Sequence[WireGuardPeer]) -> None:
         """Have links with these members and no others; the plan's `wireguard`. Connections with others are reset.

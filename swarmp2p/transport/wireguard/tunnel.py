@@ -78,6 +78,11 @@ class Tunnel:
         return self._process.pid
 
     @property
+    def place(self) -> TunnelPlace | None:
+        """Where this member is; None before `settle`."""
+        return self._place
+
+    @property
     def peers(self) -> tuple[TunnelPeer, ...]:
         """Those that it has now."""
         return self._peers
