@@ -349,6 +349,7 @@ class Peer:
         paths: how a cluster's traffic may go to its worker. "direct": plain TCP, taken where head and worker are on one
         machine and in one network namespace. "overlay": encrypted end to end, between members of the cluster alone; the
         worker has a network of its own, in which nothing else can be reached. It is the one taken otherwise.
+        "wireguard", where both sides name it and may make interfaces (root; docs/mesh.md): before the overlay.
 
         allow: peers that may lease; None for everybody, nobody by default. logs: folder for the workers'
         logs, one folder a lease; by default only those of workers that failed are kept. Raises RayMissing.

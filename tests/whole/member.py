@@ -2,10 +2,11 @@
 
     python -m tests.whole.member OPTIONS
 
-OPTIONS is a JSON object: `seed` (a byte, of the key), `listen`, `bootstrap`; `lend`: how many workers, for everybody.
+OPTIONS is a JSON object: `seed` (a byte, of the key), `listen`, `bootstrap`; `lend`: how many workers, for everybody; `paths`: by
+which.
 It prints a JSON object a line: first {"peer", "addresses"}. Each line of its input is a request, an object with "do":
 
-    borrow  {"workers", "timeout_s"}    -> {"environment", "workers": [{"peer", "node_ip", "path", "reason"}]}
+    borrow  {"workers", "timeout_s", "paths"?}    -> {"environment", "workers": [{"peer", "node_ip", "path", "reason"}]}
     release                             -> {}
 
 A request that fails gives {"error"}. It ends when its input does.
@@ -26,6 +27,8 @@ from swarmp2p import Offer, Peer, SwarmError, open_peer
 from swarmp2p.demo.process import lines_of
 from swarmp2p.identity import Identity
 
+_PATHS = ("direct", "overlay")
+
 
 @dataclass
 class _Member:
@@ -36,7 +39,11 @@ class _Member:
         match request["do"]:
             case "borrow":
                 cluster = await self.borrowed.enter_async_context(
-                    self.peer.borrow(workers=request["workers"], timeout_s=request["timeout_s"])
+                    self.peer.borrow(
+                        workers=request["workers"],
+                        timeout_s=request["timeout_s"],
+                        paths=request.get("paths", _PATHS),
+                    )
                 )
                 workers = [
                     {
@@ -69,7 +76,14 @@ async def run(options: dict[str, Any]) -> None:
         if options.get("lend"):
             # of two CPUs one is free while the other is leased: a lender tells its load so
             offer = Offer(cpus=options["lend"], max_leases=options["lend"])
-            await stack.enter_async_context(peer.lend(offer, allow=None, logs=os.environ.get("LAB_LOGS")))
+            await stack.enter_async_context(
+                peer.lend(
+                    offer,
+                    allow=None,
+                    logs=os.environ.get("LAB_LOGS"),
+                    paths=options.get("paths") or _PATHS,
+                )
+            )
         _tell({"peer": str(peer.id), "addresses": [str(address) for address in peer.addresses]})
         member = _Member(peer)
         stack.push_async_callback(member.borrowed.aclose)
