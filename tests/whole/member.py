@@ -2,11 +2,11 @@
 
     python -m tests.whole.member OPTIONS
 
-OPTIONS is a JSON object: `seed` (a byte, of the key), `listen`, `bootstrap`; `lend`: how many workers, for everybody; `paths`: by
-which.
+OPTIONS is a JSON object: `seed` (a byte, of the key), `listen`, `bootstrap`; `lend`: how many workers, for everybody;
+`paths`: by which.
 It prints a JSON object a line: first {"peer", "addresses"}. Each line of its input is a request, an object with "do":
 
-    borrow  {"workers", "timeout_s", "paths"?}    -> {"environment", "workers": [{"peer", "node_ip", "path", "reason"}]}
+    borrow  {"workers", "timeout_s", "paths"?} -> {"environment", "workers": [{"peer", "node_ip", "path", "reason"}]}
     release                             -> {}
 
 A request that fails gives {"error"}. It ends when its input does.
