@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from .gossip.load import LoadConfig, LoadEntry, LoadSignal, LoadTable
     from .gossip.score_config import ScoreConfig, TopicScoreConfig
     from .identity import Identity, PeerId
+    from .invite import Invite
     from .lending import Lending
+    from .network_key import NetworkKey
     from .node import NodeConfig
     from .opening import open_peer
     from .peer import Peer
@@ -42,12 +44,14 @@ else:
         "GossipConfig": ".gossip.config",
         "GossipMessage": ".gossip.events",
         "Identity": ".identity",
+        "Invite": ".invite",
         "Lending": ".lending",
         "LoadConfig": ".gossip.load",
         "LoadEntry": ".gossip.load",
         "LoadSignal": ".gossip.load",
         "LoadTable": ".gossip.load",
         "Need": ".ray_bridge.events",
+        "NetworkKey": ".network_key",
         "NodeConfig": ".node",
         "Offer": ".ray_bridge.events",
         "Peer": ".peer",
@@ -89,12 +93,14 @@ __all__ = [
     "GossipConfig",
     "GossipMessage",
     "Identity",
+    "Invite",
     "Lending",
     "LoadConfig",
     "LoadEntry",
     "LoadSignal",
     "LoadTable",
     "Need",
+    "NetworkKey",
     "NodeConfig",
     "Offer",
     "Peer",

@@ -25,6 +25,7 @@ from .identity import Identity, PeerId, verify
 from .network_key import NetworkKey
 from .signed import sign_map, split_signed, unpack_map, verify_payload
 from .transport.addresses import split_address
+from .transport.reachability import Scope, scope_of
 
 _PLAIN: Final = "swarm1_"
 _SECRET: Final = "swarm1secret_"
@@ -144,6 +145,13 @@ class Invite:
 _ALPHABET: Final = base58.BITCOIN_ALPHABET
 
 
+def invitable(addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
+    """Of a peer's addresses, those to invite to: not the loopback ones, unless there are no others."""
+    every = tuple(addresses)
+    hosts = [(one, scope_of(str(one).split("/")[2])) for one in every]
+    return tuple(one for one, scope in hosts if scope is not Scope.MACHINE) or every
+
+
 def is_invite(value: object) -> bool:
     """Whether a text is meant to be an invite; multiaddrs begin with a slash."""
     return isinstance(value, str) and value.strip().startswith(_ANY)
@@ -224,3 +232,42 @@ def _ago(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Into which swarm, and by whom: what `open_peer`'s arguments come to. dht_protocol: empty for the usual one."""
+
+    addresses: tuple[Multiaddr | str, ...]
+    network_key: NetworkKey | None = None
+    dht_protocol: str = ""
+
+
+def entrance(
+    bootstrap: Iterable[Multiaddr | str],
+    network_key: NetworkKey | None,
+    now: float,
+) -> Entrance:
+    """Bootstrap addresses and invites, together. Raises InviteError, UsageError where they are of several swarms."""
+    addresses: list[Multiaddr | str] = []
+    key, protocols = network_key, dict[str, None]()
+    for one in bootstrap:
+        if not is_invite(one):
+            addresses.append(one)
+            continue
+        invite = Invite.parse(str(one))
+        invite.check(now)
+        addresses += invite.addresses
+        protocols[invite.dht_protocol] = None
+        if invite.network_key is not None:
+            if key is not None and key.secret != invite.network_key.secret:
+                raise UsageError(
+                    f"the invite is for the private swarm {invite.network_key.name}, and the network key is that of "
+                    f"{key.name}: a peer is in one swarm; leave one of them out"
+                )
+            key = invite.network_key
+    if len(protocols) > 1:
+        raise UsageError(
+            f"the invites are for swarms with different DHTs ({', '.join(protocols)}): take one of them"
+        )
+    return Entrance(tuple(addresses), key, next(iter(protocols), ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, cast
@@ -19,9 +20,11 @@ from .errors import UsageError
 from .gossip.codec import pubsub_protocol
 from .gossip.load import loads_protocol
 from .identity import Identity, verify
+from .invite import Invite, entrance
 from .joining import Targets
+from .network_key import NetworkKey
 from .node import NodeCommand, NodeConfig, NodeEngine, NodeOutput
-from .peer import Peer
+from .peer import Membership, Peer
 from .ray_bridge.auth import LeaseKeys
 from .ray_bridge.wire import lease_protocol
 from .storage.storage import open_storage
@@ -36,11 +39,15 @@ DEFAULT_DHT_PROTOCOL: Final = "/swarm/kad/1.0.0"
 
 
 def _libp2p_host(
-    identity: Identity, listen: Sequence[Multiaddr], protocols: Sequence[WireProtocol], config: NodeConfig
+    identity: Identity,
+    listen: Sequence[Multiaddr],
+    protocols: Sequence[WireProtocol],
+    config: NodeConfig,
+    network_key: NetworkKey | None,
 ) -> PeerNetwork:
     from .transport.host import Host, HostConfig  # py-libp2p costs half a second to import
 
-    return Host(identity, listen, protocols, HostConfig(ask_records=config.gossip.peer_exchange))
+    return Host(identity, listen, protocols, HostConfig(ask_records=config.gossip.peer_exchange), network_key)
 
 
 @asynccontextmanager
@@ -48,7 +55,8 @@ async def open_peer(
     *,
     identity: Identity | str | os.PathLike[str] | None = None,
     listen: Iterable[Multiaddr | str] | Multiaddr | str | None = DEFAULT_LISTEN,
-    bootstrap: Iterable[Multiaddr | str] | Multiaddr | str | None = (),
+    bootstrap: Iterable[Multiaddr | str] | Multiaddr | str | Invite | None = (),
+    network_key: NetworkKey | bytes | str | os.PathLike[str] | None = None,
     network: PeerNetwork | None = None,
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
     config: NodeConfig | None = None,
@@ -60,22 +68,33 @@ async def open_peer(
     identity: an Identity, or the path of its file (made when missing); a fresh one that is kept nowhere by
         default. listen: multiaddrs, one or many; /tcp/0 lets the system choose the port, none at all makes a
         peer that only dials. bootstrap: addresses of peers of the swarm to join, one or many, ending in
-        /p2p/<id>; empty starts a new swarm. network: another transport than libp2p (embedders, tests). dht_protocol:
+        /p2p/<id>, or an invite; empty starts a new swarm. network_key: of a private swarm, whose peers talk to nobody
+        else: its 32 bytes, its file as go-libp2p writes them, or the contents of that; an invite to a private swarm
+        brings it. network: another transport than libp2p (embedders, tests). dht_protocol:
         "/ipfs/kad/1.0.0" would join that network. config: settings, such as NodeConfig(dht=DhtConfig(server=False)).
         state: a file, made when missing, in which the peer keeps over restarts what others gave it to hold, and peers
         to come back through when no bootstrap peer answers; one for each identity. How it does is `peer.dht.storage`.
         mdns: whether to announce the peer by multicast DNS on the networks it listens on, and to join through peers
         found there.
 
-    Raises IdentityFileError, StateFileError, AddressError, ListenError, BootstrapError (or the one address's
-    DialError), MdnsError, UsageError: nothing is left running then.
+    Raises IdentityFileError, StateFileError, NetworkKeyError, InviteError, AddressError, ListenError, BootstrapError
+    (or the one address's DialError), MdnsError, UsageError: nothing is left running then.
     """
     if not isinstance(identity, Identity):
         identity = Identity.generate() if identity is None else Identity.load_or_create(identity)
     addresses = [listen_address(address) for address in addresses_argument(listen)]
-    targets = addresses_argument(bootstrap)
+    way_in = entrance(
+        addresses_argument(bootstrap.text if isinstance(bootstrap, Invite) else bootstrap),
+        None if network_key is None else NetworkKey.of(network_key),
+        time.time(),
+    )
+    targets = way_in.addresses
     for target in targets:
         split_address(target)  # fail before anything starts
+    if network is not None and way_in.network_key is not None:
+        raise UsageError(
+            "a network key is for libp2p connections: give it to the network of your own, if it has one"
+        )
     if not isinstance(cast(object, config), NodeConfig | None):
         raise UsageError(
             f"config is a NodeConfig, such as NodeConfig(dht=DhtConfig(server=False)), not {type(config).__name__}"
@@ -83,8 +102,11 @@ async def open_peer(
     if not isinstance(cast(object, mdns), bool):
         raise UsageError(f"mdns is True or False, not {mdns!r}")
     config = config or NodeConfig()
-    protocols = node_protocols(protocol_argument(dht_protocol))
-    network = network or _libp2p_host(identity, addresses, protocols, config)
+    dht_protocol = protocol_argument(dht_protocol)
+    if dht_protocol == DEFAULT_DHT_PROTOCOL and way_in.dht_protocol:
+        dht_protocol = protocol_argument(way_in.dht_protocol)
+    protocols = node_protocols(dht_protocol)
+    network = network or _libp2p_host(identity, addresses, protocols, config, way_in.network_key)
     keys = LeaseKeys(identity.sign, verify, identity.seal_to, identity.open_sealed, os.urandom)
     engine = NodeEngine(identity.peer_id, keys, random.Random(os.urandom(16)), guarded(config))
     driver: Driver[NodeCommand, NodeOutput] = Driver(engine, network)
@@ -97,7 +119,9 @@ async def open_peer(
 
     async with open_storage(state, identity.peer_id, save_all) as storage:
         remembered = () if storage is None else storage.remembered
-        peer = Peer(identity, engine, network, driver, storage)
+        other_dht = "" if dht_protocol == DEFAULT_DHT_PROTOCOL else dht_protocol
+        swarm = Membership(way_in.network_key, other_dht)
+        peer = Peer(identity, engine, network, driver, storage, swarm)
         async with peer.running(Targets.of(identity.peer_id, targets, remembered, str(state)), mdns):
             yield peer
 

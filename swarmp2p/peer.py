@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
@@ -13,6 +13,7 @@ from multiaddr.multiaddr import Multiaddr
 
 from .announcement import Announcement
 from .arguments import (
+    bytes_argument,
     count_argument,
     log_folder,
     many_argument,
@@ -56,10 +57,12 @@ from .gossip.load import (
 )
 from .gossip.messages import check_topic
 from .identity import Identity, PeerId
+from .invite import Invite, invitable
 from .joining import Targets
 from .judging import MessageValidator
 from .lending import Lending, peer_set
 from .market import Market
+from .network_key import NetworkKey
 from .node import NodeCommand, NodeEngine, NodeOutput
 from .paths import paths_argument
 from .pubsub import Pubsub
@@ -80,6 +83,14 @@ if TYPE_CHECKING:
 _WITHDRAW_S: Final = 2.0  # how long leaving an announcement waits; records expire by themselves after that
 
 
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Which swarm a peer is in. network_key: of a private one. dht_protocol: empty for the usual one."""
+
+    network_key: NetworkKey | None = None
+    dht_protocol: str = ""
+
+
 class Peer:
     """One running peer; made by `open_peer()`. Everything on it belongs to the trio run that opened it."""
 
@@ -90,7 +101,9 @@ class Peer:
         network: PeerNetwork,
         driver: Driver[NodeCommand, NodeOutput],
         storage: Storage | None = None,
+        swarm: Membership = Membership(),
     ) -> None:
+        self._swarm = swarm
         self._identity, self._engine, self._network, self._driver = identity, engine, network, driver
         self._queries = Queries(driver.post)
         self._pubsub = Pubsub(self._queries.check_open, driver.post)
@@ -115,6 +128,33 @@ class Peer:
     def addresses(self) -> tuple[Multiaddr, ...]:
         """Where others can dial this peer: multiaddrs ending in /p2p/<id>."""
         return tuple(with_peer(address, self.id) for address in self._network.addresses)
+
+    @property
+    def connected(self) -> tuple[PeerId, ...]:
+        """Peers with which a connection stands now."""
+        return self._network.connected
+
+    @property
+    def network_key(self) -> NetworkKey | None:
+        """The key of the private swarm that this peer is in; None in an open one."""
+        return self._swarm.network_key
+
+    def invite(self, *, expires_in_s: float | None = None, capability: bytes = b"") -> Invite:
+        """An invite to this peer's swarm, with this peer's addresses as they are now; its `text` is what to pass on.
+
+        expires_in_s: seconds for which it can be used; None for ever. capability: what you grant to its holder, at most
+        512 bytes that swarmp2p only carries. In a private swarm the invite holds the swarm's key: whoever reads it is
+        in. Raises UsageError when this peer listens nowhere.
+        """
+        ends = None if expires_in_s is None else self.now() + seconds_argument(expires_in_s, "expires_in_s")
+        return Invite.issue(
+            self._identity,
+            invitable(self.addresses),
+            network_key=self._swarm.network_key,
+            dht_protocol=self._swarm.dht_protocol,
+            capability=bytes_argument(capability, "a capability"),
+            expires=ends,
+        )
 
     @property
     def reachability(self) -> Status:

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multiaddr.multiaddr import Multiaddr
 
+from swarmp2p import open_peer
 from swarmp2p.errors import InviteError, UsageError
 from swarmp2p.identity import Identity
-from swarmp2p.invite import Invite, is_invite
+from swarmp2p.invite import Invite, invitable, is_invite
 from swarmp2p.network_key import NetworkKey
 from swarmp2p.signed import pack, sign_map
 
@@ -199,3 +200,44 @@ def test_invites_are_told_from_addresses() -> None:
     assert is_invite(" swarm2_x")
     assert not is_invite(HERE)
     assert not is_invite(None)
+
+
+async def test_an_invite_opens_a_peer_in_a_private_swarm() -> None:
+    async with open_peer(network_key=KEY, dht_protocol="/other/kad/1.0.0") as alice:
+        invite = alice.invite(expires_in_s=60.0, capability=b"grant")
+        assert (invite.inviter, invite.capability) == (alice.id, b"grant")
+        for way_in in (invite, invite.text, [invite.text]):
+            async with open_peer(bootstrap=way_in) as bob:
+                assert bob.connected == (alice.id,)
+                assert bob.network_key is not None
+                assert bob.network_key.secret == KEY.secret
+                assert len(bob.dht.table) == 1, "the same DHT"
+
+
+async def test_invites_that_do_not_fit_together_start_nothing() -> None:
+    private, other = (Invite.issue(ALICE, [HERE], network_key=key) for key in (KEY, NetworkKey(bytes(32))))
+    with pytest.raises(UsageError, match=f"private swarm {KEY.name}, and the network key is that of"):
+        async with open_peer(bootstrap=private, network_key=bytes(32)):
+            pass
+    with pytest.raises(UsageError, match="a peer is in one swarm"):
+        async with open_peer(bootstrap=[private.text, other.text]):
+            pass
+    plain = [Invite.issue(ALICE, [HERE], dht_protocol=name).text for name in ("/a/kad/1.0.0", "/b/kad/1.0.0")]
+    with pytest.raises(UsageError, match="different DHTs"):
+        async with open_peer(bootstrap=plain):
+            pass
+    with pytest.raises(InviteError, match="expired"):
+        async with open_peer(bootstrap=Invite.issue(ALICE, [HERE], expires=1.0)):
+            pass
+
+
+def test_loopback_addresses_are_for_want_of_others() -> None:
+    here, lan = (Multiaddr(f"/ip4/{host}/tcp/1/p2p/{ALICE.peer_id}") for host in ("127.0.0.1", "192.168.1.5"))
+    assert invitable([here, lan]) == (lan,)
+    assert invitable([here]) == (here,)
+
+
+async def test_who_listens_nowhere_invites_nobody() -> None:
+    async with open_peer(listen=()) as alice:
+        with pytest.raises(UsageError, match="at least one address"):
+            alice.invite()

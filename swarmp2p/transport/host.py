@@ -22,6 +22,7 @@ from multiaddr.multiaddr import Multiaddr
 from ..engine import Address, Message, Reply
 from ..errors import BadMessage, DialError, ProtocolUnsupported, UsageError
 from ..identity import Identity, PeerId
+from ..network_key import NetworkKey
 from ..scopes import TaskStatus, background_nursery
 from ..wire import WireProtocol
 from .addresses import listen_address, split_address
@@ -73,7 +74,7 @@ class Host:
     """A libp2p host that carries engines' messages and embedders' streams; a PeerNetwork.
 
     identity: its key. listen: multiaddrs to listen on, /ip4 or /ip6 with /tcp; none to dial only. protocols:
-    of the engines' messages. stats: what it has counted.
+    of the engines' messages. network_key: of a private swarm. stats: what it has counted.
 
     Raises AddressError for a listen address that cannot be one.
     """
@@ -84,10 +85,12 @@ class Host:
         listen: Sequence[Multiaddr | str],
         protocols: Sequence[WireProtocol],
         config: HostConfig | None = None,
+        network_key: NetworkKey | None = None,
     ) -> None:
         quiet()
         self.stats = HostStats()
         self._identity, self._peer_id = identity, identity.peer_id
+        self._network_key = network_key
         self._listen = [listen_address(address) for address in listen]
         self._config = config or HostConfig()
         self._protocols = {protocol.name: protocol for protocol in protocols}
@@ -217,7 +220,7 @@ class Host:
     async def _run(
         self, listeners: Sequence[TcpListener], deliver: Deliver, task_status: TaskStatus[None]
     ) -> None:
-        libp2p, desk = LibP2P(self._identity), Desk()
+        libp2p, desk = LibP2P(self._identity, self._network_key), Desk()
         bound = [listener.bound for listener in listeners]
         own = OwnAddresses(reachable(bound))
         async with background_nursery() as nursery:

@@ -317,7 +317,7 @@ class Links:
         async def settle(pipe: TcpPipe) -> None:
             kept = False
             try:
-                channel = await secure(pipe, self._libp2p.noise, peer if is_client else None)
+                channel = await secure(pipe, self._libp2p.security, peer if is_client else None)
                 if channel.peer == peer:
                     connection = await self._mux(channel, is_client)
                     connection.punched = True
@@ -354,7 +354,7 @@ class Links:
         try:
             with trio.fail_after(self._config.dial_timeout_s):
                 pipe = await dial_tcp(*host_and_port(target))
-                await secure(pipe, self._libp2p.noise, peer)
+                await secure(pipe, self._libp2p.security, peer)
         except (OSError, SwarmError, trio.TooSlowError):
             return False
         finally:
@@ -372,7 +372,7 @@ class Links:
             with trio.fail_after(self._config.dial_timeout_s):
                 pipe = await self._pipe_to(peer, raw, target, self.leave_from())
                 try:
-                    channel = await secure(pipe, self._libp2p.noise, peer)
+                    channel = await secure(pipe, self._libp2p.security, peer)
                 except WrongPeer:
                     raise
                 except HandshakeFailed:
@@ -382,7 +382,7 @@ class Links:
                         raise
                     pipe.shut()
                     pipe = await self._pipe_to(peer, raw, target, ())
-                    channel = await secure(pipe, self._libp2p.noise, peer)
+                    channel = await secure(pipe, self._libp2p.security, peer)
                 connection = await self._mux(channel, is_client=True)
             connection.dialled = raw
             done = True
@@ -405,7 +405,9 @@ class Links:
             ) from None
         except SwarmError as problem:
             raise DialError(
-                text, str(problem), "check that a libp2p peer with Noise and Yamux listens there"
+                text,
+                str(problem),
+                "check that a libp2p peer with Noise and Yamux listens there, of the same private swarm or none",
             ) from None
         finally:
             if pipe is not None and not done:
@@ -443,7 +445,7 @@ class Links:
             return
         try:
             with trio.move_on_after(self._config.dial_timeout_s):
-                channel = await secure(pipe, self._libp2p.noise, None)
+                channel = await secure(pipe, self._libp2p.security, None)
                 connection = await self._mux(channel, is_client=False)
                 kept = self._keep(connection, is_initiator=False)
         except SwarmError:
@@ -458,7 +460,7 @@ class Links:
         kept = False
         try:
             with trio.move_on_after(self._config.dial_timeout_s):
-                channel = await secure(pipe, self._libp2p.noise, None)
+                channel = await secure(pipe, self._libp2p.security, None)
                 if channel.peer == peer:
                     connection = await self._mux(channel, is_client=False)
                     kept = self._keep(connection, is_initiator=False)

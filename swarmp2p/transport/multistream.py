@@ -33,6 +33,7 @@ class _Lines:
 
     def __init__(self) -> None:
         self.rest = b""
+        self._first = True
 
     def next(self) -> str | None:
         """The next line, or None when more bytes are needed; raises BadMessage."""
@@ -42,6 +43,10 @@ class _Lines:
         length, start = header
         if not 1 <= length <= _MAX_LINE_BYTES:
             raise BadMessage(f"negotiation line of {length} bytes")
+        if self._first and length != len(_HEADER) + 1:
+            # It is another protocol, or of another private swarm: to wait for the rest would be to wait for nothing.
+            raise BadMessage(f"negotiation begins with {length} bytes that are no header")
+        self._first = False
         if len(self.rest) < start + length:
             return None
         raw, self.rest = self.rest[start : start + length], self.rest[start + length :]

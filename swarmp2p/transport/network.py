@@ -112,6 +112,11 @@ class PeerNetwork(Network, Protocol):
         ...
 
     @property
+    def connected(self) -> tuple[PeerId, ...]:
+        """Peers with which a connection stands."""
+        ...
+
+    @property
     def counters(self) -> Mapping[str, int]:
         """What was counted so far, such as "sent", "received" and, by cause, "dropped: queue full"."""
         ...

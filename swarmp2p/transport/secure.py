@@ -8,6 +8,7 @@ under locks, which costs more than the cipher.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from struct import Struct
 from typing import Any, Final, cast
 
@@ -19,8 +20,10 @@ from libp2p.security.secure_session import SecureSession
 
 from ..errors import SwarmError
 from ..identity import PeerId
+from ..network_key import NetworkKey
 from .multistream import choose, propose
 from .pipe import Pipe
+from .private import ProtectedPipe
 
 _MAX_PLAINTEXT: Final = 65_535 - 16  # a Noise message less its authentication tag
 _LENGTH_BYTES: Final = 2
@@ -101,21 +104,35 @@ class SecureChannel:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def secure(pipe: Pipe, noise: Noise, peer: PeerId | None) -> SecureChannel:
-    """Agree on Noise and shake hands. peer: who must be there; None on the side that was dialled.
+@dataclass(frozen=True, slots=True)
+class Security:
+    """What makes a host's connections secure. network_key: of its private swarm; None in an open one."""
+
+    noise: Noise
+    network_key: NetworkKey | None = None
+
+
+async def secure(pipe: Pipe, security: Security, peer: PeerId | None) -> SecureChannel:
+    """Agree on Noise and shake hands, in a private swarm under its key. peer: who must be there; None on the side that
+    was dialled.
 
     Raises HandshakeFailed, WrongPeer; the pipe is left to the caller to close.
     """
+    key, noise = security.network_key, security.noise
+    over = pipe if key is None else ProtectedPipe(pipe, key)
     try:
         if peer is None:
-            await choose(pipe, NOISE_ID.__eq__)
-            session = await noise.secure_inbound(pipe)
+            await choose(over, NOISE_ID.__eq__)
+            session = await noise.secure_inbound(over)
         else:
-            await propose(pipe, [NOISE_ID])
-            session = await noise.secure_outbound(pipe, ID(bytes(peer)))
+            await propose(over, [NOISE_ID])
+            session = await noise.secure_outbound(over, ID(bytes(peer)))
         assert isinstance(session, SecureSession)
-        return SecureChannel(pipe, session)
+        return SecureChannel(over, session)
     except PeerIDMismatchesPubkey:
         raise WrongPeer("another peer answers there") from None
     except Exception as problem:
-        raise HandshakeFailed(f"no secure connection: {problem or type(problem).__name__}") from problem
+        told = f"no secure connection: {problem or type(problem).__name__}"
+        raise HandshakeFailed(
+            told if key is None else f"{told}; it may have another network key, or none"
+        ) from problem

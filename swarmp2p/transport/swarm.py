@@ -45,8 +45,10 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr.multiaddr import Multiaddr
 
 from ..identity import Identity
+from ..network_key import NetworkKey
 from .addresses import to_multiaddr
 from .muxer import MuxedConnection, MuxedStream
+from .secure import Security
 from .yamux import PROTOCOL_ID as YAMUX_ID
 
 _MAX_UNSENT_BYTES: Final = 65_536
@@ -153,9 +155,10 @@ class SwarmConnection(IMuxedConn):
 class LibP2P:
     """py-libp2p's objects for one identity."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, network_key: NetworkKey | None = None) -> None:
         self.keys: KeyPair = create_new_key_pair(identity.seed)
-        self.noise = Noise(self.keys, noise_privkey=create_new_x25519_key_pair().private_key)
+        noise = Noise(self.keys, noise_privkey=create_new_x25519_key_pair().private_key)
+        self.security = Security(noise, network_key)
         peerstore = PeerStore()
         peerstore.add_key_pair(ID(bytes(identity.peer_id)), self.keys)
 
@@ -164,7 +167,7 @@ class LibP2P:
                 ID(bytes(identity.peer_id)),
                 peerstore,
                 # for connections that py-libp2p makes by itself (through relays); Noise only, never plaintext
-                TransportUpgrader({NOISE_ID: self.noise}, {TProtocol(YAMUX_ID): Yamux}),
+                TransportUpgrader({NOISE_ID: noise}, {TProtocol(YAMUX_ID): Yamux}),
                 transports=[],
                 retry_config=RetryConfig(max_retries=0),
             )

@@ -34,7 +34,7 @@ async def tcp_to(network: PeerNetwork) -> TcpPipe:
 @asynccontextmanager
 async def raw_peer(network: PeerNetwork, name: str = "mallory") -> AsyncGenerator[MuxedConnection, None]:
     """A secure, multiplexed connection to a network. Every stream opened to it is reset."""
-    channel = await secure(await tcp_to(network), LibP2P(named(name)).noise, network.peer_id)
+    channel = await secure(await tcp_to(network), LibP2P(named(name)).security, network.peer_id)
     async with trio.open_nursery() as nursery:
         connection = await mux(channel, True, 64, lambda stream: stream.reset(), nursery)
         nursery.start_soon(connection.run)
@@ -83,7 +83,7 @@ class RawServer:
         self.connections: list[MuxedConnection] = []
         self._streams: trio.MemorySendChannel[MuxedStream]
         self._streams, self._received = trio.open_memory_channel[MuxedStream](math.inf)
-        self._noise = LibP2P(self.identity).noise
+        self._security = LibP2P(self.identity).security
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -105,7 +105,7 @@ class RawServer:
 
     async def _accept(self, pipe: TcpPipe) -> None:
         assert self._nursery is not None
-        channel = await secure(pipe, self._noise, None)
+        channel = await secure(pipe, self._security, None)
         connection = await mux(channel, False, 64, self._on_stream, self._nursery)
         self.connections.append(connection)
         await connection.run()
