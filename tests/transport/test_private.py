@@ -8,6 +8,7 @@ import trio
 from swarmp2p import open_peer
 from swarmp2p.errors import DialError, UsageError
 from swarmp2p.network_key import NetworkKey
+from swarmp2p.scopes import start
 from swarmp2p.transport.addresses import host_and_port, parse_transport
 from swarmp2p.transport.host import Host
 from swarmp2p.transport.memory import MemoryNetwork
@@ -52,7 +53,7 @@ async def alone(nursery: trio.Nursery) -> tuple[Station, TcpPipe]:
     """A host of a private swarm, and a bare connection to it."""
     identity = named("alice")
     station = Station(identity, Host(identity, ["/ip4/127.0.0.1/tcp/0"], TOYS, network_key=KEY))
-    await nursery.start(station.run)
+    await start(nursery, station.run)
     target = parse_transport(station.network.addresses[0])
     assert target is not None
     return station, await dial_tcp(*host_and_port(target))
