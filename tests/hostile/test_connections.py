@@ -99,7 +99,7 @@ async def test_streams_opened_and_reset_at_once_are_a_few_and_no_more(world: Hos
     async with raw_peer(host) as flood, raw_peer(host, "other") as other:
         for _ in range(200):  # a SYN and an RST each
             stream = flood.open()
-            stream.push(b"x")
+            stream.push(b"\x13")
             stream.reset()
         stream = await raw_stream(flood, ASK_ID)
         stream.push(encode_frame(b"?fine", Framing.UVARINT))
