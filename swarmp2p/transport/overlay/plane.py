@@ -199,13 +199,13 @@ class Plane:
                 event = event_from_json(message)
                 if event is not None:
                     self._on_event(event)
-        self._ended = await self._last_words()
-        for waiting in self._waiting.values():
-            waiting.set()
-        self._on_event(Ended(self._ended))
+        reason = await self._last_words()
+        self._over(reason)
+        self._on_event(Ended(reason))
 
     async def end(self) -> None:
-        """`open_plane`'s: end the process."""
+        """`open_plane`'s: end the process, and what is asked of it still."""
+        self._over("it was closed")
         with cancel_scope(shield=True):
             self._control.close()
             with trio.move_on_after(_END_S):
@@ -228,17 +228,24 @@ class Plane:
         try:
             try:
                 await self._control.sendmsg([encode({**request, "id": number})], rights)
-            except OSError:
-                pass  # it is ending: `hear` wakes us
+            except (OSError, trio.ClosedResourceError):
+                pass  # it is ending: `_over` wakes us
             await answered.wait()
         finally:
             self._waiting.pop(number, None)
             answer = self._answers.pop(number, None)
         if answer is None:
-            raise PlaneEnded(self._ended or "it was closed")
+            assert self._ended is not None, "who waits is woken by an answer or by the end"
+            raise PlaneEnded(self._ended)
         if "error" in answer:
             raise PlaneRefused(what, str(answer["error"]))
         return answer
+
+    def _over(self, reason: str) -> None:
+        """Nothing is answered any more."""
+        self._ended = self._ended or reason
+        for waiting in self._waiting.values():
+            waiting.set()
 
     async def _last_words(self) -> str:
         status = await self._process.wait()

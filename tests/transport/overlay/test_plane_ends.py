@@ -40,6 +40,19 @@ async def test_what_is_asked_while_it_dies_fails() -> None:
             os.kill(plane.pid, signal.SIGKILL)
 
 
+async def test_what_is_asked_while_it_is_closed_fails() -> None:
+    with trio.fail_after(WAIT_S):
+        async with trio.open_nursery() as nursery, open_plane(b"h" * 16) as plane:
+            os.kill(plane.pid, signal.SIGSTOP)
+
+            @nursery.start_soon
+            async def _() -> None:
+                with pytest.raises(PlaneEnded, match="it was closed"):
+                    await plane.stats()
+
+            await wait_all_tasks_blocked()
+
+
 async def test_its_connections_end_with_it() -> None:
     async with pair() as both:
         await both.serve(echo)
