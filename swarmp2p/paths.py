@@ -232,7 +232,10 @@ class Paths:
             async for item in membership.receive:
                 match item:
                     case Planned():
-                        await self._planned(membership, item)
+                        try:
+                            await self._planned(membership, item)
+                        except WireGuardFailed as problem:
+                            failed(str(problem))
                         if item.plan.guest and not membership.stands:
                             membership.stands = True
                             up()

@@ -193,7 +193,10 @@ async def open_tunnel(
     """
     if not is_ours(interface) or not 0 <= listen_port < 65_536 or not 576 <= mtu <= 65_535:
         raise UsageError(f"no tunnel can be: name {interface!r}, UDP port {listen_port}, MTU {mtu}")
-    await trio.to_thread.run_sync(leftovers.clean, runtime)
+    try:
+        await trio.to_thread.run_sync(leftovers.clean, runtime)
+    except OSError as problem:
+        raise WireGuardFailed(interface, f"no records can be kept in {runtime}: {problem}") from None
     process = await _start(interface, namespace, runtime, kinds)
     try:
         assert process.stdout is not None

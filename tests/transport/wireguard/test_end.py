@@ -135,6 +135,12 @@ def test_somebody_else_s_interface_of_the_same_name_stays(lab: Lab, tmp_path: Pa
     assert left(place, tmp_path) == ["interface"]
 
 
+def test_no_interface_is_made_that_could_not_be_found_again(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    member = Member(Place(lab.node("head"), 1), [], tmp_path / "file")
+    assert "no records can be kept" in member.said["failed"]
+
+
 def test_two_peers_do_not_have_one_interface(lab: Lab, tmp_path: Path) -> None:
     member = alone(lab, tmp_path)
     second = Member(member.place, [], tmp_path)
