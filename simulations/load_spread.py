@@ -6,7 +6,9 @@ and load board) at a size that they can be run at.
 *Bytes.* A shard has at most `split_above` providers, a provider is in one shard and a follower in `followed`. What a
 node receives a second is signals/s of its shards x copies of a signal that reach it x bytes of a signed signal. The
 model takes the copies from the engines' run; bytes are those of a real signed message with every field set, and
-control traffic (subscriptions, IHAVE) is left out.
+control traffic (subscriptions, IHAVE) is left out. That is a swarm at rest. While shards are split, a provider is in
+its own, in the one that it left and in the one above, all of which may be busy, and a follower in twice as many as
+else; what bounds their traffic then is that the members of a topic send `topic_rate` signals a second together.
 
 *Load.* `borrowers` hold requests at providers, `mean_load` a provider on average. A request lasts 60 s on average, a
 signal is sent every 5 s, and within one such round nobody hears news: all borrowers route by the signals of the
@@ -171,14 +173,17 @@ def _sample(places: Sequence[int], scene: Scene, rng: Random) -> range | list[in
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of a run with the engines. received: copies of signals that came to a provider and to a follower each second.
-    new: of these, those that were no repeats. depths: of the providers' shards. sample: providers that a borrower saw
-    in the end, on average."""
+    """Of a run with the engines. received: copies of signals that came to a provider and to a follower each second of
+    the second half of the rounds. new: of these, those that were no repeats. settling: as provider_new and
+    follower_new, of the first half. depths: of the providers' shards. sample: providers that a borrower saw in the
+    end, on average."""
 
     provider_received: float
     provider_new: float
     follower_received: float
     follower_new: float
+    provider_settling: float
+    follower_settling: float
     loads: Loads
     depths: tuple[int, ...]
     sample: float
@@ -204,10 +209,13 @@ def run_engines(scene: Scene, seed: int) -> Measured:
         swarm.sim.post(peer, FollowLoads(), 20.0 * rng.random())
     swarm.sim.run(SETTLE_S)
 
-    before = {peer: _counts(swarm, peer) for peer in swarm.peers}
+    first = middle = {peer: _counts(swarm, peer) for peer in swarm.peers}
+    half = scene.rounds // 2
     held: dict[PeerId, list[PeerId]] = {peer: [] for peer in borrowers}
     summed: dict[PeerId, int] = dict.fromkeys(providers, 0)
     for round_ in range(scene.rounds):
+        if round_ == half:
+            middle = {peer: _counts(swarm, peer) for peer in swarm.peers}
         for borrower in borrowers:
             _route(swarm, borrower, held[borrower], scene.wanted(round_), load)
         for peer, in_flight in load.items():
@@ -215,17 +223,22 @@ def run_engines(scene: Scene, seed: int) -> Measured:
             if 2 * round_ >= scene.rounds:
                 summed[peer] += in_flight
         swarm.sim.run(swarm.sim.now + ROUND_S)
-    seconds = swarm.sim.now - SETTLE_S
-    after = {peer: _counts(swarm, peer) for peer in swarm.peers}
+    last = {peer: _counts(swarm, peer) for peer in swarm.peers}
 
     def rate(peers: Sequence[PeerId], part: int) -> float:
-        return mean([(after[peer][part] - before[peer][part]) / seconds for peer in peers])
+        seconds = (scene.rounds - half) * ROUND_S
+        return mean([(last[peer][part] - middle[peer][part]) / seconds for peer in peers])
+
+    def settling(peers: Sequence[PeerId]) -> float:
+        return mean([(middle[peer][0] - first[peer][0]) / max(half * ROUND_S, 1e-9) for peer in peers])
 
     return Measured(
         rate(providers, 0) + rate(providers, 1),
         rate(providers, 0),
         rate(borrowers, 0) + rate(borrowers, 1),
         rate(borrowers, 0),
+        settling(providers),
+        settling(borrowers),
         Loads(tuple(load.values()), tuple(summed.values())),
         tuple(swarm.node(peer).loads.depth for peer in providers),
         mean([len(swarm.node(peer).loads.table) for peer in borrowers]),
@@ -271,12 +284,16 @@ def run(seed: int, full: Scene, check: Scene, sizes: Sequence[int] = SIZES) -> R
     for providers in sizes:
         scene = replace(full, providers=providers)
         received = signals_per_s(scene, config) * measured.copies * size
+        most = config.sender.topic_rate * measured.copies * size  # of a topic
+        followed = min(full.shards.followed, 1 << scene.depth)
         curve.append(
             {
                 "providers": providers,
                 "shards": 1 << scene.depth,
                 "provider_bytes_per_s": received,
-                "follower_bytes_per_s": received * min(full.shards.followed, 1 << scene.depth),
+                "follower_bytes_per_s": received * followed,
+                "provider_bound_bytes_per_s": most * (3 if scene.depth else 1),
+                "follower_bound_bytes_per_s": most * (2 * followed if scene.depth else 1),
             }
         )
     small = replace(LoadConfig(), shards=check.shards)
@@ -303,6 +320,9 @@ def run(seed: int, full: Scene, check: Scene, sizes: Sequence[int] = SIZES) -> R
         "check_copies_engine": measured.copies,
         "check_signals_per_s_model": signals_per_s(check, small),
         "check_signals_per_s_engine": measured.provider_new,
+        "check_follower_signals_per_s_engine": measured.follower_new,
+        "check_settling_signals_per_s_engine": measured.provider_settling,
+        "check_settling_follower_signals_per_s_engine": measured.follower_settling,
         "check_provider_bytes_per_s_engine": measured.provider_received * size,
         "check_follower_bytes_per_s_engine": measured.follower_received * size,
         "seed": seed,
@@ -337,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--check",
         type=int,
         default=1000,
-        help="providers with real engines (1000: some two hours; 100: a minute)",
+        help="providers with real engines (1000: some two hours; 100: two minutes)",
     )
     options = parser.parse_args(arguments)
     if min(options.providers, options.borrowers, options.check, options.rounds) < 1 or options.mean_load <= 0:
@@ -346,7 +366,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     full = Scene(options.providers, options.borrowers, options.mean_load, options.rounds, shards)
     # As many shards a borrower and borrowers a provider as far as a small swarm goes, with smaller shards.
     small = replace(shards, split_above=32, merge_below=8, followed=4)
-    check = Scene(options.check, max(1, options.check // 25), options.mean_load, options.rounds, small)
+    # Half the rounds: engines and model alike, and an hour less.
+    check = Scene(
+        options.check, max(1, options.check // 25), options.mean_load, max(1, options.rounds // 2), small
+    )
     report = run(options.seed, full, check)
     tell(report, options, lambda figure: draw(figure, report))
 
