@@ -41,8 +41,8 @@ def _parser() -> argparse.ArgumentParser:
 
     lend = commands.add_parser("lend", help="lend this machine's Ray workers to peers that you allow")
     add_peer_options(lend)
-    lend.add_argument("--cpus", type=float, default=1.0, help="CPUs lent to each lease (default 1)")
-    lend.add_argument("--gpus", type=float, default=0.0, help="GPUs lent to each lease")
+    lend.add_argument("--cpus", type=float, default=1.0, help="CPUs lent (default 1)")
+    lend.add_argument("--gpus", type=float, default=0.0, help="GPUs lent")
     lend.add_argument("--kind", default="individual", help="provider kind (default individual)")
     lend.add_argument("--region", default="", help="where this machine is, as borrowers may search for it")
     lend.add_argument("--node-ip", default="127.0.0.1", help="address that the worker listens on")

@@ -59,7 +59,7 @@ class Lending:
         self.offer = offer
         self.allowed = allowed
         self.announcement: Announcement | None = None
-        self._borrowers: dict[LeaseId, PeerId] = {}
+        self._given: dict[LeaseId, LeaseGranted] = {}
         self._changed = trio.Event()
         self._all_paths, self._carriers = paths, carriers
         self._paths: LenderPaths | None = None
@@ -68,7 +68,7 @@ class Lending:
     @property
     def borrowers(self) -> tuple[PeerId, ...]:
         """Who holds a lease now, one entry a lease."""
-        return tuple(self._borrowers.values())
+        return tuple(given.peer for given in self._given.values())
 
     async def allow(self, peers: Iterable[PeerId | str] | None) -> None:
         """Replace the list of peers that may lease; None for everybody. Leases that stand are kept."""
@@ -100,10 +100,10 @@ class Lending:
         if isinstance(output, Invited | MeshFailed):
             return
         match output:
-            case LeaseGranted(lease=lease, peer=peer):
-                self._borrowers[lease] = peer
+            case LeaseGranted(lease=lease):
+                self._given[lease] = output
             case LeaseEnded(lease=lease):
-                self._borrowers.pop(lease, None)
+                self._given.pop(lease, None)
             case _:
                 pass
         self.lender.handle(output)
@@ -112,13 +112,16 @@ class Lending:
 
     def signal(self) -> LoadSignal:
         """How loaded this lender is now: requests in flight are leases, and of two with as many the one with more CPUs
-        has more room. How long a lease lasts nobody knows, so that no latency is told."""
-        leases = len(self._borrowers)
-        free = max(0.0, 1.0 - leases / max(1, self.offer.max_leases))
+        has more room. Free is what a further lease would be granted (policy.py): what the leases that stand did not
+        ask for, and nothing once there are as many as may be. How long a lease lasts nobody knows, so that no latency
+        is told."""
+        taken = [given.need for given in self._given.values()]
+        leases, offer = len(taken), self.offer
+        room = leases < offer.max_leases
         return LoadSignal(
-            cpus_free=self.offer.cpus * free,
-            memory_free_bytes=int(self.offer.memory_bytes * free),
-            gpus_free=self.offer.gpus * free,
+            cpus_free=max(0.0, offer.cpus - sum(need.cpus for need in taken)) * room,
+            memory_free_bytes=max(0, offer.memory_bytes - sum(need.memory_bytes for need in taken)) * room,
+            gpus_free=max(0.0, offer.gpus - sum(need.gpus for need in taken)) * room,
             in_flight=leases,
             leases=leases,
             latency_s=0.0,

@@ -107,7 +107,8 @@ class Ray:
         try:
             yield worker
         finally:
-            del self.workers[peer]
+            if self.workers.get(peer) is worker:  # else a later one of the same lender's
+                del self.workers[peer]
 
 
 @asynccontextmanager
@@ -399,6 +400,25 @@ async def test_a_lender_that_has_just_filled_up_is_not_asked(autojump_clock: Moc
             async with borrower.borrow(workers=1) as cluster:
                 asked = [event.peer for event in cluster.past_events if event.kind is ClusterEventKind.ASKED]
                 assert asked == [lenders[1].id]
+
+
+async def test_a_lender_tells_what_a_further_lease_would_get(autojump_clock: MockClock, ray: Ray) -> None:
+    """Not by shares: what is left is what the others did not ask for, while there may be another."""
+    offer = Offer(cpus=6, memory_bytes=1 << 30, max_leases=3)
+    async with Swarm().of(2) as (borrower, lender), lender.lend(offer, allow=None) as lending:
+
+        def free() -> tuple[float, int, int]:
+            signal = lending.signal()
+            return signal.cpus_free, signal.memory_free_bytes, signal.leases
+
+        await trio.sleep(5)
+        assert free() == (6, 1 << 30, 0)
+        async with borrower.borrow(Need(cpus=1)), borrower.borrow(Need(cpus=4, memory_bytes=1 << 29)):
+            assert free() == (1, 1 << 29, 2)
+            async with borrower.borrow(Need(cpus=0.5)):
+                assert free() == (0, 0, 3)  # half a CPU is left, and no lease to give it to
+        await trio.sleep(5)
+        assert free() == (6, 1 << 30, 0)
 
 
 async def test_own_leases_count_before_signals_show_them(autojump_clock: MockClock, ray: Ray) -> None:

@@ -27,8 +27,9 @@ class Versions:
 class Offer:
     """What a lender is ready to lend.
 
-    cpus, gpus: counts for Ray. memory_bytes: for Ray, 0 leaves it to Ray. kind: a provider kind of
-    providers.py. region: free text for searching. max_leases: leases at a time. node_ip: the address that
+    cpus, gpus: counts for Ray, for all leases together: each gets of them what its Need asks for. memory_bytes: the
+    same, 0 leaves it to Ray. kind: a provider kind of providers.py. region: free text for searching. max_leases:
+    leases at a time, of whatever is left. node_ip: the address that
     the worker's Ray node listens on and is reached at. labels: extra Ray node labels.
     """
 
@@ -198,7 +199,7 @@ class StopWorker:
 class LeaseGranted:
     """The provider agreed; the worker is being started. expires: seconds as `now`.
 
-    grant: what the lender signed (auth.read_grant), to be shown to others.
+    grant: what the lender signed (auth.read_grant), to be shown to others. need: what the worker gets.
     """
 
     lease: LeaseId
@@ -206,6 +207,7 @@ class LeaseGranted:
     peer: PeerId
     expires: float
     grant: bytes = field(default=b"", repr=False)
+    need: Need = Need()
 
 
 @dataclass(frozen=True, slots=True)

@@ -303,9 +303,10 @@ class Given:
                 lease_s=lease_s,
             ),
         )
+        need = given.request.need
         return [
             Send(given.borrower, Grant(given.lease, given.grant)),
-            LeaseGranted(given.lease, Role.LENDER, given.borrower, given.until, given.grant),
+            LeaseGranted(given.lease, Role.LENDER, given.borrower, given.until, given.grant, need),
             OpenPath(given.lease, given.borrower, Role.LENDER),
         ]
 

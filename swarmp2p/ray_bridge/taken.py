@@ -282,7 +282,7 @@ class Taken:
         taken.message = None
         self._heard(taken, now)
         return [
-            LeaseGranted(taken.lease, Role.BORROWER, taken.provider, taken.expires, envelope),
+            LeaseGranted(taken.lease, Role.BORROWER, taken.provider, taken.expires, envelope, terms.need),
             OpenPath(taken.lease, taken.provider, Role.BORROWER),
         ]
 

@@ -53,11 +53,11 @@ def test_from_request_to_worker_to_release() -> None:
     granted = two.log[LENDER][0]
     assert isinstance(granted, LeaseGranted)
     assert two.log[LENDER] == [
-        LeaseGranted(LEASE, Role.LENDER, BORROWER, 60.0, granted.grant),
+        LeaseGranted(LEASE, Role.LENDER, BORROWER, 60.0, granted.grant, ask().need),
         OpenPath(LEASE, BORROWER, Role.LENDER),
     ]
     assert two.log[BORROWER] == [
-        LeaseGranted(LEASE, Role.BORROWER, LENDER, 60.0, granted.grant),
+        LeaseGranted(LEASE, Role.BORROWER, LENDER, 60.0, granted.grant, ask().need),
         OpenPath(LEASE, LENDER, Role.BORROWER),
     ]
     two.feed(LENDER, PathUp(LEASE))

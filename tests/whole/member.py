@@ -74,7 +74,7 @@ async def run(options: dict[str, Any]) -> None:
         AsyncExitStack() as stack,
     ):
         if options.get("lend"):
-            # of two CPUs one is free while the other is leased: a lender tells its load so
+            # an offer's CPUs are for all of its leases together
             offer = Offer(cpus=options["lend"], max_leases=options["lend"])
             await stack.enter_async_context(
                 peer.lend(
