@@ -57,9 +57,10 @@ class Connection:
             self.writable = True
         self._partner.mark()
 
-    def read(self) -> int | None:
-        """Read one portion into the session's buffer. Returns how many bytes; None when the connection has ended."""
-        room = self.carrier.buffer()
+    def read(self, most: int) -> int | None:
+        """Read one portion, of at most so many bytes, into the session's buffer. Returns how many there were; None when
+        the connection has ended."""
+        room = self.carrier.buffer()[:most]
         try:
             count = self.socket.recv_into(room)
         except BlockingIOError:

@@ -4,9 +4,10 @@
                  `-> all failed: ask for a libp2p stream, and wait `_pause_s` -> connecting ...
 
 A carrier that broke must be back before the session's limit of silence (1.5 s and more), hence the first attempt
-comes at once and the first pauses are short. An endpoint that took our connection and then did not prove to be the
-other plane (another machine at the same private address, say) has failed like one that did not answer: the round
-goes on with those that are left.
+comes at once and the first pauses are short. Who lets us connect only to hang up again makes us pause, too: as long as
+this comes again within `_STEADY_S`, ever longer. An endpoint that took our connection and then did not prove to be the
+other plane (another machine at the same private address, say) has failed like one that did not answer: the round goes
+on with those that are left.
 
 While a libp2p stream carries, TCP is tried again every `_BETTER_S`, with care: a session has one carrier, and to begin
 on a new one gives the old one up. So such an attempt first asks, by a probe, whether a plane with this session is
@@ -34,6 +35,9 @@ _GIVE_UP_S: Final = 5.0
 """Seconds after which an attempt has failed."""
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 5.0
+_STEADY_S: Final = 5.0
+_LONGEST_QUICK_S: Final = 0.8
+"""The longest such pause: short of the silence after which the session would be over."""
 _BETTER_S: Final = 15.0
 """Seconds between attempts at TCP while a stream carries. A guess."""
 
@@ -80,6 +84,8 @@ class Dialler:
         self._taken: Endpoint = ("", 0)
         self._tag = b""
         self._careful = False
+        self._started_at = -math.inf
+        self._quick_s = 0.0
         self.wake_at = math.inf
 
     def aim(self, endpoints: Sequence[Endpoint], tag: bytes) -> None:
@@ -87,13 +93,22 @@ class Dialler:
         self._endpoints = list(endpoints[:MOST_ENDPOINTS])
         self._tag = tag
         self._pause_s = _FIRST_PAUSE_S
+        self._started_at = -math.inf
 
     def start(self) -> None:
         """Get a connection as soon as possible, unless that is under way."""
         if self._careful or not (self._attempts or self._left):
             self._abandon()
             self._careful = False
-            self._begin()
+            now = self._loop.now
+            pause_s = self._quick_s if now - self._started_at < _STEADY_S else 0.0
+            self._started_at = now
+            self._quick_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_QUICK_S)
+            if pause_s:
+                self._next_at = now + pause_s
+                self._set()
+            else:
+                self._begin()
 
     def proved(self) -> None:
         """The connection that was made is a carrier: its endpoint comes first from now on."""

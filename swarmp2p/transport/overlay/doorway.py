@@ -2,9 +2,9 @@
 
 A connection begins with the initiator's hello (`crypto.py`); until it is complete, the connection costs no more than
 a descriptor and those bytes, and no session hears of it. Bounds: `MOST_WAITING` connections wait, the one that has
-waited longest makes place for a new one; at most `MOST_OF_A_SOURCE` of them come from one address; each has
-`PATIENCE_S`. A hello that names a session which we do not have yet waits as well, since the other side may be told
-of a lease a little before us. A probe (`dialling.py`) is answered, and a hello may follow it.
+waited longest makes place for a new one; at most `MOST_OF_A_SOURCE` of them come from one address, or as streams of
+one member; each has `PATIENCE_S`. A hello that names a session which we do not have yet waits as well, since the other
+side may be told of a lease a little before us. A probe (`dialling.py`) is answered once, and a hello may follow it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from .loop import Loop
 
 MOST_WAITING: Final = 128
 MOST_OF_A_SOURCE: Final = 16
-"""Connections without a proven hello from one address. Many planes may share one behind a NAT."""
+"""Connections without a proven hello from one address. Many planes may share one behind a NAT. Of IPv6 a whole /64
+counts as one: that is what a single machine has."""
 PATIENCE_S: Final = 3.0
 _BACKLOG: Final = 128
 
@@ -35,11 +36,12 @@ After False or None the socket is still the doorway's."""
 class Waiting:
     """A connection whose hello is not complete, or names a session that is not known yet."""
 
-    __slots__ = ("_doorway", "hello", "kind", "socket", "source", "until")
+    __slots__ = ("_doorway", "hello", "kind", "probed", "socket", "source", "until")
 
     def __init__(self, doorway: Doorway, sock: socket.socket, kind: str, source: str, until: float) -> None:
         self._doorway, self.socket, self.kind, self.source, self.until = doorway, sock, kind, source, until
         self.hello = b""
+        self.probed = False
 
     def ready(self, mask: int) -> None:
         """The loop's: more of the hello, or its end."""
@@ -100,18 +102,14 @@ class Doorway:
 
     def accept(self, listening: socket.socket) -> None:
         """Take in what has connected."""
-        for sock, source in self._acceptor.accept(listening):
-            if self._sources.get(source, 0) >= MOST_OF_A_SOURCE:
-                self._counters["source_full"] += 1
-                sock.close()
-            else:
-                prepare(sock)
-                self._admit(sock, TCP, source)
+        for sock, address in self._acceptor.accept(listening):
+            prepare(sock)
+            self._admit(sock, TCP, source_of(address))
 
-    def admit_stream(self, sock: socket.socket) -> None:
-        """A libp2p stream's connection, which begins with a hello too."""
+    def admit_stream(self, sock: socket.socket, member: bytes) -> None:
+        """A libp2p stream's connection, which begins with a hello too. member: who is said to have opened it."""
         sock.setblocking(False)
-        self._admit(sock, STREAM, "")
+        self._admit(sock, STREAM, member.hex())
 
     def known(self) -> None:
         """A session has become known: offer again those whose hello is complete."""
@@ -121,22 +119,25 @@ class Doorway:
 
     def read(self, waiting: Waiting) -> None:
         """Read more of a hello, and not a byte beyond it."""
-        while missing := HELLO_BYTES - len(waiting.hello):
-            try:
-                data = waiting.socket.recv(missing)
-            except BlockingIOError:
+        while True:
+            while missing := HELLO_BYTES - len(waiting.hello):
+                try:
+                    data = waiting.socket.recv(missing)
+                except BlockingIOError:
+                    return
+                except OSError:
+                    data = b""
+                if not data:
+                    self._counters["no_hello"] += 1
+                    self._turn_away(waiting)
+                    return
+                waiting.hello += data
+            if not waiting.hello.startswith(PROBE):
+                self._offer(waiting)
                 return
-            except OSError:
-                data = b""
-            if not data:
-                self._counters["no_hello"] += 1
+            if not self._answer(waiting):
                 self._turn_away(waiting)
                 return
-            waiting.hello += data
-        if waiting.hello.startswith(PROBE):
-            self._answer(waiting)
-        else:
-            self._offer(waiting)
 
     def wake(self) -> None:
         """Turn those away who took too long."""
@@ -156,6 +157,10 @@ class Doorway:
             self._turn_away(waiting)
 
     def _admit(self, sock: socket.socket, kind: str, source: str) -> None:
+        if self._sources.get(source, 0) >= MOST_OF_A_SOURCE:
+            self._counters["source_full"] += 1
+            sock.close()
+            return
         if len(self._waiting) >= MOST_WAITING:
             self._counters["crowded_out"] += 1
             self._turn_away(next(iter(self._waiting.values())))
@@ -165,19 +170,18 @@ class Doorway:
         self._loop.watch(sock.fileno(), waiting)
         self._set_wake()
 
-    def _answer(self, waiting: Waiting) -> None:
-        """Say that the session that a probe names is ours; a hello may follow."""
-        if not self._knows(waiting.hello[len(PROBE) : len(PROBE) + TAG_BYTES]):
+    def _answer(self, waiting: Waiting) -> bool:
+        """Say that the session that a probe names is ours; a hello may follow. Returns whether it was said."""
+        if waiting.probed or not self._knows(waiting.hello[len(PROBE) : len(PROBE) + TAG_BYTES]):
             self._counters["unknown"] += 1
-            self._turn_away(waiting)
-            return
+            return False
         waiting.hello = b""
+        waiting.probed = True
         try:
             waiting.socket.send(PROBED)
         except OSError:
-            self._turn_away(waiting)
-            return
-        self.read(waiting)
+            return False
+        return True
 
     def _offer(self, waiting: Waiting) -> None:
         self._loop.forget(waiting.socket.fileno())
@@ -207,3 +211,10 @@ class Doorway:
     def _set_wake(self) -> None:
         first = next(iter(self._waiting.values()), None)
         self.wake_at = math.inf if first is None else first.until
+
+
+def source_of(address: str) -> str:
+    """Whom connections from an address are counted for."""
+    if ":" not in address:
+        return address
+    return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])[:8].hex()

@@ -5,7 +5,8 @@
 
 What is read locally goes into the session at once, at most as much as the channel has credit for; what comes from
 the session goes to the local socket at once, and waits in `_pending` while that takes nothing. Credit returns to the
-other side only for what the socket took, so `_pending` never exceeds the channel's window.
+other side only for what the socket took, so `_pending` never exceeds the channel's window. Small pieces are joined
+in it: each by itself would cost 60 bytes of memory, however small.
 
 Either direction ends by itself (half-close), and the connection when both have. An error of the local socket, and
 a reset by the other side, end it at once; a local reset is passed on as one (SO_LINGER 0 makes close(2) send RST).
@@ -28,11 +29,15 @@ _SMALLEST_READ_BYTES: Final = 16_384
 _LARGEST_READ_BYTES: Final = 262_144
 """Reads grow to this while they fill: larger ones gained nothing here, and would cost memory per connection."""
 
+_SMALL_BYTES: Final = 2048
+_JOINED_BYTES: Final = 16_384
+
 _ABORT: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
 
 class Forward:
-    """See the module. channel: the session's number of it. queued: whether the partner will call `read`."""
+    """See the module. channel: the session's number of it. port: which the other side asked for, or 0. queued: whether
+    the partner will call `read`."""
 
     __slots__ = (
         "_connecting",
@@ -45,15 +50,16 @@ class Forward:
         "_readable",
         "_socket",
         "channel",
+        "port",
         "queued",
     )
 
-    def __init__(self, partner: Partner, sock: socket.socket | None, channel: int) -> None:
-        self._partner, self._socket, self.channel = partner, sock, channel
+    def __init__(self, partner: Partner, sock: socket.socket | None, channel: int, port: int = 0) -> None:
+        self._partner, self._socket, self.channel, self.port = partner, sock, channel, port
         self._connecting = sock is None
         self._readable = self._ending = False
         self._finished_here = self._finished_there = False
-        self._pending: deque[memoryview | bytes] | None = None
+        self._pending: deque[memoryview | bytes | bytearray] | None = None
         self._read_bytes = _SMALLEST_READ_BYTES
         self.queued = False
         if sock is not None:
@@ -132,8 +138,15 @@ class Forward:
 
     def deliver(self, data: bytes | memoryview) -> None:
         """Data came."""
-        if self._pending is not None:
-            self._pending.append(data)
+        pending = self._pending
+        if pending is not None:
+            last = pending[-1] if pending else None
+            if len(data) >= _SMALL_BYTES:
+                pending.append(data)
+            elif isinstance(last, bytearray) and len(last) < _JOINED_BYTES:
+                last += data
+            else:
+                pending.append(bytearray(data))
             return
         sock = self._socket
         sent = 0

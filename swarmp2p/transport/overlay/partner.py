@@ -35,6 +35,15 @@ _MAX_UNSENT_BYTES: Final = 524_288
 carrier never runs dry, and a short message waits behind no more than that."""
 _READS_A_ROUND: Final = 4
 """Portions taken from local sockets before the carrier is served again."""
+_CONNECTS_A_ROUND: Final = 32
+"""Local connections begun for the other side in a round, and sockets waited for at a time. One that it opens and resets
+in the same round costs no socket: else a portion of such pairs, 12 bytes each, would keep all others waiting for
+seconds."""
+_READ_BYTES: Final = 1_048_576
+_LEAST_READ_BYTES: Final = 16_384
+_MANY_EVENTS: Final = 4_096
+"""Events of one portion, from which on the next one is half as large: a portion of the smallest frames costs 0.3 s.
+After fewer, it is larger by the least."""
 
 
 class Owner(Protocol):
@@ -72,6 +81,9 @@ class Partner:
         self._present = 0  # number of the one that carries; 0: none
         self._forwards: dict[int, Forward] = {}
         self._runnable: deque[Forward] = deque()
+        self._unconnected: dict[int, Forward] = {}  # opened by the other side, and no socket asked for yet
+        self._asked = 0  # sockets
+        self._read_bytes = _READ_BYTES
         self._dialler = Dialler(self.loop, self._dialled, self._lacking)
         self.sent_bytes = self.received_bytes = 0
 
@@ -114,6 +126,7 @@ class Partner:
         self.session = None
         self.wake_at = math.inf
         self._runnable.clear()
+        self._unconnected.clear()
         forwards, self._forwards = self._forwards, {}
         for forward in forwards.values():
             forward.abort()
@@ -216,6 +229,7 @@ class Partner:
 
     def reset(self, forward: Forward) -> None:
         """A local connection broke."""
+        self._unconnected.pop(forward.channel, None)
         if self._forwards.pop(forward.channel, None) is not None and self.session is not None:
             self.session.reset(forward.channel)
             self.mark()
@@ -230,22 +244,35 @@ class Partner:
         """The other side opened a connection to one of our ports."""
         session = self.session
         assert session is not None
-        address = self._owner.served.get(port)
-        if address is None:
+        if port not in self._owner.served:
             self._owner.counters["unserved"] += 1
             session.reset(channel)
             return
-        forward = self._forwards[channel] = Forward(self, None, channel)
+        self._forwards[channel] = self._unconnected[channel] = Forward(self, None, channel, port)
         self._owner.counters["taken"] += 1
 
+    def _connect_some(self) -> None:
+        """Begin to connect what was opened, the earliest first."""
+        for _ in range(min(_CONNECTS_A_ROUND - self._asked, len(self._unconnected))):
+            self._connect(self._unconnected.pop(next(iter(self._unconnected))))
+        if self._unconnected and self._asked < _CONNECTS_A_ROUND:
+            self.mark()
+
+    def _connect(self, forward: Forward) -> None:
+        channel, address = forward.channel, self._owner.served[forward.port]
+        self._asked += 1
+
         def take(made: socket.socket | int) -> None:
+            self._asked -= 1
+            if self._unconnected:
+                self.mark()
             if self._forwards.get(channel) is not forward:
                 if not isinstance(made, int):
                     made.close()
             elif isinstance(made, int):
                 self.reset(forward)
             else:
-                forward.connect(made, (address, port))
+                forward.connect(made, (address, forward.port))
 
         self._owner.take_socket(take)
 
@@ -267,6 +294,7 @@ class Partner:
                 self._read(connection)
         if self.session is not session:
             return
+        self._connect_some()
         more = self._take(session)
         for connection in [*self._connections.values()]:
             if not connection.write(now):
@@ -312,12 +340,17 @@ class Partner:
 
     def _read(self, connection: Connection) -> None:
         """Read one portion from a carrier and hand it out."""
-        count = connection.read()
+        count = connection.read(self._read_bytes)
         if count is None:
             self._broken(connection)
         elif count:
             self.received_bytes += count
-            self._apply(connection.carrier.received(count, self.loop.now))
+            events = connection.carrier.received(count, self.loop.now)
+            if len(events) >= _MANY_EVENTS:
+                self._read_bytes = max(_LEAST_READ_BYTES, self._read_bytes // 2)
+            elif self._read_bytes < _READ_BYTES:
+                self._read_bytes += _LEAST_READ_BYTES
+            self._apply(events)
 
     def _apply(self, events: Sequence[Event]) -> None:
         forwards = self._forwards
@@ -334,6 +367,7 @@ class Partner:
                     if forward is not None:
                         forward.finish()
                 case Reset(channel):
+                    self._unconnected.pop(channel, None)
                     forward = forwards.pop(channel, None)
                     if forward is not None:
                         forward.abort()

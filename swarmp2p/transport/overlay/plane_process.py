@@ -188,7 +188,7 @@ class Plane:
             sock.setblocking(False)
             partner.carry(sock, STREAM)
         else:
-            self._doorway.admit_stream(sock)
+            self._doorway.admit_stream(sock, target)
 
     def _drop(self, target: bytes) -> None:
         self._listeners.unlisten(target)

@@ -156,3 +156,27 @@ def test_what_cannot_be_dialled_has_failed(bench: Bench, where: str) -> None:
     bench.dialler.aim([(where, 1)], TAG)
     bench.dialler.start()
     bench.until(lambda: bench.lacked == 1)
+
+
+def test_who_hangs_up_at_once_is_dialled_ever_more_rarely(bench: Bench) -> None:
+    """A partner that proves itself and leaves, over and over, costs us a few connections a second."""
+    where = bench.listening()
+    bench.dialler.aim([endpoint(where)], TAG)
+    bench.dialler.start()
+    bench.until(lambda: len(bench.connected) == 1)
+    pauses = []
+    for _ in range(7):
+        bench.dialler.proved()
+        bench.dialler.rest(better=False)
+        bench.dialler.start()
+        pauses.append(bench.dialler.wake_at - bench.loop.now)
+    assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 0.8, 0.8])
+    assert len(bench.connected) == 1
+    bench.dialler.wake_at -= 0.8  # as if the pause were over
+    bench.loop.now += 0.8
+    bench.dialler.wake()
+    bench.until(lambda: len(bench.connected) == 2)
+    bench.dialler.rest(better=False)
+    bench.loop.now += 5
+    bench.dialler.start()
+    assert bench.dialler.wake_at == bench.loop.now + 5.0  # an attempt is under way, and that is its end

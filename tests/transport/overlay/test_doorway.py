@@ -13,7 +13,13 @@ import pytest
 from swarmp2p.transport.overlay.accepting import Acceptor
 from swarmp2p.transport.overlay.crypto import FIRST_BYTES, TAG_BYTES
 from swarmp2p.transport.overlay.dialling import PROBE, PROBED
-from swarmp2p.transport.overlay.doorway import MOST_OF_A_SOURCE, MOST_WAITING, PATIENCE_S, Doorway
+from swarmp2p.transport.overlay.doorway import (
+    MOST_OF_A_SOURCE,
+    MOST_WAITING,
+    PATIENCE_S,
+    Doorway,
+    source_of,
+)
 from swarmp2p.transport.overlay.loop import Loop
 
 TAG = b"t" * TAG_BYTES
@@ -91,7 +97,7 @@ def test_a_hello_in_pieces_is_read_to_its_end_and_no_further(bench: Bench) -> No
 def test_a_stream_begins_with_a_hello_too(bench: Bench) -> None:
     ours, theirs = socket.socketpair()
     bench.opened.append(ours)
-    bench.doorway.admit_stream(theirs)
+    bench.doorway.admit_stream(theirs, b"m" * 16)
     ours.send(HELLO)
     bench.turn()
     assert bench.taken == [("stream", HELLO)]
@@ -165,6 +171,38 @@ def test_a_probe_is_answered_for_sessions_that_we_have_and_a_hello_may_follow(be
     sock.send(HELLO)
     bench.turn()
     assert bench.taken == [("tcp", HELLO)]
+
+
+def test_a_probe_is_answered_once_however_many_come(bench: Bench) -> None:
+    """Each used to take a level of recursion: some hundreds in one packet ended the plane's process."""
+    sock = bench.connect()
+    sock.send((PROBE + TAG).ljust(FIRST_BYTES, b"\0") * 2000)
+    bench.turn()
+    answers = b""
+    try:
+        while more := sock.recv(100):
+            answers += more
+    except ConnectionResetError:
+        pass  # with unread bytes, closing resets
+    assert answers in (PROBED, b"")
+    assert bench.counters == {"unknown": 1}
+
+
+def test_streams_of_one_member_have_their_share(bench: Bench) -> None:
+    ours = list[socket.socket]()
+    for member in (b"m",) * (MOST_OF_A_SOURCE + 3) + (b"o",):
+        near, far = socket.socketpair()
+        ours.append(near)
+        bench.opened.append(near)
+        bench.doorway.admit_stream(far, member * 16)
+    bench.turn()
+    assert [ended(sock) for sock in ours] == [False] * MOST_OF_A_SOURCE + [True] * 3 + [False]
+
+
+def test_of_ipv6_a_whole_network_is_one_source(bench: Bench) -> None:
+    assert source_of("2001:db8::1") == source_of("2001:db8::ffff:0:1") != source_of("2001:db8:0:1::1")
+    assert source_of("fe80::1%lo") == source_of("fe80::2")
+    assert source_of("192.0.2.1") == "192.0.2.1"
 
 
 def test_without_descriptors_connections_are_shed_and_the_loop_rests(bench: Bench) -> None:
