@@ -33,7 +33,7 @@ class Flood:
     def __init__(self) -> None:
         self.loop = Loop()
         self.served = {PORT: "127.0.0.1"}
-        self.counters: Counter[str] = Counter()
+        self.counters: dict[str, int] = Counter()
         self.told: list[PlaneEvent] = []
         self.takers: list[Taker] = []
         self.partner = Partner(self, b"x" * 16)
