@@ -56,6 +56,7 @@ from .gossip.load import (
     encode_signal,
 )
 from .gossip.messages import check_topic
+from .hearsay import MAX_ADDRESSES
 from .identity import Identity, PeerId
 from .invite import Invite, invitable
 from .joining import Targets
@@ -271,6 +272,8 @@ class Peer:
 
         def convert(found: Found) -> ServiceRecord:
             assert isinstance(found, ServiceFound)
+            # A provider that nobody can dial serves no DHT: its record alone says through which relay it is reached.
+            self._network.introduce(found.record.provider, found.addresses[:MAX_ADDRESSES])
             return found.record
 
         return Results(self._queries, lambda query: FindService(query, service, wanted, most, over), convert)

@@ -133,6 +133,25 @@ async def test_values_that_no_peer_would_store_are_refused(autojump_clock: MockC
             await peers[1].dht.put(b"", b"value")
 
 
+async def test_who_was_found_can_be_reached_though_it_serves_no_dht(autojump_clock: MockClock) -> None:
+    swarm = Swarm()
+    client = NodeConfig(dht=DhtConfig(server=False))  # as behind a NAT: it is in nobody's routing table
+    provider, finder = (swarm.switch.join(swarm.identity(index).peer_id) for index in (1, 2))
+    async with (
+        swarm.peer(0) as first,
+        open_peer(
+            identity=swarm.identity(1), network=provider, bootstrap=(str(first.addresses[0]),), config=client
+        ) as peer,
+        peer.announce("ray", {}),
+        open_peer(
+            identity=swarm.identity(2), network=finder, bootstrap=(str(first.addresses[0]),)
+        ) as searching,
+    ):
+        assert [record.provider async for record in searching.find("ray")] == [peer.id]
+        await finder.dial_peer(peer.id)
+        assert peer.id in finder.connected
+
+
 async def test_find_peer_and_closest(autojump_clock: MockClock) -> None:
     swarm = Swarm()
     async with swarm.of(5) as peers:
