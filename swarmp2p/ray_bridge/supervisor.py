@@ -22,7 +22,8 @@ process that is no descendant is never touched: a signal goes through a pidfd, a
 still names the process that was seen (Linux 5.4 or newer).
 
 With --enter the command runs in other namespaces (a cell, see cell.py), given as descriptors; this program stays
-outside. The command can then get no privilege by execve(2), and as root it has none that would lead out again.
+outside. The command can then get no privilege by execve(2), and as root it keeps none that leads out again or changes
+the network (KEPT).
 
 If this program itself is killed by SIGKILL, the kernel kills the command (PR_SET_PDEATHSIG), and what the
 command has started ends as far as it watches its parent; `tree.py` ends the rest of the session. Only a pid
@@ -36,6 +37,7 @@ import math
 import os
 import select
 import signal
+import struct
 import sys
 import time
 
@@ -44,9 +46,14 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 
-LEADING_OUT = (12, 13, 16, 19, 21)
-"""Capabilities by which root could leave a network namespace again, or change it: CAP_NET_ADMIN, CAP_NET_RAW,
-CAP_SYS_MODULE, CAP_SYS_PTRACE, CAP_SYS_ADMIN (linux/capability.h)."""
+KEPT = (0, 1, 3, 4, 5, 6, 7, 10, 14, 18, 23, 24)
+"""Capabilities (linux/capability.h) that root keeps in a cell: those by which it uses files and processes as its own
+(CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SYS_CHROOT), and what programs ask for that compute
+(NET_BIND_SERVICE, IPC_LOCK, SYS_NICE, SYS_RESOURCE). By the others it could leave the network namespace or change it
+(SYS_ADMIN, NET_ADMIN, NET_RAW, SYS_PTRACE, SYS_MODULE), or reach into the kernel (SYS_RAWIO, MKNOD, BPF)."""
+
+LAST_CAPABILITY = 63
+CAPABILITY_VERSION = 0x20080522  # of capset(2)'s structures: the third, of two words for each set
 
 GRACE_S = 3.0
 """Seconds from the first SIGTERM to SIGKILL. A Ray node that is asked to end does so in 0.2 to 0.4 s."""
@@ -254,6 +261,27 @@ def open_parent(pid: int) -> int | None:
     return handle
 
 
+def keep_capabilities(kept: tuple[int, ...]) -> None:
+    """Give up all capabilities but these, also for what is executed later. Raises OSError."""
+    for capability in range(LAST_CAPABILITY + 1):
+        if capability not in kept:
+            try:
+                prctl(PR_CAPBSET_DROP, capability)
+            except OSError:
+                break  # more than the kernel has; or without CAP_SETPCAP, and then no_new_privs has to do
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = struct.pack("Ii", CAPABILITY_VERSION, 0)
+    held = ctypes.create_string_buffer(24)  # effective, permitted and inheritable, of 0-31 and then of 32-63
+    if libc.capget(header, held) == 0:
+        words = [sum(1 << bit - first for bit in kept if 0 <= bit - first < 32) for first in (0, 32)]
+        sets = struct.unpack("6I", held.raw)
+        fewer = [sets[0] & words[0], sets[1] & words[0], 0, sets[3] & words[1], sets[4] & words[1], 0]
+        if libc.capset(header, struct.pack("6I", *fewer)) == 0:
+            return
+    number = ctypes.get_errno()
+    raise OSError(number, f"capabilities cannot be given up: {os.strerror(number)}")
+
+
 def enter_namespaces(descriptors: list[int]) -> None:
     """Enter these namespaces, in order, for good. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -263,11 +291,7 @@ def enter_namespaces(descriptors: list[int]) -> None:
             raise OSError(number, f"its namespace cannot be entered: {os.strerror(number)}")
         os.close(descriptor)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    for capability in LEADING_OUT:
-        try:
-            prctl(PR_CAPBSET_DROP, capability)  # counts from execve(2) on
-        except PermissionError:
-            return  # without CAP_SETPCAP there is nothing to drop: execve(2) takes all that a user namespace gave
+    keep_capabilities(KEPT)  # without root execve(2) takes even those
 
 
 def start(command: list[str], enter: list[int]) -> int:

@@ -34,6 +34,7 @@ def check(done: dict[str, Any], workers: int = 1) -> None:
     assert len(done["found"]) == workers
     for seen in done["found"].values():
         assert seen["interfaces"] == ["lo"]
+        assert seen["escapes"] == []
 
 
 def reach(strangers: list[Node], address: str) -> None:

@@ -45,6 +45,7 @@ def test_ray_tasks_run_over_wireguard_and_nothing_leaves_unencrypted(lab: Lab) -
     for seen in done["found"].values():
         assert len(seen["interfaces"]) == 2
         assert any(name.startswith("swarm") for name in seen["interfaces"])
+        assert seen["escapes"] == []
     for node in (borrower_node, lender_node):
         assert SWARM_PORT in open_ports(outside, node.ip)
         assert len(open_ports(outside, node.ip)) <= 2

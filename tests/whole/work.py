@@ -4,7 +4,8 @@
 
 It sends the marker to each node and back, much of it both ways, and prints a JSON object: `nodes` (by Ray), `echoed`
 (whether all came back whole), `open` (the TCP ports that a task finds open, by node and address: of each machine of
-the cluster, of the node's loopback and of the addresses in PROBE), `interfaces` (by node).
+the cluster, of the node's loopback and of the addresses in PROBE), `interfaces` (by node), and `escapes` (what a task
+could do to get out of the node's network, or to change it).
 """
 
 from __future__ import annotations
@@ -12,25 +13,33 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import ray as _ray
 import ray.cloudpickle as _cloudpickle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tests.lab import scan
+from tests.lab import escape, scan
 
 ray: Any = _ray  # partly typed: what is not would have to be ignored call by call
 cloudpickle: Any = _cloudpickle
 
 _REPEATS: Final = 200_000
+ESCAPE: Final = Path(escape.__file__).read_text()
 
 
 def look(addresses: list[str]) -> dict[str, Any]:
     """What a task sees of the network around it."""
     found = {address: scan.scan(address) for address in addresses}
-    return {"open": found, "interfaces": sorted(name for _, name in socket.if_nameindex())}
+    interfaces = sorted(name for _, name in socket.if_nameindex())
+    # in a process of its own, for it may end as root of nothing
+    program = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", ESCAPE, "1"], capture_output=True, text=True, check=True
+    )
+    return {"open": found, "interfaces": interfaces, "escapes": json.loads(program.stdout)["said"]["done"]}
 
 
 def echo(data: bytes) -> bytes:
