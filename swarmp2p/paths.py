@@ -318,12 +318,8 @@ class Paths:
 
     async def _carry(self, membership: Membership, target: MemberId) -> None:
         """Give the plane a libp2p stream; when there is none it asks again."""
-        plane = membership.plane
-        if plane is None:
-            return
         try:
-            stream = await self.streams.open(membership.cluster, membership.own, target)
-            await plane.carry(target, stream)
+            await self.streams.carry(membership.cluster, membership.own, target)
         except (SwarmError, OSError, KeyError):
             pass
 

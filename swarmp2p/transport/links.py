@@ -487,6 +487,9 @@ class Links:
         smaller_dialled = (self._me < peer) == is_initiator
         connections.insert(0 if smaller_dialled else len(connections), connection)
         connections.sort(key=lambda one: one.relay is not None)  # stable: direct ones first
+        for other in connections:
+            if other.relay is not None and connections[0].relay is None:
+                other.superseded.set()
         self._connections[peer] = connections
         connection.on_closed = self._closed
         if connection.dialled is not None:

@@ -165,10 +165,10 @@ class MuxedConnection:
     on_stream: called with each stream that the other side opens. nursery: of the tasks that send what the system does
     not take at once; they end with the connection. control: frames without data that may come a second, and at once.
 
-    closed: set when the connection is over. in_use: streams of embedders, circuits and reservations. punched: both
-    sides dialled at once, so that it says nothing of who can be dialled. relay: through
-    whom it runs, where it does; `local` and `remote` are those of the connection to the relay then. limit: what that
-    relay allows.
+    closed: set when the connection is over. in_use: embedders' streams, circuits and reservations. punched: both sides
+    dialled at once, so that it says nothing of who can be dialled. relay: through whom it runs, where it does; `local`
+    and `remote` are those of the connection to the relay then. limit: what that relay allows. superseded: set when it
+    runs through a relay, and a direct one has come about.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class MuxedConnection:
         self.local = channel.pipe.local
         self.relay, self.limit = channel.pipe.relay, channel.pipe.limit
         self.session = Session(is_client, max_inbound)
-        self.closed = trio.Event()
+        self.closed, self.superseded = trio.Event(), trio.Event()
         self.since = trio.current_time()
         self.dialled: Address | None = None  # where we dialled it; None when it dialled us
         self.on_closed: Callable[[MuxedConnection], None] | None = None

@@ -41,6 +41,11 @@ class PeerStream(trio.abc.HalfCloseableStream):
         """Expect much: let the other side have so many bytes under way that were not received here. Nothing happens
         where there is no such limit, or the stream has ended."""
 
+    async def superseded(self) -> None:
+        """Wait until a stream opened now would have a better way: a direct one, where this one's is through a relay.
+        Returns never where that cannot come."""
+        await trio.sleep_forever()
+
     @abstractmethod
     def reset(self) -> None:
         """End the stream at once, both ways: the other side sees it break instead of an orderly end. Nothing

@@ -91,6 +91,9 @@ class Libp2pStream(PeerStream):
     def widen(self, window_bytes: int) -> None:
         self._stream.widen(window_bytes)
 
+    async def superseded(self) -> None:
+        await self._stream.connection.superseded.wait()
+
     def reset(self) -> None:
         if not self._closed:
             self._end()

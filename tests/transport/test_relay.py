@@ -139,6 +139,31 @@ async def test_who_is_reached_through_a_relay_dials_who_can_be_dialled_and_nobod
     assert not [event for event in (*alice.events, *bob.events) if isinstance(event, PeerDown)]
 
 
+async def test_a_stream_through_a_relay_is_told_when_there_is_a_direct_connection(world: HostWorld) -> None:
+    relay = await a_host(world, "relay", RelayConfig(), LISTEN)
+    bob = await hidden(world, "bob", relay)
+    alice = await a_host(world, "alice", RelayConfig(punch=False), LISTEN, IMPATIENT)
+    alice.knows(bob)
+    bob.network.set_handler("/echo/1.0.0", echo)
+    stream = await alice.network.open_stream(bob.peer, "/echo/1.0.0")
+    assert host_of(alice).path(bob.peer) == relay.peer
+    told = trio.Event()
+
+    async def wait() -> None:
+        await stream.superseded()
+        told.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await stream.send_all(b"still the relay's")
+        assert await stream.receive_some()
+        assert not told.is_set()
+        async with raw_peer(alice.network, "bob"):
+            with trio.fail_after(PATIENCE_S):
+                await told.wait()
+            assert host_of(alice).path(bob.peer) == bob.peer
+
+
 async def test_where_no_hole_can_be_punched_the_relay_stays(world: HostWorld) -> None:
     """On one machine a SYN is answered before the other side has sent its own."""
     relay = await a_host(world, "relay", RelayConfig(), LISTEN)

@@ -2,9 +2,10 @@
 
     initiator -> responder   cluster 16 | source member 16 | target member 16, then the carrier's bytes
 
-A stream to the other member's peer is tried first, over whatever connection libp2p finds (a relay's, a punched one).
-Where there is none, the stream goes to the head's peer, which opens one to the target's peer with the same first
-bytes and passes everything on. The head, and any relay, sees only what the two planes have sealed.
+A stream to the other member's peer is tried first, over whatever connection libp2p finds: a punched one, or a relay's
+until a hole is punched, when a new stream takes over. Where there is none, the stream goes to the head's peer, which
+opens one to the target's peer with the same first bytes and passes everything on. The head, and any relay, sees only
+what the two planes have sealed.
 
 A stream is taken from the source member's own peer, or from the head's; the head passes on for members of its
 cluster alone. Everything else is reset, and counted in `refused`. What the first bytes say is not believed
@@ -133,6 +134,21 @@ class CarrierStreams:
                 raise
         return await self._begin(roster.head, header)
 
+    async def carry(self, cluster: MemberId, own: MemberId, target: MemberId) -> None:
+        """Have the plane of one of our members use a stream to another one, and, when a better way to that peer has
+        come about, another stream over that: the session goes on there without loss. Returns when a stream is over.
+
+        Raises what `open` and `Plane.carry` raise.
+        """
+        plane, over = self._planes[own], False
+        while not over:
+            stream = await self.open(cluster, own, target)
+            ended = await plane.carry(target, stream)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_first, stream.superseded, nursery.cancel_scope)
+                nursery.start_soon(_first, ended.wait, nursery.cancel_scope)
+            over = ended.is_set()
+
     async def handle(self, stream: PeerStream) -> None:
         """Serve one stream that another peer opened: the handler of `PROTOCOL`."""
         header = await _read_header(stream)
@@ -171,6 +187,11 @@ class CarrierStreams:
                 raise ConnectionResetError("the stream broke before it began") from problem
             raise
         return stream
+
+
+async def _first(wait: Callable[[], Awaitable[object]], others: trio.CancelScope) -> None:
+    await wait()
+    others.cancel()
 
 
 async def pump(stream: PeerStream, plane: trio.SocketStream) -> None:

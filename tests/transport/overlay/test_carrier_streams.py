@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from swarmp2p.errors import SwarmError
 from swarmp2p.identity import Identity, PeerId
-from swarmp2p.transport.memory_streams import serve, stream_pair
+from swarmp2p.transport.memory_streams import MemoryStream, serve, stream_pair
 from swarmp2p.transport.mesh.members import Facts, Member, MemberId, PortBlock, Roster, roster
 from swarmp2p.transport.network import PeerStream
 from swarmp2p.transport.overlay.carrier_streams import (
@@ -127,6 +128,47 @@ async def test_a_stream_goes_directly_where_it_can() -> None:
         near = await world.streams[ONE].open(CLUSTER, FIRST, SECOND)
         await exchange(near, world.planes[SECOND], FIRST)
         nursery.cancel_scope.cancel()
+
+
+class Relayed(MemoryStream):
+    """A stream whose connection is superseded once `better` is set."""
+
+    better: trio.Event
+
+    async def superseded(self) -> None:
+        await self.better.wait()
+
+
+async def test_a_carrier_moves_to_the_direct_connection_that_comes_about() -> None:
+    opened: list[Relayed] = []
+
+    async def open_stream(peer: PeerId, protocol: str) -> PeerStream:
+        await trio.lowlevel.checkpoint()
+        near, _ = stream_pair(ONE, peer, protocol)
+        near.__class__ = Relayed
+        assert isinstance(near, Relayed)
+        near.better = trio.Event()
+        opened.append(near)
+        return near
+
+    plane, done = FakePlane(), trio.Event()
+    streams = CarrierStreams(ONE, open_stream, {CLUSTER: members()}, {FIRST: plane})
+
+    async def carry() -> None:
+        await streams.carry(CLUSTER, FIRST, SECOND)
+        done.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(carry)
+        await wait_all_tasks_blocked()
+        assert plane.given == [(SECOND, opened[0])]
+        opened[0].better.set()
+        await wait_all_tasks_blocked()
+        assert plane.given == [(SECOND, opened[0]), (SECOND, opened[1])]
+        assert not done.is_set()
+        plane.over.set()
+        await done.wait()
+    assert len(opened) == 2
 
 
 async def test_two_that_cannot_connect_go_through_the_head() -> None:
