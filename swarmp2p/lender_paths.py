@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from .errors import SwarmError
+from .identity import PeerId
 from .paths import Membership, Paths, fail, machine
 from .ray_bridge.cells import open_cell
 from .ray_bridge.events import ClosePath, LeaseId, OpenPath, PathFailed, PathUp
@@ -20,12 +21,15 @@ from .transport.mesh.members import HEAD_ADDRESS, MAX_WHY_CHARS, Carrier, Facts
 from .transport.overlay.plane import open_plane
 
 _ONLY_DIRECT: Final = "its borrower speaks no mesh protocol, and this lender allows no direct path"
+_NOT_HERE: Final = "its borrower speaks no mesh protocol, and a direct path stays on one machine"
 
 
 @dataclass(slots=True)
 class _Lease:
-    """scope: of its task, once there is one. used: its worker is there still. over: it is to go when that is not."""
+    """borrower: whose it is. scope: of its task, once there is one. used: its worker is there still. over: it is to go
+    when that is not."""
 
+    borrower: PeerId
     membership: Membership | None = None
     scope: trio.CancelScope | None = None
     used: bool = False
@@ -49,8 +53,8 @@ class LenderPaths:
     def handle(self, output: OpenPath | ClosePath | Invited | MeshFailed) -> None:
         """Take what the lease and mesh engines say about a lease given by this peer."""
         match output:
-            case OpenPath(lease=lease):
-                self._leases[lease] = _Lease()
+            case OpenPath(lease=lease, peer=peer):
+                self._leases[lease] = _Lease(peer)
             case ClosePath(lease=lease):
                 held = self._leases.get(lease)
                 if held is not None:
@@ -59,10 +63,12 @@ class LenderPaths:
             case Invited(lease=lease) if lease in self._leases:
                 self._nursery.start_soon(self._attend, output, self._leases[lease])
             case MeshFailed(lease=lease, unsupported=True) if lease in self._leases:
-                if Carrier.DIRECT in self._allowed:
-                    self._paths.post(PathUp(lease))
-                else:
+                if Carrier.DIRECT not in self._allowed:
                     self._paths.post(PathFailed(lease, _ONLY_DIRECT))
+                elif not self._paths.is_here(self._leases[lease].borrower):
+                    self._paths.post(PathFailed(lease, _NOT_HERE))
+                else:
+                    self._paths.post(PathUp(lease))
             case MeshFailed(lease=lease, reason=reason) if lease in self._leases:
                 self._paths.post(PathFailed(lease, reason))
             case _:
@@ -90,9 +96,16 @@ class LenderPaths:
             if held.scope is not None:
                 held.scope.cancel()
 
-    def _carriers(self, cluster: bytes, head: Facts) -> tuple[Carrier, ...]:
-        """What to offer: direct where both are in one place and allow it."""
-        near = head.machine != b"" and head.machine == machine(cluster) and self._apart is None
+    def _carriers(self, invited: Invited) -> tuple[Carrier, ...]:
+        """What to offer: direct where both are in one place and allow it. A worker on a direct path is in no cell, so a
+        head that only says to be here is not believed."""
+        head = invited.facts
+        near = (
+            head.machine != b""
+            and head.machine == machine(invited.cluster, invited.head)
+            and self._paths.is_here(invited.head)
+            and self._apart is None
+        )
         both = [carrier for carrier in self._allowed if carrier in head.carriers]
         if Carrier.DIRECT in both and near:
             return (Carrier.DIRECT, *((Carrier.OVERLAY,) if Carrier.OVERLAY in both else ()))
@@ -102,7 +115,7 @@ class LenderPaths:
         lease, paths = invited.lease, self._paths
         failed = fail(paths.post, lease)
         membership = Membership.new(lease, invited.cluster)
-        carriers = self._carriers(invited.cluster, invited.facts)
+        carriers = self._carriers(invited)
         if not carriers:
             theirs = ", ".join(each.value for each in invited.facts.carriers)
             ours = ", ".join(each.value for each in self._allowed)
@@ -117,7 +130,7 @@ class LenderPaths:
                 if held.over:
                     return
                 if Carrier.DIRECT in carriers:
-                    await self._run(membership, held, carriers)
+                    await self._run(membership, held, carriers, head=invited.facts)
                     return
                 async with (
                     open_cell() as cell,
@@ -142,14 +155,19 @@ class LenderPaths:
             paths.leave(membership)
 
     async def _run(
-        self, membership: Membership, held: _Lease, carriers: tuple[Carrier, ...], problem: str = ""
+        self,
+        membership: Membership,
+        held: _Lease,
+        carriers: tuple[Carrier, ...],
+        problem: str = "",
+        head: Facts | None = None,
     ) -> None:
-        """problem: why there is no WireGuard."""
+        """problem: why there is no WireGuard. head: its facts, when it is on this machine."""
         held.membership = membership
         lacks = {Carrier.WIREGUARD: problem[:MAX_WHY_CHARS]} if problem else {}
         facts = self._paths.facts(membership, carriers, lacks)
-        if Carrier.DIRECT in carriers:
-            facts = replace(facts, address=self._node_ip, endpoints=())
+        if head is not None:
+            facts = replace(facts, address=self._node_ip, endpoints=(), machine=head.machine)
         self._paths.post(TellFacts(membership.own, facts))
         lease = membership.own
         await self._paths.serve(

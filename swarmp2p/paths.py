@@ -49,6 +49,7 @@ from .transport.overlay.plane import (
     NeedStream,
     Plane,
     PlaneEvent,
+    PlaneRefused,
     Silent,
 )
 from .transport.wireguard.carrier import CarrierEvent, TunnelLost, WireGuardCarrier, open_carrier
@@ -84,16 +85,27 @@ def paths_argument(paths: object) -> tuple[Carrier, ...]:
     return allowed
 
 
-def machine(cluster: MemberId) -> bytes:
-    """What members of one cluster compare to see whether they share machine and network namespace; says nothing to
-    others. Empty where it cannot be told."""
+def machine(cluster: MemberId, head: PeerId) -> bytes:
+    """What members of one cluster compare to see whether they share the head's machine and network namespace; says
+    nothing to others, and cannot be repeated by another head. Empty where it cannot be told."""
     try:
         with open("/proc/sys/kernel/random/boot_id", "rb") as file:
             boot = file.read().strip()
         namespace = os.stat("/proc/self/ns/net")
     except OSError:
         return b""
-    return hashlib.sha256(b"%s|%s|%d|%d" % (cluster, boot, namespace.st_dev, namespace.st_ino)).digest()
+    said = b"%s|%s|%s|%d|%d" % (cluster, head, boot, namespace.st_dev, namespace.st_ino)
+    return hashlib.sha256(said).digest()
+
+
+def is_own_ip(ip: str) -> bool:
+    """Whether an address is this machine's: nobody else's can be bound."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((ip, 0))
+    except OSError:
+        return False
+    return ip not in ("", "0.0.0.0", "::")
 
 
 def free(address: str, port: int) -> bool:
@@ -192,6 +204,10 @@ class Paths:
             return failed.problem
         return ""
 
+    def is_here(self, peer: PeerId) -> bool:
+        """Whether a connected peer is on this machine, as the operating system says."""
+        return is_own_ip(self._peer.ip_of(peer))
+
     def hear(self, membership: Membership) -> Callable[[PlaneEvent | CarrierEvent], None]:
         """What a plane, or a WireGuard carrier, calls with its events."""
         return lambda event: self._hand(membership, event)
@@ -212,7 +228,9 @@ class Paths:
             endpoints=tuple(Endpoint(ip, port) for ip, port in endpoints)[:MAX_ENDPOINTS],
             reachable=self._peer.reachability != "unreachable",
             addresses=tuple(each for each in addresses if len(each) <= MAX_ADDRESS_BYTES)[:MAX_ADDRESSES],
-            machine=machine(membership.cluster),
+            machine=machine(membership.cluster, self._peer.id)
+            if membership.own == membership.cluster
+            else b"",
             wireguard_key=b"" if membership.wireguard is None else membership.wireguard.key,
             wireguard_endpoints=self._udp(membership),
         )
@@ -233,7 +251,7 @@ class Paths:
                 match item:
                     case Planned():
                         try:
-                            await self._planned(membership, item)
+                            await self._planned(membership, item, failed)
                         except WireGuardFailed as problem:
                             failed(str(problem))
                         if item.plan.guest and not membership.stands:
@@ -285,7 +303,7 @@ class Paths:
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # it is ending, or a plane that does not answer is: then its silence ends the lease
 
-    async def _planned(self, membership: Membership, planned: Planned) -> None:
+    async def _planned(self, membership: Membership, planned: Planned, failed: Callable[[str], None]) -> None:
         self._rosters[membership.cluster] = planned.roster
         own = planned.roster.get(membership.own)
         assert own is not None, "a plan names its own member"
@@ -306,7 +324,13 @@ class Paths:
         for serve in difference.serves.new:
             await plane.serve(serve.address, serve.block.ports)
         for listener in difference.listeners.new:
-            await plane.listen(listener.through, listener.address, listener.block.ports)
+            try:
+                await plane.listen(listener.through, listener.address, listener.block.ports)
+            except PlaneRefused as problem:  # such as a port that somebody has taken meanwhile
+                if membership.own == membership.cluster:
+                    self.post(PathFailed(listener.through, str(problem)))
+                else:
+                    failed(str(problem))
 
     async def _paired(self, membership: Membership, paired: Paired) -> None:
         sessions = {each.member: each for each in membership.plan.sessions}

@@ -135,6 +135,10 @@ class Peer:
         """Peers with which a connection stands now."""
         return self._network.connected
 
+    def ip_of(self, peer: PeerId) -> str:
+        """The IP address that a connected peer is at; "" for one that is reached through a relay, or not connected."""
+        return self._network.ip_of(peer)
+
     @property
     def network_key(self) -> NetworkKey | None:
         """The key of the private swarm that this peer is in; None in an open one."""

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trio
@@ -13,10 +15,14 @@ from multiaddr.multiaddr import Multiaddr
 
 from swarmp2p import open_peer
 from swarmp2p.errors import NotEnoughWorkers, UsageError
-from swarmp2p.paths import free, machine, paths_argument
+from swarmp2p.identity import Identity, PeerId
+from swarmp2p.lender_paths import LenderPaths
+from swarmp2p.paths import Paths, free, machine, paths_argument
 from swarmp2p.ray_bridge.cells import cell_problem
+from swarmp2p.ray_bridge.events import OpenPath, PathFailed, PathUp, Role
 from swarmp2p.scopes import cancel_scope
-from swarmp2p.transport.mesh.members import Carrier
+from swarmp2p.transport.mesh.events import Invited, MeshFailed
+from swarmp2p.transport.mesh.members import Carrier, Facts
 
 _JOB = """
 import ray
@@ -113,8 +119,48 @@ def test_paths_are_named_and_checked() -> None:
 
 def test_a_machine_has_one_name_in_a_cluster_and_another_in_the_next() -> None:
     one, other = bytes(16), bytes([1]) * 16
-    assert machine(one) == machine(one) != machine(other)
-    assert len(machine(one)) == 32
+    head, liar = (Identity(bytes([number]) * 32).peer_id for number in (1, 2))
+    assert machine(one, head) == machine(one, head) != machine(other, head)
+    assert machine(one, head) != machine(one, liar), "what a head says is of no use to another"
+    assert len(machine(one, head)) == 32
+
+
+def lending(ip: str, posted: list[object]) -> LenderPaths:
+    """A lender's paths; its borrowers are connected from `ip`. What they come to is in `posted`."""
+    peer = cast(Any, SimpleNamespace(id=Identity(bytes(32)).peer_id, open_stream=None, ip_of=lambda peer: ip))
+    paths = Paths(peer, posted.append)
+    return LenderPaths(paths, (Carrier.DIRECT, Carrier.OVERLAY), "127.77.0.1", cast(Any, None))
+
+
+@pytest.mark.parametrize(
+    ("ip", "here"), [("127.0.0.1", True), ("::1", True), ("192.0.2.7", False), ("", False)]
+)
+def test_who_speaks_no_mesh_gets_a_direct_path_only_on_this_machine(ip: str, here: bool) -> None:
+    """Else a borrower that plays an old version would have its worker run outside of a cell."""
+    posted: list[object] = []
+    lease, borrower = bytes(16), Identity(bytes([1]) * 32).peer_id
+    lender_paths = lending(ip, posted)
+    lender_paths.handle(OpenPath(lease, borrower, Role.LENDER))
+    lender_paths.handle(MeshFailed(lease, "an older version?", unsupported=True))
+    [outcome] = posted
+    assert isinstance(outcome, PathUp if here else PathFailed)
+
+
+def test_a_head_that_only_says_to_be_on_this_machine_gets_a_cell() -> None:
+    """It may have learned the machine's name in a cluster from the lender itself, or from a task there."""
+    head, other = (Identity(bytes([number]) * 32).peer_id for number in (1, 2))
+
+    def invited(named: PeerId) -> Invited:
+        facts = Facts(carriers=(Carrier.DIRECT, Carrier.OVERLAY), machine=machine(bytes(16), named))
+        return Invited(bytes(16), bytes(16), head, facts)
+
+    def offered(ip: str, named: PeerId) -> Carrier:
+        return lending(ip, [])._carriers(invited(named))[0]  # pyright: ignore[reportPrivateUsage]
+
+    assert offered("127.0.0.1", head) is Carrier.DIRECT
+    assert offered("192.0.2.7", head) is Carrier.OVERLAY
+    assert offered("", head) is Carrier.OVERLAY
+    assert offered("127.0.0.1", other) is Carrier.OVERLAY
 
 
 def test_a_port_that_somebody_listens_on_is_not_free() -> None:

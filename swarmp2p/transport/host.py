@@ -122,6 +122,11 @@ class Host:
         """Peers with which a connection stands."""
         return () if self._running is None else tuple({one.peer: None for one in self._running.links.all()})
 
+    def ip_of(self, peer: PeerId) -> str:
+        """Where a connected peer is; "" for one behind a relay."""
+        connection = None if self._running is None else self._running.links.direct(peer)
+        return "" if connection is None else connection.remote[0]
+
     @property
     def connections(self) -> int:
         """How many connections stand, to however many peers."""

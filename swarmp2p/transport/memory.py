@@ -194,6 +194,10 @@ class MemoryNetwork:
         """Peers with which a connection stands."""
         return tuple(peer for peer, link in self._connections.items() if self._peer not in link.waiting)
 
+    def ip_of(self, peer: PeerId) -> str:
+        """All are in one process."""
+        return "127.0.0.1" if peer in self.connected else ""
+
     # What the engine asks for -------------------------------------------------------------------------------
 
     def introduce(self, peer: PeerId, addresses: Sequence[Address]) -> None:

@@ -116,6 +116,11 @@ class PeerNetwork(Network, Protocol):
         """Whether others can dial this peer, as far as is known."""
         ...
 
+    def ip_of(self, peer: PeerId) -> str:
+        """The IP address that a connected peer is at, as the operating system says; "" for one that is reached through
+        a relay, or not connected."""
+        ...
+
     @property
     def connected(self) -> tuple[PeerId, ...]:
         """Peers with which a connection stands."""
