@@ -177,6 +177,7 @@ class Paths:
         self._planes.pop(membership.own, None)
         if not any(other.cluster == membership.cluster for other in self._members.values()):
             self._rosters.pop(membership.cluster, None)
+            self.streams.prune(membership.cluster)
 
     def equip(self, membership: Membership, plane: Plane) -> None:
         """A membership has its plane."""
@@ -305,6 +306,7 @@ class Paths:
 
     async def _planned(self, membership: Membership, planned: Planned, failed: Callable[[str], None]) -> None:
         self._rosters[membership.cluster] = planned.roster
+        self.streams.prune(membership.cluster)
         own = planned.roster.get(membership.own)
         assert own is not None, "a plan names its own member"
         membership.node_ip, membership.ports = own.address, own.block.ports

@@ -23,6 +23,7 @@ import trio.abc
 
 from ...errors import SwarmError
 from ...identity import PeerId
+from ...scopes import cancel_scope
 from ..mesh.members import MEMBER_ID_BYTES, MemberId, Roster
 from ..network import PeerStream
 
@@ -30,7 +31,8 @@ PROTOCOL: Final = "/swarm/carrier/1.0.0"
 HEADER_BYTES: Final = 3 * MEMBER_ID_BYTES
 
 MAX_SPLICED: Final = 256
-"""Streams that a head passes on at a time; further ones are refused. Each costs two tasks and up to 2 MiB."""
+"""Streams that a head passes on at a time; further ones are refused. Each costs two tasks and up to 2 MiB. Two members
+have one, in the direction from the one that dials: a newer one ends it, so that nobody takes the others' share."""
 
 WINDOW_BYTES: Final = 8 << 20
 """Bytes that may be under way to a plane over a stream: 160 MB/s at a round trip of 50 ms."""
@@ -114,7 +116,7 @@ class CarrierStreams:
     ) -> None:
         self._me, self._open_stream = me, open_stream
         self._rosters, self._planes = rosters, planes
-        self._spliced = 0
+        self._spliced: dict[Header, trio.CancelScope] = {}
         self.refused = 0
 
     async def open(self, cluster: MemberId, own: MemberId, target: MemberId) -> PeerStream:
@@ -161,21 +163,38 @@ class CarrierStreams:
             case Here(own), Header(source=source) if own in self._planes:
                 over = await self._planes[own].carry(source, stream)
                 await over.wait()
-            case Onward(peer), Header() if self._spliced < MAX_SPLICED:
-                self._spliced += 1
-                try:
-                    onward = await self._begin(peer, header)
-                    for way in (stream, onward):
-                        way.widen(SPLICED_WINDOW_BYTES)
-                    await splice(stream, onward, onward.reset)
-                except (SwarmError, OSError):
-                    pass  # it cannot be reached: the other side sees its stream reset, and tries again later
-                finally:
-                    self._spliced -= 1
-                    stream.reset()
+            case Onward(peer), Header() if header in self._spliced or len(self._spliced) < MAX_SPLICED:
+                await self._pass_on(stream, header, peer)
             case _:
                 self.refused += 1
                 stream.reset()
+
+    def prune(self, cluster: MemberId) -> None:
+        """The roster of a cluster has changed, or is gone: pass nothing on for those who are not in it any more."""
+        roster = self._rosters.get(cluster)
+        for header, scope in self._spliced.items():
+            if header.cluster == cluster and (
+                roster is None or None in (roster.get(header.source), roster.get(header.target))
+            ):
+                scope.cancel()
+
+    async def _pass_on(self, stream: PeerStream, header: Header, peer: PeerId) -> None:
+        before = self._spliced.pop(header, None)
+        if before is not None:
+            before.cancel()
+        try:
+            with cancel_scope() as scope:
+                self._spliced[header] = scope
+                onward = await self._begin(peer, header)
+                for way in (stream, onward):
+                    way.widen(SPLICED_WINDOW_BYTES)
+                await splice(stream, onward, onward.reset)
+        except (SwarmError, OSError):
+            pass  # it cannot be reached: the other side sees its stream reset, and tries again later
+        finally:
+            if self._spliced.get(header) is scope:
+                del self._spliced[header]
+            stream.reset()
 
     async def _begin(self, peer: PeerId, header: Header) -> PeerStream:
         stream = await self._open_stream(peer, PROTOCOL)

@@ -90,10 +90,9 @@ class World:
         self.unreachable: list[tuple[PeerId, PeerId]] = []
         self.planes = {member: FakePlane() for member in (CLUSTER, FIRST, SECOND)}
         own = {HEAD: CLUSTER, ONE: FIRST, TWO: SECOND}
+        self.rosters = {peer: {CLUSTER: members()} for peer in own}
         self.streams = {
-            peer: CarrierStreams(
-                peer, self._opener(peer), {CLUSTER: members()}, {member: self.planes[member]}
-            )
+            peer: CarrierStreams(peer, self._opener(peer), self.rosters[peer], {member: self.planes[member]})
             for peer, member in own.items()
         }
 
@@ -221,3 +220,46 @@ async def test_what_is_not_a_members_is_refused(first: bytes) -> None:
             await near.receive_some(1)
         assert world.streams[ONE].refused == 1
         assert not world.planes[FIRST].given
+
+
+async def through_the_head(world: World) -> PeerStream:
+    """A stream of the first worker to the second, which the head passes on: it stands."""
+    near = await world.streams[ONE].open(CLUSTER, FIRST, SECOND)
+    plane = world.planes[SECOND]
+    await plane.came.wait()
+    plane.came = trio.Event()
+    return near
+
+
+async def test_two_members_have_one_stream_through_the_head_and_a_newer_one_takes_its_place() -> None:
+    """A single member could take all of the head's places else."""
+    async with trio.open_nursery() as nursery:
+        world = World(nursery)
+        world.unreachable += [(ONE, TWO), (TWO, ONE)]
+        first = await through_the_head(world)
+        second = await through_the_head(world)
+        with pytest.raises(trio.BrokenResourceError):
+            await first.receive_some(1)
+        await second.send_all(b"on")
+        assert await world.planes[SECOND].given[1][1].receive_some(2) == b"on"
+        assert len(world.streams[HEAD]._spliced) == 1  # pyright: ignore[reportPrivateUsage]
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_head_passes_nothing_on_for_who_is_no_member_any_more() -> None:
+    async with trio.open_nursery() as nursery:
+        world = World(nursery)
+        world.unreachable += [(ONE, TWO), (TWO, ONE)]
+        near = await through_the_head(world)
+        head = world.streams[HEAD]
+        head.prune(CLUSTER)
+        await near.send_all(b"still")
+        assert await world.planes[SECOND].given[0][1].receive_some(5) == b"still"
+        world.rosters[HEAD][CLUSTER] = roster(
+            CLUSTER, HEAD, 2, [each for each in members().members if each.member != SECOND]
+        )
+        head.prune(CLUSTER)
+        with pytest.raises(trio.BrokenResourceError):
+            await near.receive_some(1)
+        assert not head._spliced  # pyright: ignore[reportPrivateUsage]
+        nursery.cancel_scope.cancel()
