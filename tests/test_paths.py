@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 from multiaddr.multiaddr import Multiaddr
 
 from swarmp2p import open_peer
 from swarmp2p.errors import NotEnoughWorkers, UsageError
 from swarmp2p.identity import Identity, PeerId
 from swarmp2p.lender_paths import LenderPaths
-from swarmp2p.paths import Paths, free, machine, paths_argument
+from swarmp2p.paths import Membership, Paths, free, machine, paths_argument
 from swarmp2p.ray_bridge.cells import cell_problem
 from swarmp2p.ray_bridge.events import OpenPath, PathFailed, PathUp, Role
 from swarmp2p.scopes import cancel_scope
-from swarmp2p.transport.mesh.events import Invited, MeshFailed
+from swarmp2p.transport.mesh.events import Invited, MeshFailed, Planned
 from swarmp2p.transport.mesh.members import Carrier, Facts
+from swarmp2p.transport.mesh.plan import plan
+from swarmp2p.transport.overlay.plane import PlaneRefused
+
+from .transport.mesh.made import CLUSTER, member_id, worker
+from .transport.mesh.made import cluster as mesh_cluster
 
 _JOB = """
 import ray
@@ -125,10 +132,50 @@ def test_a_machine_has_one_name_in_a_cluster_and_another_in_the_next() -> None:
     assert len(machine(one, head)) == 32
 
 
+def this_peer(ip: str = "") -> Any:
+    """What paths need of a peer; others are connected from `ip`."""
+
+    def ip_of(peer: PeerId) -> str:
+        return ip
+
+    return SimpleNamespace(id=Identity(bytes(32)).peer_id, open_stream=None, ip_of=ip_of)
+
+
+class FullPlane:
+    """Somebody else has the ports."""
+
+    async def listen(self, target: bytes, address: str, ports: Sequence[int]) -> None:
+        await trio.lowlevel.checkpoint()
+        raise PlaneRefused("listen", "taken")
+
+
+@pytest.mark.parametrize(("me", "failing"), [(CLUSTER, member_id(1)), (member_id(1), member_id(1))])
+async def test_a_listener_that_cannot_be_had_fails_its_lease_alone(me: bytes, failing: bytes) -> None:
+    posted: list[object] = []
+    paths = Paths(this_peer(), posted.append)
+    membership = Membership.new(me, CLUSTER)
+    paths.enter(membership)
+    membership.plane = cast(Any, FullPlane())
+    everybody = mesh_cluster(worker(1))
+    wanted = plan(everybody, me)
+    only = replace(wanted, serves=(), sessions=())
+    paths.output(Planned(me, everybody, only))
+
+    def failed(reason: str) -> None:
+        posted.append(PathFailed(me, reason))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(paths.serve, membership, lambda: None, failed)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    [outcome] = posted
+    assert isinstance(outcome, PathFailed)
+    assert outcome.lease == failing
+
+
 def lending(ip: str, posted: list[object]) -> LenderPaths:
     """A lender's paths; its borrowers are connected from `ip`. What they come to is in `posted`."""
-    peer = cast(Any, SimpleNamespace(id=Identity(bytes(32)).peer_id, open_stream=None, ip_of=lambda peer: ip))
-    paths = Paths(peer, posted.append)
+    paths = Paths(this_peer(ip), posted.append)
     return LenderPaths(paths, (Carrier.DIRECT, Carrier.OVERLAY), "127.77.0.1", cast(Any, None))
 
 

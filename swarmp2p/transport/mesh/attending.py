@@ -45,6 +45,7 @@ class Attending:
         self._upto = 0
         self._standing = Standing(lease, keys, config)
         self._next_send, self._wait_s = now, config.retry_s / 2
+        self._updates: Rates[MemberId] = Rates(config.updates_per_s, config.updates_burst, 1)
         self._invites: Rates[MemberId] = Rates(config.joins_per_s, 4, 1)
 
     @property
@@ -131,6 +132,8 @@ class Attending:
             return []
         if message.upto <= self._upto:
             return [Send(self.head, Heard(self.lease, self._upto))]
+        if not self._updates.admits(self.lease, now):
+            return []
         self._upto = message.upto
         for departed in message.departed:
             if departed not in (self.lease, self._cluster):

@@ -64,6 +64,7 @@ class Heading:
         self._sequence, self._since = 1, 1
         self._standing = Standing(order.cluster, keys, config)
         self._joins: Rates[MemberId] = Rates(config.joins_per_s, 4, config.max_members)
+        self._changes: Rates[MemberId] = Rates(config.changes_per_s, config.changes_burst, config.max_members)
         self._relayed: Rates[MemberId] = Rates(config.relayed_per_s, config.relayed_burst, config.max_members)
         facts = replace(order.facts, sequence=1)
         envelope = sign_facts(self.cluster, self.cluster, facts, keys.sign)
@@ -173,7 +174,7 @@ class Heading:
         known = worker.member
         if known is not None and known.envelope == envelope:
             return []
-        if not self._joins.admits(worker.lease, now):
+        if not (self._joins if known is None else self._changes).admits(worker.lease, now):
             return []
         try:
             facts = read_facts(self.cluster, worker.lease, envelope, worker.peer, self._keys.verify)

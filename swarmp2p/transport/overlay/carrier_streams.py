@@ -182,9 +182,9 @@ class CarrierStreams:
         before = self._spliced.pop(header, None)
         if before is not None:
             before.cancel()
+        scope = self._spliced[header] = cancel_scope()
         try:
-            with cancel_scope() as scope:
-                self._spliced[header] = scope
+            with scope:
                 onward = await self._begin(peer, header)
                 for way in (stream, onward):
                     way.widen(SPLICED_WINDOW_BYTES)

@@ -5,18 +5,13 @@ from random import Random
 
 import pytest
 
+from swarmp2p.transport.overlay.carrier import Carrier
 from swarmp2p.transport.overlay.config import SessionConfig
-from swarmp2p.transport.overlay.crypto import Chain, Cipher, Direction, Greeting, answer
+from swarmp2p.transport.overlay.crypto import Chain, Greeting, answer
 from swarmp2p.transport.overlay.events import Dropped, Established
 from swarmp2p.transport.overlay.faults import Untrue
-from swarmp2p.transport.overlay.records import (
-    COUNTED,
-    RECORD_MOST,
-    ReceiveBuffer,
-    Record,
-    RecordReader,
-    RecordWriter,
-)
+from swarmp2p.transport.overlay.records import RECORD_MOST
+from swarmp2p.transport.overlay.session import Session
 
 from .wire import SECRET, Pair, connected
 
@@ -66,58 +61,97 @@ def shrink(rng: Random, genuine: list[bytes], at: int) -> bytes:
 CHANGES: tuple[Change, ...] = (forge, flip, splice, replay, skip, truncate, shrink)
 
 
-def records(secret: bytes, count: int, rng: Random) -> list[bytes]:
-    writing = RecordWriter(Direction(secret, Cipher.AES_256_GCM), SessionConfig(), 0.0)
-    made: list[bytes] = []
-    for number in range(count):
-        out: list[bytes] = []
-        body = rng.randbytes(rng.randrange(1, 200)) if rng.random() < 0.5 else None
-        writing.seal(rng.choice((0, COUNTED)), number, rng.randbytes(rng.randrange(20, 100)), body, out, 0.0)
-        made.append(b"".join(out))
-    return made
-
-
-def test_a_hundred_thousand_changed_records_open_never_and_harm_nothing() -> None:
-    """Each attempt meets a reader at the n-th of 12 records; after it, that reader opens the genuine one."""
+def test_a_hundred_thousand_changed_records_are_rejected_and_confuse_nobody() -> None:
+    """Whole sessions, over one carrier connection. At each of ten places in a stream of records, 10,000 changed ones
+    come in the place of the genuine one. Each time all that is told is that the connection is given up, and nothing of
+    the session has changed: it is wound back to before, and after 10,000 of them takes the genuine record and all that
+    follow it. (That another connection goes on where the first one ended: the tests below.)"""
     rng = Random(7)
     rest = rng.randbytes(RECORD_MOST)  # so that no length, however changed, leaves a record waiting for more
-    genuine = records(SECRET, 12, rng)
-    foreign = records(bytes(32), 12, rng)
+    pair, foreign = connected(), connected(seed=2)
+    sent, genuine = flights(pair, rng)
+    _, others = flights(foreign, rng)
+    session, carrier = pair.b.session, pair.b.carrier
+    assert carrier is not None
     attempts = 0
+    pair.b.feed(genuine[0], pair.now)
     for at in range(1, 11):
-        direction = Direction(SECRET, Cipher.AES_256_GCM)
-        buffer = ReceiveBuffer()
-        reading = RecordReader(direction, buffer)
-        for record in genuine[:at]:
-            assert taken(reading, buffer, record) is not None
+        before = Snapshot(session, carrier)
         for number in range(10_000):
             change = CHANGES[number % len(CHANGES)]
-            changed = foreign[at] if number == 0 else change(rng, genuine, at)
+            changed = others[at] if number == 0 else change(rng, genuine, at)
             if genuine[at].startswith(changed) or changed.startswith(genuine[at]):
                 changed = genuine[at][:-1] + bytes([genuine[at][-1] ^ 1])
+            events = carrier.receive(changed, pair.now)
+            if not carrier.closed:
+                assert events == [], change.__name__
+                events = carrier.receive(rest, pair.now)
+            assert [type(event) for event in events] == [Dropped], change.__name__
+            assert carrier.closed
+            assert carrier.outgoing(1 << 16, pair.now) == []
+            assert carrier.receive(genuine[at], pair.now) == []
+            before.restore()
             attempts += 1
-            with pytest.raises(Untrue):
-                if taken(reading, buffer, changed) is None:
-                    taken(reading, buffer, rest)
-                    pytest.fail(f"{change.__name__} waits for more than any record has")
-            buffer.start = buffer.end = 0
-            reading.needed = 0
-        assert taken(reading, buffer, genuine[at]) is not None
+        pair.b.feed(genuine[at], pair.now)
+    pair.b.feed(b"".join(genuine[11:]), pair.now)
     assert attempts == 100_000
+    assert pair.b.got == sent
+    assert (pair.b.dropped, pair.b.ended) == ([], None)
+    pair.settle()
+    assert (pair.a.dropped, pair.a.ended) == ([], None)
 
 
-def taken(reading: RecordReader, buffer: ReceiveBuffer, data: bytes) -> Record | None:
-    """One record, after all of `data`."""
-    rest = memoryview(data)
-    while rest:
-        room = buffer.free(reading.needed)
-        size = min(len(room), len(rest))
-        room[:size] = rest[:size]
-        buffer.end += size
-        rest = rest[size:]
-        if (record := reading.next()) is not None:
-            return record
-    return None
+def flights(pair: Pair, rng: Random) -> tuple[dict[int, bytes], list[bytes]]:
+    """What the initiator sends on two channels, and the 12 records of that."""
+    sent: dict[int, bytes] = {}
+    made: list[bytes] = []
+    channels = [pair.a.session.open(1, pair.now) for _ in range(2)]
+    for number in range(12):
+        channel = channels[number % 2]
+        assert channel is not None
+        data = rng.randbytes(rng.choice((10, 300, 9_000)))
+        pair.a.session.send(channel, data)
+        sent[channel] = sent.get(channel, b"") + data
+        made.append(pair.a.out(1, pair.now))
+    assert all(made)
+    return sent, made
+
+
+class Snapshot:
+    """A session and its carrier connection as they are between two records. Giving a connection up may change what the
+    carrier is and that it is the session's: no more is wound back, the rest has to be the same."""
+
+    def __init__(self, session: Session, carrier: Carrier) -> None:
+        self._session, self._carrier = session, carrier
+        self._attributes = {name: getattr(carrier, name) for name in Carrier.__slots__}
+        self._buffer = carrier._buffer  # pyright: ignore[reportPrivateUsage]
+        self._lies = bytes(self._buffer.view[self._buffer.start : self._buffer.end])
+        self._seen = self._look()
+
+    def _look(self) -> object:
+        """What a record that is believed changes."""
+        session = self._session
+        channels = session._channels  # pyright: ignore[reportPrivateUsage]
+        return (
+            session._received,  # pyright: ignore[reportPrivateUsage]
+            tuple(session._events),  # pyright: ignore[reportPrivateUsage]
+            session._pulse.silent_at,  # pyright: ignore[reportPrivateUsage]
+            (session.over, session.kept_bytes, session.queued, session.rtt_s),
+            [(each.number, each.credit, each.allowance, each.held) for each in channels.values()],
+        )
+
+    def restore(self) -> None:
+        """Undo, after seeing that there is nothing else to undo."""
+        session = self._session
+        assert session._carriers == {}  # pyright: ignore[reportPrivateUsage]
+        assert session._present is None  # pyright: ignore[reportPrivateUsage]
+        assert self._look() == self._seen
+        for name, value in self._attributes.items():
+            setattr(self._carrier, name, value)
+        self._buffer.start, self._buffer.end = 0, len(self._lies)
+        self._buffer.view[: len(self._lies)] = self._lies
+        session._carriers[self._carrier.number] = self._carrier  # pyright: ignore[reportPrivateUsage]
+        session._present = self._carrier  # pyright: ignore[reportPrivateUsage]
 
 
 def test_ten_thousand_forged_first_hellos_change_nothing() -> None:
