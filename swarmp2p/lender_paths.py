@@ -13,7 +13,7 @@ from .errors import SwarmError
 from .identity import PeerId
 from .paths import Membership, Paths, fail, machine
 from .ray_bridge.cells import open_cell
-from .ray_bridge.events import ClosePath, LeaseId, OpenPath, PathFailed, PathUp
+from .ray_bridge.events import ClosePath, LeaseId, Offer, OpenPath, PathFailed, PathUp
 from .ray_bridge.lender import Place, direct_path_problem
 from .scopes import cancel_scope
 from .transport.mesh.events import Invited, MeshFailed, TellFacts
@@ -40,12 +40,13 @@ class LenderPaths:
     """The paths of the leases that this peer gives; tasks belong to the nursery."""
 
     def __init__(
-        self, paths: Paths, allowed: tuple[Carrier, ...], node_ip: str, nursery: trio.Nursery
+        self, paths: Paths, allowed: tuple[Carrier, ...], offer: Offer, nursery: trio.Nursery
     ) -> None:
-        """node_ip: where a worker listens whose path is direct."""
-        self._paths, self._allowed, self._node_ip, self._nursery = paths, allowed, node_ip, nursery
+        self._paths, self._allowed, self._node_ip, self._nursery = paths, allowed, offer.node_ip, nursery
+        # Of cells and planes, those included that are ending. Who takes and gives up leases all the time waits.
+        self._room = trio.CapacityLimiter(2 * offer.max_leases)
         self._leases: dict[LeaseId, _Lease] = {}
-        self._apart = direct_path_problem(f"{HEAD_ADDRESS}:1", node_ip)
+        self._apart = direct_path_problem(f"{HEAD_ADDRESS}:1", offer.node_ip)
 
     def __contains__(self, lease: LeaseId) -> bool:
         return lease in self._leases
@@ -133,6 +134,7 @@ class LenderPaths:
                     await self._run(membership, held, carriers, head=invited.facts)
                     return
                 async with (
+                    self._room,
                     open_cell() as cell,
                     open_plane(
                         lease, listen=paths.listen(), cell=cell.sockets, on_event=paths.hear(membership)

@@ -142,7 +142,7 @@ class Lending:
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Lend until cancelled."""
         async with trio.open_nursery() as nursery:
-            self._paths = LenderPaths(self._all_paths, self._carriers, self.offer.node_ip, nursery)
+            self._paths = LenderPaths(self._all_paths, self._carriers, self.offer, nursery)
             await start(nursery, self.lender.run)
             self._post(Lend(self.offer, self._versions, self.allowed))
             nursery.start_soon(self._publish_loads)

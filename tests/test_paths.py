@@ -21,7 +21,7 @@ from swarmp2p.identity import Identity, PeerId
 from swarmp2p.lender_paths import LenderPaths
 from swarmp2p.paths import Membership, Paths, free, machine, paths_argument
 from swarmp2p.ray_bridge.cells import cell_problem
-from swarmp2p.ray_bridge.events import OpenPath, PathFailed, PathUp, Role
+from swarmp2p.ray_bridge.events import ClosePath, Offer, OpenPath, PathFailed, PathUp, Role
 from swarmp2p.scopes import cancel_scope
 from swarmp2p.transport.mesh.events import Invited, MeshFailed, Planned
 from swarmp2p.transport.mesh.members import Carrier, Facts
@@ -173,10 +173,43 @@ async def test_a_listener_that_cannot_be_had_fails_its_lease_alone(me: bytes, fa
     assert outcome.lease == failing
 
 
-def lending(ip: str, posted: list[object]) -> LenderPaths:
+def lending(ip: str, posted: list[object], nursery: trio.Nursery | None = None) -> LenderPaths:
     """A lender's paths; its borrowers are connected from `ip`. What they come to is in `posted`."""
     paths = Paths(this_peer(ip), posted.append)
-    return LenderPaths(paths, (Carrier.DIRECT, Carrier.OVERLAY), "127.77.0.1", cast(Any, None))
+    return LenderPaths(paths, (Carrier.DIRECT, Carrier.OVERLAY), Offer(cpus=1), cast(Any, nursery))
+
+
+async def test_a_borrower_that_takes_and_gives_up_leases_all_the_time_makes_few_cells(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    alive, most = 0, 0
+
+    @asynccontextmanager
+    async def slow_to_end() -> AsyncGenerator[None, None]:
+        nonlocal alive, most
+        alive += 1
+        most = max(most, alive)
+        try:
+            await trio.sleep(3600)
+            yield
+        finally:
+            with cancel_scope(shield=True):
+                await trio.sleep(1)
+            alive -= 1
+
+    monkeypatch.setattr("swarmp2p.lender_paths.open_cell", slow_to_end)
+    borrower = Identity(bytes([1]) * 32).peer_id
+    posted: list[object] = []
+    async with trio.open_nursery() as nursery:
+        paths = lending("192.0.2.7", posted, nursery)
+        for number in range(50):
+            lease = bytes([number]) * 16
+            paths.handle(OpenPath(lease, borrower, Role.LENDER))
+            paths.handle(Invited(lease, bytes([99]) * 16, borrower, Facts()))
+            await trio.testing.wait_all_tasks_blocked()
+            paths.handle(ClosePath(lease))
+            assert lease not in paths
+    assert (alive, most, posted) == (0, 2, [])
 
 
 @pytest.mark.parametrize(
