@@ -39,24 +39,25 @@ _CARRIERS: Final = {carrier.value: carrier for carrier in Carrier}
 
 def sign_facts(cluster: MemberId, member: MemberId, facts: Facts, sign: Sign) -> bytes:
     """The envelope. Raises UsageError for facts that nobody would read; says which."""
-    envelope = sign_map(
-        _DOMAIN,
-        {
-            "cluster": cluster,
-            "member": member,
-            "seq": facts.sequence,
-            "carriers": [carrier.value for carrier in facts.carriers],
-            "lacks": [[carrier.value, why] for carrier, why in facts.lacks],
-            "endpoints": _pairs(facts.endpoints),
-            "reachable": facts.reachable,
-            "addresses": list(facts.addresses),
-            "machine": facts.machine,
-            "address": facts.address,
-            "wg_key": facts.wireguard_key,
-            "wg_endpoints": _pairs(facts.wireguard_endpoints),
-        },
-        sign,
-    )
+    fields: dict[str, Any] = {
+        "cluster": cluster,
+        "member": member,
+        "seq": facts.sequence,
+        "carriers": [carrier.value for carrier in facts.carriers],
+        "lacks": [[carrier.value, why] for carrier, why in facts.lacks],
+        "endpoints": _pairs(facts.endpoints),
+        "reachable": facts.reachable,
+        "addresses": list(facts.addresses),
+        "machine": facts.machine,
+        "address": facts.address,
+        "wg_key": facts.wireguard_key,
+        "wg_endpoints": _pairs(facts.wireguard_endpoints),
+    }
+    try:
+        _facts(cluster, member, Fields(fields))
+    except BadMessage as problem:
+        raise UsageError(f"facts that others would refuse: {problem}") from None
+    envelope = sign_map(_DOMAIN, fields, sign)
     if len(envelope) > MAX_FACTS_BYTES:
         raise UsageError(
             f"facts of {len(envelope)} bytes are too long; at most {MAX_FACTS_BYTES} are passed on"
@@ -66,7 +67,10 @@ def sign_facts(cluster: MemberId, member: MemberId, facts: Facts, sign: Sign) ->
 
 def read_facts(cluster: MemberId, member: MemberId, envelope: bytes, signer: PeerId, verify: Verify) -> Facts:
     """The facts in an envelope; raises BadMessage unless `signer` signed them for this member of this cluster."""
-    fields = Fields(open_signed(_DOMAIN, envelope, signer, verify, MAX_FACTS_BYTES))
+    return _facts(cluster, member, Fields(open_signed(_DOMAIN, envelope, signer, verify, MAX_FACTS_BYTES)))
+
+
+def _facts(cluster: MemberId, member: MemberId, fields: Fields) -> Facts:
     for name, value in (("cluster", cluster), ("member", member)):
         if fields.data(name, MEMBER_ID_BYTES, MEMBER_ID_BYTES) != value:
             raise BadMessage(f"facts of another {name}")
@@ -95,22 +99,6 @@ def read_facts(cluster: MemberId, member: MemberId, envelope: bytes, signer: Pee
     if Carrier.WIREGUARD in carriers and not any(facts.wireguard_key):
         raise BadMessage("WireGuard without a key")
     return facts
-
-
-def check_facts(facts: Facts) -> None:
-    """Raise UsageError for facts that nobody would read; says which."""
-
-    def sign(data: bytes) -> bytes:
-        return bytes(64)
-
-    def verify(signer: PeerId, data: bytes, signature: bytes) -> bool:
-        return True
-
-    blank, anybody = bytes(MEMBER_ID_BYTES), PeerId(b"")
-    try:
-        read_facts(blank, blank, sign_facts(blank, blank, facts, sign), anybody, verify)
-    except BadMessage as problem:
-        raise UsageError(f"facts that others would refuse: {problem}") from None
 
 
 def is_ip(text: str) -> bool:
@@ -172,6 +160,6 @@ def _address(value: Any) -> bytes:
 
 def _loopback(text: str) -> str:
     """ "" or an address of 127.0.0.0/8: others listen there, on its behalf."""
-    if text and not (is_ip(text) and ipaddress.ip_address(text) in _LOOPBACK):
+    if text and not is_member_address(text):
         raise BadMessage("a node's own address is not in 127.0.0.0/8")
     return text

@@ -50,7 +50,6 @@ KEY_BYTES = 32
 # Carrier connections that the initiator may have tried in vain since the responder saw the last one. Each costs
 # whoever checks a hello 2 us.
 EPOCHS_AHEAD_MOST = 256
-EPOCH_MOST = (1 << 32) - 1
 
 _FIRST = struct.Struct(">16sBBI32s")
 _SECOND = struct.Struct(">BB32s")

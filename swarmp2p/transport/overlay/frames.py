@@ -21,7 +21,6 @@ from typing import NamedTuple
 from .faults import Broken
 
 OPEN, DATA, BODY, CREDIT, FINISH, RESET, HEART = range(1, 8)
-DATA_MOST = (1 << 16) - 1
 
 _OPEN = struct.Struct(">BIH")
 _DATA = struct.Struct(">BIH")

@@ -2,9 +2,9 @@
 
 Every byte of a carrier connection that has proven itself is a sign of life, so that heartbeats which wait
 behind bulk accuse nobody. A side that runs sends a heartbeat each `heartbeat_s`; it carries the sender's clock
-and echoes the other's with the time it was held, so both sides measure the round trip;
-the handshake gives the first. The smallest of the last
-10 to 20 s counts: what queues add is no reason to wait longer, and the limit's constant covers jitter.
+and echoes the other's with the time it was held, so both sides measure the round trip; the handshake gives the first.
+The smallest of the last 10 to 20 s counts: what queues add is no reason to wait longer, and the limit's constant covers
+jitter.
 
 Time in which this process did not run (stopped, starved, asleep) is not held against the partner: whoever runs
 the session comes by each `heartbeat_s`, with a carrier connection or without, and what a gap exceeds that by is

@@ -282,15 +282,13 @@ class Session:
 
     def _greet(self, carrier: Carrier, now: float) -> bool:
         if self._initiator:
-            if not carrier.greeted(now):
-                return False
-        else:
-            if not carrier.greet(self._chain, self._rng, self.config.aes, now):
-                return False
-            for other in list(self._carriers.values()):
-                if other is not carrier:
-                    self._drop(other, "another carrier connection took its place")
-            carrier.say_received(self._received, now)
+            return carrier.greeted(now)
+        if not carrier.greet(self._chain, self._rng, self.config.aes, now):
+            return False
+        for other in list(self._carriers.values()):
+            if other is not carrier:
+                self._drop(other, "another carrier connection took its place")
+        carrier.say_received(self._received, now)
         return True
 
     def _take(self, carrier: Carrier, record: Record, now: float) -> None:
@@ -391,11 +389,10 @@ class Session:
         while size < most and not sending.quiet and (record := sending.next()) is not None:
             size += carrier.seal(COUNTED, self._received, record[0], record[1], out, now)
             self._unsaid_bytes = 0
-        if sending.finished:
-            for channel in sending.finished:
-                if channel.over:
-                    self._gone(channel)
-            sending.finished.clear()
+        for channel in sending.finished:
+            if channel.over:
+                self._gone(channel)
+        sending.finished.clear()
         if self._unsaid_bytes >= _ACKNOWLEDGE_BYTES:
             self._unsaid_bytes = 0
             carrier.seal(0, self._received, b"", None, out, now)

@@ -205,7 +205,7 @@ class Keeper:
 
 
 def command(words: Sequence[str], keep: Sequence[int] = ()) -> str:
-    """Run a command. Returns why it failed, "" if it did not."""
+    """Run a command. Returns why it failed, in one line; "" if it did not."""
     try:
         done = subprocess.run(
             words,
@@ -223,7 +223,8 @@ def command(words: Sequence[str], keep: Sequence[int] = ()) -> str:
         return f"cannot run {words[0]}: {problem.strerror}"
     if not done.returncode:
         return ""
-    return done.stderr.decode("utf-8", "replace").strip()[-300:] or f"{words[0]} failed ({done.returncode})"
+    said = " ".join(done.stderr.decode("utf-8", "replace").split())
+    return said[-300:] or f"{words[0]} failed ({done.returncode})"
 
 
 def remove_interface(interface: str, prefix: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from typing import Final
@@ -60,6 +61,4 @@ def _problem(done: subprocess.CompletedProcess[bytes]) -> str:
 
 def missing(names: Sequence[str]) -> list[str]:
     """Those of these programs that are not installed."""
-    import shutil
-
     return [name for name in names if shutil.which(name, path=search_path()) is None]
