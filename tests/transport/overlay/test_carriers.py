@@ -113,12 +113,12 @@ async def test_the_initiator_may_dial_before_the_other_side_knows() -> None:
                 assert await stream.receive_some(10) == b"early"
 
 
-async def connect_stream(both: Pair) -> None:
-    """Give both planes the ends of a libp2p stream."""
+async def connect_stream(both: Pair) -> trio.Event:
+    """Give both planes the ends of a libp2p stream; the event is set when the head's is over."""
     one, other = Identity(b"a" * 32).peer_id, Identity(b"b" * 32).peer_id
     near, far = stream_pair(one, other, "/swarm/carrier/1.0.0")
     await both.worker.carry(HEAD, far)
-    await both.head.carry(WORKER, near)
+    return await both.head.carry(WORKER, near)
 
 
 async def test_a_libp2p_stream_carries_where_tcp_cannot_be_dialled() -> None:
@@ -135,8 +135,27 @@ async def test_a_libp2p_stream_carries_where_tcp_cannot_be_dialled() -> None:
                 await stream.send_all(data)
                 await stream.send_eof()
                 assert await stream.receive_some(100) == hashlib.blake2b(data).digest()
-            # a broken TCP connection is replaced by a stream, and the other way round
+
+
+async def test_another_stream_takes_over_and_nothing_is_lost() -> None:
+    """As when a hole has been punched past the relay of the first."""
+    async with pair(establish=False) as both:
+        await both.serve(digest_of_all)
+        with trio.fail_after(WAIT_S):
+            await both.worker.session(HEAD, b"s" * 32, initiator=False)
+            await both.head.session(WORKER, b"s" * 32, initiator=True)
+            await both.head_heard.until(NeedStream)
+            first = await connect_stream(both)
             await both.head_heard.until(CarrierUp)
+            data = os.urandom(2_000_000)
+            async with await both.connect() as stream:
+                await stream.send_all(data[:1_000_000])
+                await connect_stream(both)
+                await stream.send_all(data[1_000_000:])
+                await both.head_heard.until(CarrierUp, 2)
+                await first.wait()
+                await stream.send_eof()
+                assert await stream.receive_some(100) == hashlib.blake2b(data).digest()
 
 
 async def test_forged_carriers_are_closed_and_counted() -> None:
