@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final, cast
 
 from multiaddr.multiaddr import Multiaddr
@@ -31,6 +32,7 @@ from .storage.storage import open_storage
 from .transport.addresses import listen_address, split_address
 from .transport.mesh.wire import mesh_protocol
 from .transport.network import PeerNetwork
+from .transport.relay_config import RelayConfig
 from .validation import guarded
 from .wire import WireProtocol
 
@@ -44,10 +46,12 @@ def _libp2p_host(
     protocols: Sequence[WireProtocol],
     config: NodeConfig,
     network_key: NetworkKey | None,
+    relay: RelayConfig,
 ) -> PeerNetwork:
     from .transport.host import Host, HostConfig  # py-libp2p costs half a second to import
 
-    return Host(identity, listen, protocols, HostConfig(ask_records=config.gossip.peer_exchange), network_key)
+    host_config = HostConfig(ask_records=config.gossip.peer_exchange, relay=relay)
+    return Host(identity, listen, protocols, host_config, network_key)
 
 
 @asynccontextmanager
@@ -62,6 +66,8 @@ async def open_peer(
     config: NodeConfig | None = None,
     state: str | os.PathLike[str] | None = None,
     mdns: bool = False,
+    relay: bool = True,
+    relayed: bool = True,
 ) -> AsyncGenerator[Peer, None]:
     """Run a peer while the context is open.
 
@@ -75,7 +81,9 @@ async def open_peer(
         state: a file, made when missing, in which the peer keeps over restarts what others gave it to hold, and peers
         to come back through when no bootstrap peer answers; one for each identity. How it does is `peer.dht.storage`.
         mdns: whether to announce the peer by multicast DNS on the networks it listens on, and to join through peers
-        found there.
+        found there. relay: whether to relay for peers that nobody can dial, as long as others can dial this one:
+        at most 16 MB/s of what those encrypt among themselves. relayed: whether to be reached through others' relays
+        while nobody can dial this peer.
 
     Raises IdentityFileError, StateFileError, NetworkKeyError, InviteError, AddressError, ListenError, BootstrapError
     (or the one address's DialError), MdnsError, UsageError: nothing is left running then.
@@ -99,14 +107,17 @@ async def open_peer(
         raise UsageError(
             f"config is a NodeConfig, such as NodeConfig(dht=DhtConfig(server=False)), not {type(config).__name__}"
         )
-    if not isinstance(cast(object, mdns), bool):
-        raise UsageError(f"mdns is True or False, not {mdns!r}")
+    for name, value in (("mdns", mdns), ("relay", relay), ("relayed", relayed)):
+        if not isinstance(cast(object, value), bool):
+            raise UsageError(f"{name} is True or False, not {value!r}")
     config = config or NodeConfig()
     dht_protocol = protocol_argument(dht_protocol)
     if dht_protocol == DEFAULT_DHT_PROTOCOL and way_in.dht_protocol:
         dht_protocol = protocol_argument(way_in.dht_protocol)
     protocols = node_protocols(dht_protocol)
-    network = network or _libp2p_host(identity, addresses, protocols, config, way_in.network_key)
+    network = network or _libp2p_host(
+        identity, addresses, protocols, config, way_in.network_key, _relaying(relay, relayed)
+    )
     keys = LeaseKeys(identity.sign, verify, identity.seal_to, identity.open_sealed, os.urandom)
     engine = NodeEngine(identity.peer_id, keys, random.Random(os.urandom(16)), guarded(config))
     driver: Driver[NodeCommand, NodeOutput] = Driver(engine, network)
@@ -124,6 +135,11 @@ async def open_peer(
         peer = Peer(identity, engine, network, driver, storage, swarm)
         async with peer.running(Targets.of(identity.peer_id, targets, remembered, str(state)), mdns):
             yield peer
+
+
+def _relaying(relay: bool, relayed: bool) -> RelayConfig:
+    usual = RelayConfig(serve=relay)
+    return usual if relayed else replace(usual, wanted=0)
 
 
 def node_protocols(dht_protocol: str = DEFAULT_DHT_PROTOCOL) -> tuple[WireProtocol, ...]:

@@ -10,9 +10,11 @@ import pytest
 import trio
 from libp2p.relay.circuit_v2.pb import circuit_pb2 as pb
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
+from trio.testing import MockClock
 
+from swarmp2p import open_peer
 from swarmp2p.engine import Located, PeerDown, PeerUp, Received
-from swarmp2p.errors import BadMessage, DialError, ProtocolUnsupported
+from swarmp2p.errors import BadMessage, DialError, ProtocolUnsupported, UsageError
 from swarmp2p.identity import verify
 from swarmp2p.scopes import start
 from swarmp2p.transport.addresses import circuit_address, split_circuit
@@ -197,6 +199,40 @@ async def test_reservations_come_and_go_with_their_relays_and_everybody_is_told(
     while one.peer in {split_circuit(address)[0] for address in moved.addresses}:
         moved = await bob.next(Located, alice.peer)
     assert set(host_of(alice).relays) == {two.peer, bob.peer}
+
+
+async def test_peers_relay_and_are_relayed_unless_they_are_told_not_to() -> None:
+    async with open_peer(relay=False) as closed, open_peer() as relay:
+        seeds = [*closed.addresses, *relay.addresses]
+        async with (
+            open_peer(listen=[], bootstrap=seeds, relayed=False) as unreached,
+            open_peer(listen=[], bootstrap=seeds) as reached,
+        ):
+            await eventually(lambda: len(reached.addresses) > 0)
+            assert all(f"/p2p/{relay.id}/p2p-circuit/" in str(address) for address in reached.addresses)
+            await unreached.connect(reached.addresses[0])
+            assert unreached.addresses == ()
+    with pytest.raises(UsageError, match="relayed is True or False"):
+        async with open_peer(relayed=1):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            pass
+
+
+async def test_reservations_are_renewed_before_they_end(mock_clock: MockClock, nursery: trio.Nursery) -> None:
+    mock_clock.rate = 50.0  # a minute's reservation is renewed after a second
+    world = HostWorld(nursery)
+    patient = HostConfig(negotiate_timeout_s=600.0, dial_timeout_s=600.0, probe_s=600.0)
+    relay = await a_host(world, "relay", RelayConfig(reservation_s=60.0, punch=False), LISTEN, patient)
+    bob = await a_host(world, "bob", RelayConfig(punch=False), config=patient)
+    alice = await a_host(world, "alice", RelayConfig(punch=False), config=patient)
+    for one in (bob, alice):
+        await host_of(one).dial_peer(relay.peer, relay.network.addresses)
+    began = trio.current_time()
+    while host_of(relay).counters.get("relay: reservations", 0) < 6 or not host_of(bob).relays:  # noqa: ASYNC110
+        await trio.sleep(1.0)
+    assert trio.current_time() - began > 60.0  # the first ones are over
+    assert host_of(bob).counters["relay: reserved"] == 1  # and nobody was without one in between
+    await host_of(alice).dial_peer(bob.peer, bob.network.addresses)
+    assert host_of(alice).path(bob.peer) == relay.peer
 
 
 async def test_who_can_be_dialled_reserves_nowhere(world: HostWorld) -> None:
