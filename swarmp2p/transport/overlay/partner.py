@@ -41,6 +41,7 @@ in the same round costs no socket: else a portion of such pairs, 12 bytes each, 
 seconds."""
 _READ_BYTES: Final = 1_048_576
 _LEAST_READ_BYTES: Final = 16_384
+_MUCH_HELD_BYTES: Final = 1_048_576
 _MANY_EVENTS: Final = 4_096
 """Events of one portion, from which on the next one is half as large: a portion of the smallest frames costs 0.3 s.
 After fewer, it is larger by the least."""
@@ -62,6 +63,10 @@ class Owner(Protocol):
 
     def take_socket(self, taker: Taker) -> None:
         """See `SocketSource.take`."""
+        ...
+
+    def relieve(self) -> None:
+        """Make room, if there is little: a partner's connections hold what local sockets do not take."""
         ...
 
 
@@ -96,6 +101,17 @@ class Partner:
     def forwards(self) -> int:
         """How many connections are forwarded now."""
         return len(self._forwards)
+
+    @property
+    def held(self) -> int:
+        """Bytes that came for local sockets, which have not taken them."""
+        return 0 if self.session is None else self.session.held
+
+    def shed(self) -> None:
+        """Reset the connection that holds most of that."""
+        if self.session is not None:
+            self._apply(self.session.shed())
+            self.mark()
 
     # Sessions and carriers --------------------------------------------------------------------------------------
 
@@ -351,6 +367,8 @@ class Partner:
             elif self._read_bytes < _READ_BYTES:
                 self._read_bytes += _LEAST_READ_BYTES
             self._apply(events)
+            if self.held > _MUCH_HELD_BYTES:
+                self._owner.relieve()
 
     def _apply(self, events: Sequence[Event]) -> None:
         forwards = self._forwards
@@ -384,3 +402,9 @@ class Partner:
                     return
                 case _:
                     assert_never(event)
+
+
+def relieve(partners: Sequence[Partner], most: int) -> None:
+    """Have partners hold at most so many bytes together: those who hold most lose their fullest connections."""
+    while sum(partner.held for partner in partners) > most:
+        max(partners, key=lambda partner: partner.held).shed()

@@ -16,6 +16,7 @@ import resource
 import socket
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from random import SystemRandom
 from typing import Any, Final, cast
@@ -29,10 +30,15 @@ from .dialling import MOST_ENDPOINTS, Endpoint
 from .doorway import Doorway
 from .listeners import LocalListeners
 from .loop import WRITABLE, Loop
-from .partner import Partner
+from .partner import Partner, relieve
 from .sockets import CellSockets, OwnSockets, SocketSource, Taker, receive_descriptors
 
 MOST_PARTNERS: Final = 1024
+MOST_HELD_BYTES: Final = 512 << 20
+"""What may have come for local sockets that do not take it, over all partners; each may be the same borrower's."""
+_KEPT_BYTES: Final = 512 << 20
+_LEAST_KEPT_BYTES: Final = 2 << 20
+"""What is kept for a session's next carrier is less where there are many: 2 GB in all for 256."""
 _REQUESTS_A_ROUND: Final = 64
 _MOST_UNSENT_PACKETS: Final = 65_536
 """Events and answers that wait for the peer's process to read. Beyond it that process is considered stuck, and the
@@ -90,6 +96,10 @@ class Plane:
     def take_socket(self, taker: Taker) -> None:
         """See `partner.Owner`."""
         self._source.take(taker)
+
+    def relieve(self) -> None:
+        """See `partner.Owner`."""
+        relieve([*self._partners.values()], MOST_HELD_BYTES)
 
     # Control ----------------------------------------------------------------------------------------------------
 
@@ -177,6 +187,8 @@ class Plane:
         partner = self._partner(target)
         secret = bytes.fromhex(str(request["secret"]))
         config = SessionConfig(**cast("dict[str, Any]", request["config"]))
+        share = max(_LEAST_KEPT_BYTES, _KEPT_BYTES // len(self._partners))
+        config = replace(config, unacknowledged_most_bytes=min(config.unacknowledged_most_bytes, share))
         partner.begin(secret, bool(request["initiator"]), _endpoints(request, "endpoints"), self._rng, config)
         self._by_tag.clear()
         self._by_tag.update({each.tag: each for each in self._partners.values() if each.tag})

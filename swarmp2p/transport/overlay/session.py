@@ -231,6 +231,17 @@ class Session:
         return self._sending.queues.queued
 
     @property
+    def held(self) -> int:
+        """Bytes that came and that local connections have not taken."""
+        return 0 if self.over else self._windows.held
+
+    def shed(self) -> list[Event]:
+        """Reset the channel that holds most of that: there is no room for it any more."""
+        if self.held:
+            self._shed()
+        return self._told()
+
+    @property
     def open_channels(self) -> int:
         """How many channels are open, on whichever side they were opened."""
         return len(self._channels)

@@ -17,7 +17,7 @@ from swarmp2p.transport.overlay.connection import STREAM
 from swarmp2p.transport.overlay.control import PlaneEvent
 from swarmp2p.transport.overlay.crypto import FIRST_BYTES
 from swarmp2p.transport.overlay.loop import Loop
-from swarmp2p.transport.overlay.partner import Partner
+from swarmp2p.transport.overlay.partner import Partner, relieve
 from swarmp2p.transport.overlay.records import COUNTED
 from swarmp2p.transport.overlay.session import Session
 from swarmp2p.transport.overlay.sockets import Taker
@@ -36,6 +36,7 @@ class Flood:
         self.counters: dict[str, int] = Counter()
         self.told: list[PlaneEvent] = []
         self.takers: list[Taker] = []
+        self.most_held = 1 << 30
         self.partner = Partner(self, b"x" * 16)
         self.partner.begin(SECRET, False, [], Random(1), SessionConfig())
         self.session = Session(SECRET, True, time.monotonic(), Random(2))
@@ -57,6 +58,9 @@ class Flood:
 
     def take_socket(self, taker: Taker) -> None:
         self.takers.append(taker)
+
+    def relieve(self) -> None:
+        relieve([self.partner], self.most_held)
 
     def turn(self) -> None:
         self.loop.turn(0.0)
@@ -143,3 +147,25 @@ def test_after_a_portion_of_tiny_frames_the_next_is_smaller(flood: Flood) -> Non
     assert shrunk < before // 4
     flood.send(frames.data_head(1, 1) + b"a")
     assert shrunk < partner._read_bytes < before  # pyright: ignore[reportPrivateUsage]
+
+
+def test_what_nobody_takes_is_bounded_over_all_partners() -> None:
+    """Sessions have a bound each, but all members may be one borrower's: the fullest connections go first."""
+    floods = [Flood(), Flood()]
+    try:
+        for flood, channels in zip(floods, (2, 12), strict=True):
+            for number in range(1, 2 * channels, 2):
+                flood.send(frames.open_frame(number, PORT))
+                for _ in range(5):
+                    flood.send(frames.data_head(number, 40_000) + b"x" * 40_000)
+        little, much = (flood.partner for flood in floods)
+        assert (little.held, much.held) == (400_000, 2_400_000)
+        relieve([little, much], 2_000_000)
+        assert (little.held, much.held) == (400_000, 1_600_000)
+        assert much.forwards == 8
+        floods[1].most_held = 1_200_000
+        floods[1].send(frames.open_frame(25, PORT) + frames.data_head(25, 1) + b"x")
+        assert much.held <= 1_200_000
+    finally:
+        for flood in floods:
+            flood.close()
