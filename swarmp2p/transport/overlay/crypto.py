@@ -47,8 +47,8 @@ SECRET_BYTES = 32
 TAG_BYTES = 16
 PROOF_BYTES = 32
 KEY_BYTES = 32
-# Carrier connections that the initiator may have tried in vain since the responder saw the last one. Each costs
-# whoever checks a hello 2 us.
+# Carrier connections that the initiator may have tried in vain since the responder saw the last one. A hello that
+# names the last of them costs who checks it 0.35 ms, once: the next one 4 us.
 EPOCHS_AHEAD_MOST = 256
 
 _FIRST = struct.Struct(">16sBBI32s")
@@ -82,25 +82,28 @@ class Chain:
     epoch: of the last carrier connection; an epoch is used once, for one connection.
     """
 
-    __slots__ = ("_secret", "epoch", "tag")
+    __slots__ = ("_ahead", "_secret", "epoch", "tag")
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != SECRET_BYTES:
             raise ValueError(f"a pair secret has {SECRET_BYTES} bytes, not {len(secret)}")
         self.tag = _prf(secret, b"tag")[:TAG_BYTES]
         self._secret = _prf(secret, b"chain")
+        self._ahead: list[bytes] = []  # of the epochs that follow, as far as somebody has named them
         self.epoch = 0
 
     def at(self, epoch: int) -> bytes:
         """The secret of a later epoch; nothing changes."""
-        secret = self._secret
-        for _ in range(epoch - self.epoch):
-            secret = _prf(secret, b"next")
-        return secret
+        if epoch <= self.epoch:
+            return self._secret
+        ahead = self._ahead
+        while len(ahead) < epoch - self.epoch:
+            ahead.append(_prf(ahead[-1] if ahead else self._secret, b"next"))
+        return ahead[epoch - self.epoch - 1]
 
     def move(self, epoch: int, secret: bytes) -> None:
         """Forget the secrets of all earlier epochs."""
-        self.epoch, self._secret = epoch, secret
+        self.epoch, self._secret, self._ahead = epoch, secret, []
 
 
 class Direction:

@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from swarmp2p.transport.overlay import crypto
 from swarmp2p.transport.overlay.carrier import Carrier
 from swarmp2p.transport.overlay.config import SessionConfig
 from swarmp2p.transport.overlay.crypto import Chain, Greeting, answer
@@ -168,6 +169,29 @@ def test_ten_thousand_forged_first_hellos_change_nothing() -> None:
             answer(theirs, bytes(changed), rng, aes=True)
     assert theirs.epoch == 0
     answer(theirs, genuine, rng, aes=True)
+
+
+def test_forged_hellos_of_late_epochs_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has seen a session's tag may send them; the way to the last epoch is gone once."""
+    steps = 0
+
+    def counted(key: bytes, data: bytes) -> bytes:
+        nonlocal steps
+        steps += data == b"next"
+        return prf(key, data)
+
+    prf = crypto._prf  # pyright: ignore[reportPrivateUsage]
+    ours, theirs = Chain(SECRET), Chain(SECRET)
+    monkeypatch.setattr(crypto, "_prf", counted)
+    last = [Greeting(ours, Random(1), aes=True).first for _ in range(crypto.EPOCHS_AHEAD_MOST)][-1]
+    steps = 0
+    for number in range(1000):
+        with pytest.raises(Untrue):
+            answer(theirs, last[:-1] + bytes([last[-1] ^ 1 + number % 255]), Random(1), aes=True)
+    assert steps == crypto.EPOCHS_AHEAD_MOST
+    answer(theirs, last, Random(1), aes=True)
+    assert theirs.epoch == crypto.EPOCHS_AHEAD_MOST
+    assert theirs.at(theirs.epoch) == ours.at(ours.epoch)
 
 
 @pytest.mark.parametrize("change", CHANGES)
