@@ -5,11 +5,21 @@ Every method raises BadMessage, and nothing else, when a field is missing, of an
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from typing import Any
 
 from .errors import BadMessage, UsageError
 from .identity import PeerId
+
+
+def is_ip(text: str) -> bool:
+    """Whether a text is an IP address, without zone."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
 
 
 class Fields:

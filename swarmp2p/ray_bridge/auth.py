@@ -19,14 +19,13 @@ Expiries are absolute. Two machines' clocks differ, so `clock_error_s` of latene
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from ..errors import BadMessage, SealedBoxError, SwarmError
-from ..fields import Fields
+from ..fields import Fields, is_ip
 from ..identity import PeerId
 from ..signed import Sign, Verify, open_signed, pack_map, sign_map, unpack_map
 from .events import JoinSecret, LeaseId, Need
@@ -107,15 +106,6 @@ def secret_problem(secret: JoinSecret) -> str | None:
     if _TOKEN.fullmatch(secret.token) is None:
         return "the head's token is not 1 to 512 printable ASCII characters without spaces"
     return None
-
-
-def is_ip(text: str) -> bool:
-    """Whether a text is an IP address, without zone."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text
 
 
 def make_proof(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from ..errors import UsageError
+from ..fields import is_ip
 from ..identity import PeerId
 from ..providers import kind
-from .auth import is_ip
 from .events import Lend, Need, Offer, Versions
 from .messages import MAX_COUNT, MAX_MEMORY_BYTES, MAX_NAME_CHARS, LeaseRequest
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmp2p.errors import UsageError
+from swarmp2p.fields import is_ip
 from swarmp2p.identity import PeerId, seal_to
 from swarmp2p.ray_bridge.auth import (
     GrantTerms,
@@ -20,7 +21,6 @@ from swarmp2p.ray_bridge.auth import (
     NotAuthentic,
     check_grant,
     check_proof,
-    is_ip,
     make_grant,
     make_proof,
     read_grant,

@@ -10,7 +10,7 @@ import ipaddress
 from typing import Any, Final
 
 from ...errors import BadMessage, UsageError
-from ...fields import Fields
+from ...fields import Fields, is_ip
 from ...identity import PeerId
 from ...signed import Sign, Verify, open_signed, sign_map
 from .members import (
@@ -99,15 +99,6 @@ def _facts(cluster: MemberId, member: MemberId, fields: Fields) -> Facts:
     if Carrier.WIREGUARD in carriers and not any(facts.wireguard_key):
         raise BadMessage("WireGuard without a key")
     return facts
-
-
-def is_ip(text: str) -> bool:
-    """Whether a text is an IP address, without zone."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text
 
 
 def is_member_address(text: str) -> bool:

@@ -14,7 +14,7 @@ from ...fields import Fields
 from ...identity import PeerId
 from ...signed import pack_map, unpack_map
 from ...wire import Exchange, Framing, WireProtocol
-from .facts import MAX_FACTS_BYTES, is_member_address
+from .facts import MAX_FACTS_BYTES, MAX_SEQUENCE, is_member_address
 from .members import MAX_HOST, MAX_IP_CHARS, MEMBER_ID_BYTES, MemberId, PortBlock
 from .messages import (
     MAX_DEPARTED,
@@ -33,7 +33,6 @@ MESH_PROTOCOL_ID: Final = "/swarm/mesh/1.0.0"
 MAX_FRAME_BYTES: Final = 128 * 1024
 """Longest Update: 24 entries of 4.3 kB, and 256 departed of 18 bytes."""
 
-_MAX_SEQUENCE: Final = 1 << 53
 _LEAST_PORT: Final = 1024
 """What a head says has others listen: never at ports that only root may take."""
 
@@ -106,13 +105,13 @@ def read_message(data: bytes) -> AnyMeshMessage:
         case "update":
             message = Update(
                 lease,
-                fields.integer("base", 0, _MAX_SEQUENCE),
-                fields.integer("upto", 1, _MAX_SEQUENCE),
+                fields.integer("base", 0, MAX_SEQUENCE),
+                fields.integer("upto", 1, MAX_SEQUENCE),
                 tuple(_entry(each) for each in fields.items("entries", MAX_ENTRIES)),
                 tuple(_member(each) for each in fields.items("departed", MAX_DEPARTED)),
             )
         case "heard":
-            message = Heard(lease, fields.integer("upto", 0, _MAX_SEQUENCE))
+            message = Heard(lease, fields.integer("upto", 0, MAX_SEQUENCE))
         case "pairing":
             message = Pairing(
                 lease,
