@@ -14,6 +14,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from multiaddr.multiaddr import Multiaddr
 
 from .identity import Identity, PeerId
+from .invite import Invite
+from .network_key import NetworkKey
 from .opening import DEFAULT_DHT_PROTOCOL, DEFAULT_LISTEN, open_peer
 from .ray_bridge.cluster import Cluster, ClusterEvent, LeasedWorker
 from .ray_bridge.environment import leave
@@ -55,7 +57,7 @@ class BlockingCluster:
 def ray_cluster(
     *,
     workers: int = 1,
-    bootstrap: Iterable[Multiaddr | str] | Multiaddr | str | None = (),
+    bootstrap: Iterable[Multiaddr | str] | Multiaddr | str | Invite | None = (),
     need: Need | None = None,
     min_workers: int | None = None,
     timeout_s: float = 60.0,
@@ -65,6 +67,7 @@ def ray_cluster(
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
     state: str | os.PathLike[str] | None = None,
     mdns: bool = False,
+    network_key: NetworkKey | bytes | str | os.PathLike[str] | None = None,
 ) -> Generator[BlockingCluster, None, None]:
     """Join the swarm, start a Ray head and lease workers for it; everything is released on exit.
 
@@ -83,6 +86,7 @@ def ray_cluster(
                 dht_protocol=dht_protocol,
                 state=state,
                 mdns=mdns,
+                network_key=network_key,
             ) as peer,
             peer.borrow(
                 need, workers=workers, min_workers=min_workers, timeout_s=timeout_s, lenders=lenders

@@ -12,9 +12,10 @@ from typing import Final
 
 import trio
 
-from .console import add_peer_options, emit, state_file, until_told_to_stop
+from .console import add_peer_options, emit, network_key_file, state_file, until_told_to_stop
 from .errors import SwarmError, UsageError
 from .identity import PeerId
+from .swarm_commands import add_commands
 
 _ALLOW_FILE_EVERY_S: Final = 0.5  # how soon a change of --allow-file is noticed
 
@@ -38,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="swarmp2p", description="One compute swarm out of many owners' machines."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    add_commands(commands)
 
     lend = commands.add_parser("lend", help="lend this machine's Ray workers to peers that you allow")
     add_peer_options(lend)
@@ -111,6 +114,7 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
             bootstrap=options.bootstrap,
             state=state_file(options),
             mdns=options.mdns,
+            network_key=network_key_file(options, options.identity),
         ) as peer,
         peer.lend(offer, allow=first, logs=options.logs, paths=options.paths.split(",")) as lending,
         trio.open_nursery() as nursery,

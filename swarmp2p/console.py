@@ -11,23 +11,40 @@ from pathlib import Path
 import trio
 
 
-def add_peer_options(parser: argparse.ArgumentParser) -> None:
-    """The options that every command which opens a peer has."""
+def home() -> Path:
+    """Where commands keep what no option names: $SWARMP2P_HOME, else the user's folder for state."""
+    told = os.environ.get("SWARMP2P_HOME")
+    if told:
+        return Path(told)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "swarmp2p"
+
+
+def add_peer_options(
+    parser: argparse.ArgumentParser, *, listen: str = "/ip4/127.0.0.1/tcp/0", identity: str = ""
+) -> None:
+    """The options that every command which opens a peer has. listen, identity: its defaults, as help shows them."""
     parser.add_argument(
         "--bootstrap",
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="a peer of the swarm to join; repeatable",
+        help="a peer of the swarm to join, or an invite; repeatable",
     )
     parser.add_argument(
         "--listen",
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="where to listen (default /ip4/127.0.0.1/tcp/0)",
+        help=f"where to listen (default {listen})",
     )
-    parser.add_argument("--identity", type=Path, help="key file, made when missing; a fresh key by default")
+    kept = f"default {identity}" if identity else "a fresh key by default"
+    parser.add_argument("--identity", type=Path, help=f"key file, made when missing; {kept}")
+    parser.add_argument(
+        "--network-key",
+        type=Path,
+        metavar="FILE",
+        help="key of the private swarm to be in (default: KEYFILE.network, where a private swarm was joined)",
+    )
     parser.add_argument(
         "--state",
         type=Path,
@@ -52,6 +69,15 @@ def state_file(options: argparse.Namespace) -> Path | None:
         return told
     # A key may be mounted read-only, as containers do; that is no mistake.
     return identity.with_name(f"{identity.name}.state") if os.access(identity.parent, os.W_OK) else None
+
+
+def network_key_file(options: argparse.Namespace, identity: Path | None) -> Path | None:
+    """Where the private swarm's key is: as told, else where `swarmp2p join` kept it beside the peer's own."""
+    told: Path | None = options.network_key
+    if told is not None or identity is None:
+        return told
+    kept = identity.with_name(f"{identity.name}.network")
+    return kept if os.path.lexists(kept) else None
 
 
 def emit(options: argparse.Namespace, event: str, **fields: object) -> None:
