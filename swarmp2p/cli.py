@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    add_commands(commands)
+    add_commands(commands.add_parser)
 
     lend = commands.add_parser("lend", help="lend this machine's Ray workers to peers that you allow")
     add_peer_options(lend)

@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -35,18 +35,16 @@ _LOOK_EVERY_S: Final = 1.0
 _UNITS: Final = {"m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add these commands to the parser."""
-    join = commands.add_parser(
-        "join", help="join a swarm by an invite, or start one, and stay until told to stop"
-    )
+def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add these commands; add: makes the parser of one."""
+    join = add("join", help="join a swarm by an invite, or start one, and stay until told to stop")
     join.add_argument(
         "invite", nargs="?", help="what `swarmp2p invite` printed elsewhere; - reads it from standard input"
     )
     add_peer_options(join, listen=_LISTEN[0], identity=f"{home() / 'key'}")
     join.set_defaults(run=_join)
 
-    invite = commands.add_parser("invite", help="print an invite to this machine's swarm")
+    invite = add("invite", help="print an invite to this machine's swarm")
     invite.add_argument(
         "--identity", type=Path, help=f"key file of the peer that invites (default {home() / 'key'})"
     )
@@ -63,7 +61,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     invite.add_argument("--json", action="store_true", help="print it as a JSON object")
     invite.set_defaults(run=_invite)
 
-    network_key = commands.add_parser("network-key", help="make the key of a new private swarm")
+    network_key = add("network-key", help="make the key of a new private swarm")
     network_key.add_argument("file", type=Path, help="where it is written; must not exist")
     network_key.set_defaults(run=_network_key)
 
