@@ -2,7 +2,7 @@
 
 engine messages   session.py -> outbox.py, requests.py, replies.py    queues and streams of one peer
 embedders         streams.py                                          streams of their own protocols
-both              muxer.py, yamux.py -> secure.py -> tcp.py           one connection
+both              muxer.py, yamux.py -> secure.py -> tcp.py           one connection, made by connecting.py
 
 peers.py          when the engine hears of a peer           links.py   who is connected, dialling, accepting
 reception.py      whom a stream that comes in is for        swarm.py   py-libp2p's host and its services
@@ -258,9 +258,9 @@ class Host:
                 lambda: watch.candidates,
                 lambda peer: peers.session(peer).up,
             )
-            links.through = circuits.through
+            links.connector.through = circuits.through
             services: dict[str, Service] = {
-                AUTONAT_ID: Server(links.can_reach),
+                AUTONAT_ID: Server(links.connector.can_reach),
                 HOP_ID: relay,
                 STOP_ID: circuits,
                 PUNCH_ID: puncher,
@@ -293,7 +293,7 @@ class Host:
 
             watch.on_reachable = on_reachable
             links.on_stream, links.on_up, links.on_down = reception.take, on_up, on_down
-            links.leave_from = lambda: bound if watch.wants_to_be_seen else ()
+            links.connector.leave_from = lambda: bound if watch.wants_to_be_seen else ()
             peers.wants, peers.on_said = watch.wants, on_said
             own.on_change.append(self._addresses_changed)
             pusher = Pusher(links, lambda: reception.introduction, self._config)

@@ -15,26 +15,24 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 from multiaddr.multiaddr import Multiaddr
 
-from ..descriptors import remedy
 from ..engine import Address
 from ..errors import DialError, PeerMismatch, SwarmError
 from ..identity import PeerId
-from .addresses import host_and_port, is_relayed, parse_direct, parse_transport, split_circuit
+from .addresses import host_and_port, parse_direct, parse_transport
 from .config import HostConfig, HostStats
-from .muxer import MuxedConnection, MuxedStream, mux
+from .connecting import Connector, in_turn
+from .muxer import MuxedConnection, MuxedStream
 from .pipe import Pipe
-from .reachability import Scope, scope_of
-from .secure import HandshakeFailed, SecureChannel, WrongPeer, secure
 from .sources import Sources
 from .swarm import LibP2P
-from .tcp import TcpListener, TcpPipe, dial_tcp, punch_tcp
+from .tcp import TcpListener, TcpPipe, punch_tcp
 
 _MAX_FAILURES: Final = 4096  # peers whose failed dials are remembered
 _DIALS_A_HANDSHAKE: Final = 4
@@ -58,25 +56,20 @@ class Links:
     """The connections of one host.
 
     To be set before the first connection: on_stream is called with each stream that another peer opens, on_up
-    with each new connection, on_down with a peer whose last connection is over. leave_from, which need not be set, says
-    from which of our listeners' ends dials leave.
+    with each new connection, on_down with a peer whose last connection is over. connector: what makes connections.
     """
 
     on_stream: Callable[[MuxedStream], None]
     on_up: Callable[[MuxedConnection], None]
     on_down: Callable[[PeerId], None]
-    through: Callable[[PeerId, PeerId, Address], Awaitable[Pipe]]
-    """Opens a pipe to a peer through a relay at an address. Raises DialError. Takes long only as long as it takes."""
 
     def __init__(
         self, me: PeerId, libp2p: LibP2P, config: HostConfig, stats: HostStats, nursery: trio.Nursery
     ) -> None:
         self._nursery = nursery
-        self.through = _no_relays
-        self._awaited: dict[
-            tuple[str, int], Callable[[TcpPipe], None]
-        ] = {}  # who are punching to us, by their ends
-        self._me, self._libp2p, self._config, self._stats = me, libp2p, config, stats
+        self._awaited: dict[tuple[str, int], Callable[[TcpPipe], None]] = {}  # who punch to us, by their ends
+        self._me, self._config, self._stats = me, config, stats
+        self.connector = Connector(libp2p, config, stats, nursery, lambda stream: self.on_stream(stream))
         self._connections: dict[PeerId, list[MuxedConnection]] = {}
         self._count = 0
         self._dials: dict[PeerId, _Dial] = {}
@@ -86,8 +79,6 @@ class Links:
         )  # dials in a row, when to try again
         self._protected: dict[PeerId, None] = {}
         self._sources = Sources(config)
-        self._control = (config.control_per_s, float(config.control_burst))
-        self.leave_from: Callable[[], Sequence[tuple[str, int]]] = lambda: ()
         self._handshakes_out = trio.CapacityLimiter(_DIALS_A_HANDSHAKE * config.handshakes)
 
     # Who is where ---------------------------------------------------------------------------------------------
@@ -211,7 +202,7 @@ class Links:
         def untried(most: int) -> list[tuple[Address, Multiaddr]]:
             fresh = [raw for raw in dict.fromkeys(dial.addresses) if raw not in tried]
             targets = [(raw, target) for raw in fresh if (target := parse_transport(raw)) is not None]
-            targets = _in_turn(targets, most)
+            targets = in_turn(targets, most)
             tried.update((raw, None) for raw, _ in targets)
             return targets
 
@@ -242,7 +233,7 @@ class Links:
 
         async def attempt(raw: Address, target: Multiaddr, over: trio.Event) -> None:
             try:
-                connection = await self._dial(peer, raw, target)
+                connection = await self.connector.dial(peer, raw, target)
                 if won or not self._keep(connection, is_initiator=True):
                     connection.close()
                 else:
@@ -288,7 +279,7 @@ class Links:
 
         async def attempt(raw: Address, target: Multiaddr) -> None:
             try:
-                connection = await self._dial(peer, raw, target)
+                connection = await self.connector.dial(peer, raw, target)
             except DialError:
                 return
             if self.direct(peer) is not None or not self._keep(connection, is_initiator=True):
@@ -317,9 +308,9 @@ class Links:
         async def settle(pipe: TcpPipe) -> None:
             kept = False
             try:
-                channel = await secure(pipe, self._libp2p.security, peer if is_client else None)
+                channel = await self.connector.secure(pipe, peer if is_client else None)
                 if channel.peer == peer:
-                    connection = await self._mux(channel, is_client)
+                    connection = await self.connector.mux(channel, is_client)
                     connection.punched = True
                     kept = self.direct(peer) is None and self._keep(connection, is_initiator=is_client)
             except SwarmError:
@@ -348,84 +339,6 @@ class Links:
                     del self._awaited[end]
         return self.direct(peer) is not None
 
-    async def can_reach(self, peer: PeerId, target: Multiaddr) -> bool:
-        """Whether a peer answers at an address; the connection is closed at once."""
-        pipe: TcpPipe | None = None
-        try:
-            with trio.fail_after(self._config.dial_timeout_s):
-                pipe = await dial_tcp(*host_and_port(target))
-                await secure(pipe, self._libp2p.security, peer)
-        except (OSError, SwarmError, trio.TooSlowError):
-            return False
-        finally:
-            if pipe is not None:
-                pipe.shut()
-        return True
-
-    async def _dial(self, peer: PeerId, raw: Address, target: Multiaddr) -> MuxedConnection:
-        """Connect to one address; raises DialError. A connection that loses the race is closed by Cancelled."""
-        self._stats.dials += 1
-        text = f"{target}/p2p/{peer}"
-        pipe: Pipe | None = None
-        done = False
-        try:
-            with trio.fail_after(self._config.dial_timeout_s):
-                pipe = await self._pipe_to(peer, raw, target, self.leave_from())
-                try:
-                    channel = await secure(pipe, self._libp2p.security, peer)
-                except WrongPeer:
-                    raise
-                except HandshakeFailed:
-                    # Two that dialled each other at one moment, from where they listen, meet in one connection that
-                    # both of them began: from another port that cannot happen again.
-                    if not pipe.shares_port:
-                        raise
-                    pipe.shut()
-                    pipe = await self._pipe_to(peer, raw, target, ())
-                    channel = await secure(pipe, self._libp2p.security, peer)
-                connection = await self._mux(channel, is_client=True)
-            connection.dialled = raw
-            done = True
-            return connection
-        except trio.TooSlowError:
-            raise DialError(
-                text,
-                f"no answer within {self._config.dial_timeout_s:g} s",
-                "check that the peer runs, and that its port is open",
-            ) from None
-        except WrongPeer:
-            raise PeerMismatch(
-                text, "another peer answers there", "ask the peer for its address and id again"
-            ) from None
-        except OSError as problem:
-            raise DialError(
-                text,
-                (problem.strerror or str(problem) or type(problem).__name__).lower(),
-                remedy(problem, "check that the peer runs, and that its address is right"),
-            ) from None
-        except SwarmError as problem:
-            raise DialError(
-                text,
-                str(problem),
-                "check that a libp2p peer with Noise and Yamux listens there, of the same private swarm or none",
-            ) from None
-        finally:
-            if pipe is not None and not done:
-                pipe.shut()
-
-    async def _pipe_to(
-        self, peer: PeerId, raw: Address, target: Multiaddr, sources: Sequence[tuple[str, int]]
-    ) -> Pipe:
-        """A pipe to whoever is at an address."""
-        if not is_relayed(raw):
-            return await dial_tcp(*host_and_port(target), sources)
-        relay, transport = split_circuit(raw)
-        return await self.through(peer, relay, transport)
-
-    async def _mux(self, channel: SecureChannel, is_client: bool) -> MuxedConnection:
-        most = self._config.max_streams
-        return await mux(channel, is_client, most, self.on_stream, self._nursery, self._control)
-
     # Accepting ------------------------------------------------------------------------------------------------
 
     async def serve(self, listener: TcpListener, nursery: trio.Nursery) -> None:
@@ -445,8 +358,8 @@ class Links:
             return
         try:
             with trio.move_on_after(self._config.dial_timeout_s):
-                channel = await secure(pipe, self._libp2p.security, None)
-                connection = await self._mux(channel, is_client=False)
+                channel = await self.connector.secure(pipe, None)
+                connection = await self.connector.mux(channel, is_client=False)
                 kept = self._keep(connection, is_initiator=False)
         except SwarmError:
             pass  # whoever it was spoke another protocol, or left
@@ -460,9 +373,9 @@ class Links:
         kept = False
         try:
             with trio.move_on_after(self._config.dial_timeout_s):
-                channel = await secure(pipe, self._libp2p.security, None)
+                channel = await self.connector.secure(pipe, None)
                 if channel.peer == peer:
-                    connection = await self._mux(channel, is_client=False)
+                    connection = await self.connector.mux(channel, is_client=False)
                     kept = self._keep(connection, is_initiator=False)
         except SwarmError:
             pass  # whoever it was spoke another protocol, or left
@@ -507,19 +420,3 @@ class Links:
         if not connections:
             del self._connections[connection.peer]
             self.on_down(connection.peer)
-
-
-def _in_turn(targets: Sequence[tuple[Address, Multiaddr]], most: int) -> list[tuple[Address, Multiaddr]]:
-    """At most so many of a peer's addresses, in the order in which they are dialled. Loopback helps on this machine
-    only, and comes behind the others, whose order stays. Relays come last, and one of them is always tried."""
-    direct = [one for one in targets if not is_relayed(one[0])]
-    relayed = [one for one in targets if is_relayed(one[0])]
-    direct.sort(key=lambda one: scope_of(host_and_port(one[1])[0]) is Scope.MACHINE)
-    del direct[most - bool(relayed and most > 1) :]
-    return [*direct, *relayed[: most - len(direct)]]
-
-
-async def _no_relays(peer: PeerId, relay: PeerId, address: Address) -> Pipe:
-    raise DialError(
-        f"{relay} for {peer}", "this peer does not use relays", "name an address of the peer itself"
-    )
