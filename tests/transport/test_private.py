@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import trio
 
@@ -10,9 +12,10 @@ from swarmp2p.errors import DialError, UsageError
 from swarmp2p.network_key import NetworkKey
 from swarmp2p.scopes import start
 from swarmp2p.transport.addresses import host_and_port, parse_transport
-from swarmp2p.transport.host import Host
+from swarmp2p.transport.host import Host, HostConfig
 from swarmp2p.transport.memory import MemoryNetwork
 from swarmp2p.transport.private import ProtectedPipe
+from swarmp2p.transport.relay_config import RelayConfig
 from swarmp2p.transport.tcp import TcpPipe, dial_tcp
 from tests.transport.station import PATIENCE_S, Station, eventually, named
 from tests.transport.test_tcp import pipes
@@ -163,3 +166,28 @@ async def test_networks_of_ones_own_have_no_key_of_ours() -> None:
     with pytest.raises(UsageError, match="a network key is for libp2p connections"):
         async with open_peer(network=network, network_key=KEY):
             pass
+
+
+async def test_through_a_relay_both_ends_need_the_key(nursery: trio.Nursery) -> None:
+    """The connection through the relay is under the key as well, not only those to the relay."""
+    relay, hidden = HostConfig(relay=RelayConfig()), HostConfig(relay=RelayConfig(punch=False), sweep_s=0.02)
+
+    async def a_host(name: str, listen: Sequence[str], config: HostConfig) -> tuple[Station, Host]:
+        identity = named(name)
+        host = Host(identity, listen, TOYS, config, KEY)
+        station = Station(identity, host)
+        await start(nursery, station.run)
+        return station, host
+
+    with trio.fail_after(PATIENCE_S):
+        middle, _ = await a_host("middle", ["/ip4/127.0.0.1/tcp/0"], relay)
+        bob, bobs = await a_host("bob", (), hidden)
+        await bobs.dial_peer(middle.peer, middle.network.addresses)
+        await eventually(lambda: middle.peer in bobs.relays)
+        carol, carols = await a_host("carol", ["/ip4/127.0.0.1/tcp/0"], hidden)
+        await carols.dial_peer(bob.peer, bobs.addresses)
+        (connection,) = (one for one in carols._links().all() if one.peer == bob.peer)  # pyright: ignore[reportPrivateUsage]
+        pipe = connection._channel.pipe  # pyright: ignore[reportPrivateUsage]
+        assert isinstance(pipe, ProtectedPipe)
+        assert pipe.relay == middle.peer
+        assert carol.peer in bobs.connected
