@@ -42,7 +42,7 @@ class Member:
         return told
 
     def work(self, environment: dict[str, str], probe: Sequence[str] = ()) -> dict[str, Any]:
-        """Run the job of work.py beside it, on its cluster."""
+        """Run the job of work.py beside it, on its cluster. probe: what its tasks look for open ports at."""
         told = self.node.run(
             *(sys.executable, "-m", "tests.whole.work", MARKER),
             env={**environment, "PROBE": " ".join(probe)},

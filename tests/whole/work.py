@@ -2,19 +2,23 @@
 
     python -m tests.whole.work MARKER       with RAY_ADDRESS and the token in its environment
 
-It sends the marker to each node and back, much of it both ways, and prints a JSON object: `nodes` (by Ray), `echoed`
-(whether all came back whole), `open` (the TCP ports that a task finds open, by node and address: of each machine of
-the cluster, of the node's loopback and of the addresses in PROBE), `interfaces` (by node), and `escapes` (what a task
-could do to get out of the node's network, or to change it).
+It sends the marker to each node and back, and from each worker to each other one, much of it every time, and prints a
+JSON object: `nodes` (by Ray), `echoed` (whether all came back whole), `passed` (how many times it came whole from one
+worker to another), and for each worker in `found`: `open` (the TCP ports that a task finds open, by address: of those
+in PROBE, where "nodes" stands for each machine of the cluster and the node's loopback), `interfaces`, and `escapes`
+(what a task could do to get out of the node's network, or to change it).
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,9 +46,25 @@ def look(addresses: list[str]) -> dict[str, Any]:
     return {"open": found, "interfaces": interfaces, "escapes": json.loads(program.stdout)["said"]["done"]}
 
 
+def make(data: bytes) -> bytes:
+    """What came again, as an object that this node has and no other."""
+    return bytes(data)
+
+
+def digest(data: bytes) -> str:
+    """What came, in short."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def echo(data: bytes) -> bytes:
     """What came."""
     return bytes(data)
+
+
+def on(node: dict[str, Any], task: Callable[..., object]) -> Any:
+    """A task that runs on this node alone."""
+    here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return ray.remote(task).options(num_cpus=1, scheduling_strategy=here)
 
 
 def main() -> None:
@@ -54,18 +74,20 @@ def main() -> None:
     ray.init(log_to_driver=False)
     nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
     workers = [node for node in nodes if node["Resources"].get("CPU")]
-    probe = sorted({node["NodeManagerAddress"] for node in nodes} | {"127.0.0.1"})
-    probe += os.environ.get("PROBE", "").split()
+    probe = os.environ.get("PROBE", "").split()
+    if "nodes" in probe:
+        probe.remove("nodes")
+        probe += sorted({node["NodeManagerAddress"] for node in nodes} | {"127.0.0.1"})
     found: dict[str, Any] = {}
     echoed = True
+    data = ray.put(marker)
     for node in workers:
-        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        options: dict[str, Any] = {"num_cpus": 1, "scheduling_strategy": here}
-        data = ray.put(marker)
-        echoed &= ray.get(ray.remote(echo).options(**options).remote(data), timeout=60) == marker
-        found[node["NodeManagerAddress"]] = ray.get(
-            ray.remote(look).options(**options).remote(probe), timeout=60
-        )
+        echoed &= ray.get(on(node, echo).remote(data), timeout=60) == marker
+        found[node["NodeManagerAddress"]] = ray.get(on(node, look).remote(probe), timeout=60)
+    passed = 0
+    for one, other in itertools.permutations(workers, 2):
+        made = on(one, make).remote(data)
+        passed += ray.get(on(other, digest).remote(made), timeout=60) == digest(marker)
     told = [
         {
             "address": node["NodeManagerAddress"],
@@ -74,7 +96,7 @@ def main() -> None:
         }
         for node in nodes
     ]
-    print(json.dumps({"nodes": told, "echoed": echoed, "found": found}), flush=True)
+    print(json.dumps({"nodes": told, "echoed": echoed, "passed": passed, "found": found}), flush=True)
 
 
 if __name__ == "__main__":
