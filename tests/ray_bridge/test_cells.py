@@ -82,7 +82,12 @@ both_ways = pytest.mark.parametrize(
     "user_namespace",
     [
         True,
-        pytest.param(False, marks=pytest.mark.skipif(not AS_ROOT, reason="needs root: sudo")),
+        pytest.param(
+            False,
+            marks=pytest.mark.skipif(
+                not AS_ROOT, reason="needs root: sudo -E env PATH=$PATH python -m pytest"
+            ),
+        ),
     ],
 )
 
