@@ -10,6 +10,9 @@ from typing import Any, Final
 from tests.lab.namespaces import LabError, Node
 
 SWARM_PORT: Final = 4001
+PRIVATE: Final = f"/key/swarm/psk/1.0.0/\n/base16/\n{bytes(range(32)).hex()}"
+"""The key of a private swarm."""
+
 MARKER: Final = "a-marker-that-no-cipher-would-print."
 
 
@@ -75,9 +78,12 @@ def member(
     lend: int = 0,
     port: int = SWARM_PORT,
     paths: Sequence[str] = (),
+    network_key: str | None = None,
 ) -> Member:
-    """Start a peer that listens on all of a machine's addresses. paths: that it lends by, when not the usual ones."""
-    options: dict[str, object] = {"seed": seed, "listen": [f"/ip4/0.0.0.0/tcp/{port}"]}
+    """Start a peer that listens on all of a machine's addresses. paths: that it lends by, when not the usual ones.
+    network_key: of its private swarm."""
+    listen = [f"/ip4/0.0.0.0/tcp/{port}"]
+    options: dict[str, object] = {"seed": seed, "listen": listen, "network_key": network_key}
     return Member(node, {**options, "bootstrap": list(bootstrap), "lend": lend, "paths": list(paths)})
 
 
@@ -98,23 +104,28 @@ def listening(node: Node) -> dict[int, str]:
 
 
 _KNOCK: Final = """
-import os, socket, sys
-one = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
-one.settimeout(2)
-try:
-    if sys.argv[3] == "speak":
-        one.sendall(os.urandom(4096))
-    heard = one.recv(4096)
-except TimeoutError:
-    heard = b""
-except OSError:
-    heard = b""
-print(len(heard))
+import os, select, socket, sys
+doors = [(address, int(port)) for address, port in (door.rsplit(":", 1) for door in sys.argv[1:])]
+sockets = [socket.create_connection(door, 5) for door in doors for _ in range(2)]
+for one in sockets[1::2]:
+    one.sendall(os.urandom(4096))
+heard = dict.fromkeys(sockets, 0)
+listening = list(sockets)
+while listening and (ready := select.select(listening, [], [], 2)[0]):
+    for one in ready:
+        try:
+            more = len(one.recv(4096))
+        except OSError:
+            more = 0
+        heard[one] += more
+        if not more:
+            listening.remove(one)
+print(*heard.values())
 """
 
 
-def heard(node: Node, address: str, port: int, speak: bool) -> int:
-    """How many bytes come back within 2 s from a port that one connects to. speak: 4 KiB of nonsense to it."""
-    return int(
-        node.run(sys.executable, "-c", _KNOCK, address, str(port), "speak" if speak else "wait").strip()
-    )
+def heard(node: Node, doors: Sequence[tuple[str, int]]) -> list[int]:
+    """How many bytes come from ports that one connects to, until none has come for 2 s: two for each of these addresses
+    and ports, where nothing was said and where 4 KiB of nonsense were."""
+    told = node.run(sys.executable, "-c", _KNOCK, *(f"{address}:{port}" for address, port in doors))
+    return [int(one) for one in told.split()]

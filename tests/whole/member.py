@@ -2,8 +2,8 @@
 
     python -m tests.whole.member OPTIONS
 
-OPTIONS is a JSON object: `seed` (a byte, of the key), `listen`, `bootstrap`; `lend`: how many workers, for everybody;
-`paths`: by which.
+OPTIONS is a JSON object: `seed` (a byte, of the key), `listen`, `bootstrap`, `network_key` (null, or the contents of
+its file); `lend`: how many workers, for everybody; `paths`: by which.
 It prints a JSON object a line: first {"peer", "addresses"}. Each line of its input is a request, an object with "do":
 
     borrow  {"workers", "timeout_s", "paths"?} -> {"environment", "workers": [{"peer", "node_ip", "path", "reason"}]}
@@ -70,7 +70,12 @@ async def run(options: dict[str, Any]) -> None:
     """Until the input ends."""
     identity = Identity(bytes([options["seed"]]) * 32)
     async with (
-        open_peer(identity=identity, listen=options["listen"], bootstrap=options["bootstrap"]) as peer,
+        open_peer(
+            identity=identity,
+            listen=options["listen"],
+            bootstrap=options["bootstrap"],
+            network_key=options.get("network_key"),
+        ) as peer,
         AsyncExitStack() as stack,
     ):
         if options.get("lend"):

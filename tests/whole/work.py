@@ -83,7 +83,9 @@ def main() -> None:
     data = ray.put(marker)
     for node in workers:
         echoed &= ray.get(on(node, echo).remote(data), timeout=60) == marker
-        found[node["NodeManagerAddress"]] = ray.get(on(node, look).remote(probe), timeout=60)
+    seen = [on(node, look).remote(probe) for node in workers]
+    for node, its in zip(workers, ray.get(seen, timeout=60), strict=True):
+        found[node["NodeManagerAddress"]] = its
     passed = 0
     for one, other in itertools.permutations(workers, 2):
         made = on(one, make).remote(data)
