@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     lend.add_argument(
         "--paths",
         default="direct,overlay",
-        help="how traffic may go to workers, with commas between: direct, overlay (default both)",
+        help="how traffic may go to workers, with commas between: direct, wireguard, overlay (default direct,overlay)",
     )
     lend.add_argument("--allow-anyone", action="store_true", help="let every peer lease")
     lend.set_defaults(run=_lend)
