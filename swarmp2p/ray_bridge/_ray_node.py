@@ -150,7 +150,8 @@ def place(ports: list[int], head: bool) -> dict[str, object]:
     """Which of the ports is whose: one for each process of the node, the rest for workers and drivers.
 
     Ray gives each worker process, and each driver that joins by this node, a port of the list while it lives. When
-    none is free it starts no further one: tasks wait for a worker that is free, a driver fails. Without a
+    none is free it starts no further one: tasks and actors wait for a worker or for a port that becomes free, of which
+    Ray learns a minute after the last start that found none (worker_register_timeout_seconds). Without a
     dashboard, its agent and the metrics export are not there or do not listen; their ports are set all the same.
     """
     if not ports:

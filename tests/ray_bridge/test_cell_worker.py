@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 
+from swarmp2p.ray_bridge import environment
 from swarmp2p.ray_bridge._ray_node import SINGLE_PORTS
 from swarmp2p.ray_bridge.cells import Cell, cell_problem, open_cell
 from swarmp2p.ray_bridge.events import Need
@@ -247,7 +248,10 @@ async def test_two_workers_in_cells_work_for_a_head_on_localhost(tmp_path: Path)
             assert {port for _, port in heads} <= set(borrower.ports)
 
 
-async def test_a_worker_without_a_port_waits_for_one() -> None:
+async def test_a_worker_without_a_port_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ray's minute between a start that found no port and the next one, shortened
+    settings = {**environment.NODE_SETTINGS, "RAY_worker_register_timeout_seconds": "10"}
+    monkeypatch.setattr(environment, "NODE_SETTINGS", settings)
     with trio.fail_after(170):
         first = free_block(2 * PORTS)
         async with start_head(ports=range(first, first + PORTS)) as head:
