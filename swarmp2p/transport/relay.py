@@ -86,7 +86,8 @@ class Relay:
 
     def sweep(self, now: float) -> None:
         """Called at intervals: forget reservations that are over."""
-        for peer in self._slots.sweep(now):
+        self._slots.sweep(now)
+        for peer in [one for one in self._kept if not self._slots.is_reserved(one, now)]:
             self._let_go(peer)
 
     def on_down(self, peer: PeerId) -> None:
