@@ -99,7 +99,11 @@ def test_two_clusters_on_one_host_do_not_see_each_other(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "network_key"), [((NatKind.CONE,) * 2, None), ((NatKind.SYMMETRIC,) * 3, PRIVATE)]
+    ("kinds", "network_key"),
+    [
+        pytest.param((NatKind.CONE,) * 2, None, id="cones"),
+        pytest.param((NatKind.SYMMETRIC,) * 3, PRIVATE, id="symmetric, private"),
+    ],
 )
 def test_peers_behind_nats_form_a_cluster_through_a_relay(
     lab: Lab, kinds: tuple[NatKind, ...], network_key: str | None
