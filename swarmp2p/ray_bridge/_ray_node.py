@@ -151,8 +151,9 @@ def place(ports: list[int], head: bool) -> dict[str, object]:
 
     Ray gives each worker process, and each driver that joins by this node, a port of the list while it lives. When
     none is free it starts no further one: tasks and actors wait for a worker or for a port that becomes free, of which
-    Ray learns a minute after the last start that found none (worker_register_timeout_seconds). Without a
-    dashboard, its agent and the metrics export are not there or do not listen; their ports are set all the same.
+    Ray learns a minute after the last start that found none (worker_register_timeout_seconds); a driver ends at once
+    ("No available ports"). Without a dashboard, its agent and the metrics export are not there or do not listen; their
+    ports are set all the same.
     """
     if not ports:
         return {}
