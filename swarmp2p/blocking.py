@@ -62,6 +62,7 @@ def ray_cluster(
     min_workers: int | None = None,
     timeout_s: float = 60.0,
     lenders: Iterable[PeerId | str] | None = None,
+    paths: Iterable[str] = ("direct", "overlay"),
     identity: Identity | str | os.PathLike[str] | None = None,
     listen: Iterable[Multiaddr | str] | Multiaddr | str | None = DEFAULT_LISTEN,
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
@@ -89,7 +90,12 @@ def ray_cluster(
                 network_key=network_key,
             ) as peer,
             peer.borrow(
-                need, workers=workers, min_workers=min_workers, timeout_s=timeout_s, lenders=lenders
+                need,
+                workers=workers,
+                min_workers=min_workers,
+                timeout_s=timeout_s,
+                lenders=lenders,
+                paths=paths,
             ) as cluster,
         ):
             yield cluster

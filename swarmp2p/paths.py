@@ -214,8 +214,10 @@ class Paths:
         return lambda event: self._hand(membership, event)
 
     def listen(self) -> list[str]:
-        """Where carrier connections are taken: at the addresses that the peer listens on itself, any port."""
-        return list(dict.fromkeys(own_ips(self._peer.addresses)))[:MAX_ENDPOINTS] or ["127.0.0.1"]
+        """Where carrier connections are taken: at those of the peer's addresses that are this machine's, any port. Not
+        where others see it, nor at its router's."""
+        ips = [ip for ip in dict.fromkeys(own_ips(self._peer.addresses)) if is_own_ip(ip)]
+        return ips[:MAX_ENDPOINTS] or ["127.0.0.1"]
 
     def facts(
         self, membership: Membership, carriers: Iterable[Carrier], lacks: Mapping[Carrier, str]

@@ -15,7 +15,7 @@ import trio
 import trio.testing
 from multiaddr.multiaddr import Multiaddr
 
-from swarmp2p import open_peer
+from swarmp2p import Peer, open_peer
 from swarmp2p.errors import NotEnoughWorkers, UsageError
 from swarmp2p.identity import Identity, PeerId
 from swarmp2p.lender_paths import LenderPaths
@@ -261,3 +261,15 @@ def test_addresses_that_carriers_are_taken_at_are_those_of_the_peer() -> None:
         "127.0.0.1",
         "::1",
     ]
+
+
+def test_carriers_are_taken_at_this_machines_addresses_and_not_where_others_see_it() -> None:
+    seen = tuple(
+        map(Multiaddr, ("/ip4/203.0.113.5/tcp/1", "/ip4/127.0.0.1/tcp/2"))
+    )  # the first for documentation
+
+    async def open_stream(*arguments: object) -> None:
+        raise AssertionError
+
+    peer = SimpleNamespace(id=b"", addresses=seen, open_stream=open_stream)
+    assert Paths(cast("Peer", peer), lambda said: None).listen() == ["127.0.0.1"]
