@@ -106,7 +106,7 @@ def log_folder(value: str | os.PathLike[str] | None) -> Path | None:
     except (OSError, TypeError, ValueError) as problem:
         told = problem.strerror if isinstance(problem, OSError) else problem
         raise UsageError(
-            f"logs cannot be kept in {value!r}: {told}; name a folder that can be written to"
+            f"logs cannot be kept in {str(value)!r}: {told}; name a folder that can be written to"
         ) from None
 
 

@@ -91,6 +91,7 @@ def _lend(options: argparse.Namespace) -> int:
 
 async def _lend_until_stopped(options: argparse.Namespace) -> int:
     from .opening import DEFAULT_LISTEN, open_peer
+    from .paths import paths_argument
     from .ray_bridge.events import Offer
 
     offer = Offer(
@@ -106,7 +107,8 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
             return None
         return [PeerId.from_text(text) for text in [*options.allow, *_lines(options.allow_file)]]
 
-    first = allowed()
+    first, paths = allowed(), [name.strip() for name in options.paths.split(",")]
+    paths_argument(paths)  # before anything starts
     async with (
         open_peer(
             identity=options.identity,
@@ -116,7 +118,7 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
             mdns=options.mdns,
             network_key=network_key_file(options, options.identity),
         ) as peer,
-        peer.lend(offer, allow=first, logs=options.logs, paths=options.paths.split(",")) as lending,
+        peer.lend(offer, allow=first, logs=options.logs, paths=paths) as lending,
         trio.open_nursery() as nursery,
     ):
         gc.freeze()  # py-libp2p's 98,000 objects would make each full collection a pause of 0.1 s
@@ -127,9 +129,22 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
             addresses=[str(address) for address in peer.addresses],
         )
 
+        if first == [] and options.allow_file is None:
+            message = (
+                "nobody may borrow: name peers with --allow or --allow-file, or let all with --allow-anyone"
+            )
+            emit(options, "problem", message=message)
+
+        for message in await _hindrances(paths):
+            emit(options, "problem", message=message)
+
         async def report_borrowers() -> None:
+            told = lending.borrowers
             while True:
                 await lending.changed()
+                if lending.borrowers == told:
+                    continue
+                told = lending.borrowers
                 emit(options, "leases", borrowers=[str(borrower) for borrower in lending.borrowers])
 
         async def follow_allow_file(path: Path) -> None:
@@ -159,6 +174,19 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
         await until_told_to_stop(options.exit_on_eof)
         nursery.cancel_scope.cancel()
     return 0
+
+
+async def _hindrances(paths: Sequence[str]) -> list[str]:
+    """What stands in the way of paths that an owner allows, and what would clear it; borrowers would be told later."""
+    from .ray_bridge.cells import cell_problem
+    from .transport.wireguard.problem import wireguard_problem
+
+    found = list[str]()
+    if {"overlay", "wireguard"} & set(paths) and (problem := await cell_problem()):
+        found.append(f"borrowers on other machines cannot be lent to: {problem}")
+    elif "wireguard" in paths and (problem := await trio.to_thread.run_sync(wireguard_problem)):
+        found.append(f"no path will be WireGuard's: {problem}")
+    return found
 
 
 def _lines(path: Path | None) -> list[str]:

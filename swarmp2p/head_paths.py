@@ -62,9 +62,9 @@ class HeadPaths:
             return Carrier.DIRECT.value, self._without.get(lease, "its lender made it"), ""
         kind = self._membership.carriers.get(lease)
         over = {
-            "tcp": ", over TCP",
-            "stream": ", over a libp2p stream",
-            "wireguard-go": ", wireguard-go",
+            "tcp": "; over TCP",
+            "stream": "; over a libp2p stream",
+            "wireguard-go": "; by wireguard-go",
         }.get(kind or "", "")
         return way.carrier.value, way.reason + over, self._addresses.get(lease, "")
 

@@ -107,6 +107,7 @@ def test_peers_and_kinds_that_are_none(capsys: pytest.CaptureFixture[str], tmp_p
     assert "no provider kind 'toaster'" in fails(capsys, 2, "lend", "--kind", "toaster")
     missing = str(tmp_path / "none")
     assert "cannot read the file of allowed peers" in fails(capsys, 2, "lend", "--allow-file", missing)
+    assert "a path is one of direct," in fails(capsys, 2, "lend", "--paths", "tunnel")
     assert "node_ip must be an IP address" in fails(capsys, 2, "lend", "--node-ip", "host.example")
 
 
@@ -146,6 +147,40 @@ def test_a_lender_outlives_a_broken_file_of_allowed_peers(tmp_path: Path) -> Non
         assert json.loads(lender.stdout.readline()) == {"event": "allowed", "peers": [friend]}
         lender.stdin.close()
         assert lender.wait(30) == 0
+
+
+def test_a_lender_that_lends_to_nobody_says_so_and_one_says_what_its_machine_forbids(tmp_path: Path) -> None:
+    program = tmp_path / "lend.py"  # where neither network namespaces nor interfaces can be made
+    program.write_text(
+        """import sys
+from swarmp2p.cli import main
+from swarmp2p.ray_bridge import cells
+from swarmp2p.transport.wireguard import problem
+async def forbidden():
+    return "the owner forbids it"
+cells.cell_problem = forbidden
+if "--allow-anyone" in sys.argv:
+    async def allowed():
+        return None
+    cells.cell_problem = allowed
+problem.wireguard_problem = lambda: "only root may"
+sys.exit(main(sys.argv[1:]))
+"""
+    )
+    for options, expected in (
+        ([], ["nobody may borrow", "borrowers on other machines cannot be lent to: the owner forbids it"]),
+        (["--allow-anyone", "--paths", "wireguard, overlay"], ["no path will be WireGuard's: only root may"]),
+        (["--allow-anyone"], []),
+    ):
+        command = [sys.executable, str(program), "lend", "--json", "--exit-on-eof", *options]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
+        )
+        first, *others = [json.loads(line) for line in done.stdout.splitlines()]
+        assert first["event"] == "lending"
+        assert [one["event"] for one in others] == ["problem"] * len(expected)
+        for one, part in zip(others, expected, strict=True):
+            assert part in one["message"]
 
 
 def test_the_state_file_stands_beside_the_key_where_it_can(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ their paths to the head; of a worker and the head on those two alone, so that it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Generic, TypeVar
 
 from ...engine import Address
@@ -162,9 +163,16 @@ def _lacking(carrier: Carrier, a: Member, b: Member) -> str:
 def initiates(a: Member, b: Member) -> bool:
     """Whether `a` begins a session with `b`: the one that can dial the other, and the lower id where both or neither
     can."""
-    to_b = b.facts.reachable and bool(b.facts.endpoints)
-    to_a = a.facts.reachable and bool(a.facts.endpoints)
+    to_a, to_b = _dialled(a, b), _dialled(b, a)
     return to_b if to_a != to_b else a.member < b.member
+
+
+def _dialled(whom: Member, by: Member) -> bool:
+    """Whether a member is likely to be reached by another: a loopback address is of use on its own machine alone."""
+    near = bool(whom.facts.machine) and whom.facts.machine == by.facts.machine
+    return whom.facts.reachable and any(
+        near or not ip_address(each.ip).is_loopback for each in whom.facts.endpoints
+    )
 
 
 def plan(roster: Roster, me: MemberId) -> MachinePlan:

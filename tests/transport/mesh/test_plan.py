@@ -161,11 +161,23 @@ def test_new_endpoints_move_a_session_and_do_not_end_it() -> None:
 
 
 def test_who_can_be_dialled_is() -> None:
-    hidden = replace(facts_of(1), reachable=False)
-    assert initiates(worker(1, hidden), worker(2))
-    assert not initiates(worker(2), worker(1, hidden))
-    assert initiates(worker(1), worker(2))
+    far = replace(facts_of(1), endpoints=(Endpoint("10.0.0.2", 9),))
+    hidden = replace(far, reachable=False)
+    assert initiates(worker(1, hidden), worker(2, far))
+    assert not initiates(worker(2, far), worker(1, hidden))
+    assert initiates(worker(1, far), worker(2, far))
     assert initiates(worker(1, hidden), worker(2, hidden))
+
+
+def test_a_loopback_address_can_be_dialled_on_its_machine_alone() -> None:
+    far = replace(facts_of(1), endpoints=(Endpoint("10.0.0.2", 9),))
+    local = replace(far, endpoints=(Endpoint("127.0.0.1", 9), Endpoint("::1", 9)))
+    assert initiates(worker(2, local), worker(1, far))
+    assert not initiates(worker(1, far), worker(2, local))
+    assert initiates(worker(1, far), worker(2, replace(far, endpoints=local.endpoints + far.endpoints)))
+    here = replace(local, machine=MACHINE)
+    there = replace(here, reachable=False)
+    assert initiates(worker(2, there), worker(1, here))
 
 
 def test_a_worker_on_the_heads_machine_is_a_guest_that_needs_nothing() -> None:
