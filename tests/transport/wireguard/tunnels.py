@@ -18,6 +18,7 @@ from tests.lab.namespaces import Lab, Node
 from tests.transport.wireguard.member import peers_to_json
 
 UDP_PORT = 51_820
+PYTHON = (sys.executable, "-I", "-S", "-c")  # starts in a third of the time
 
 # Says what it is sent, to each who connects: on all addresses, or on 127.0.0.1 as Ray's head does it. An argument of
 # several ports has it serve all of them.
@@ -54,6 +55,21 @@ with one, one.makefile("rb") as back:
     for line in itertools.chain(["hello\\n"], sys.stdin if len(sys.argv) > 4 else ()):
         one.sendall(line.encode())
         print("same" if back.readline() == line.encode() else "other", flush=True)
+"""
+
+# Says to which of several places (address:port) a connection can be made, all tried at once.
+REACH = """
+import socket, sys, threading
+def attempt(place):
+    address, _, port = place.rpartition(":")
+    try:
+        socket.create_connection((address, int(port)), 0.5).close()
+        sys.stdout.write(place + "\\n")
+    except OSError:
+        pass
+tries = [threading.Thread(target=attempt, args=[place]) for place in sys.argv[1:]]
+for one in tries: one.start()
+for one in tries: one.join()
 """
 
 # Waits for what never comes; says how that ended.
@@ -130,13 +146,17 @@ class Place:
         return self.node.lab.adopt(process)
 
     def serve(self, *ports: int, address: str = EVERYWHERE) -> None:
-        process = self.start(sys.executable, "-c", SERVE, address, *map(str, ports or [self.port]))
+        process = self.start(*PYTHON, SERVE, address, *map(str, ports or [self.port]))
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
 
+    def reached(self, *places: tuple[str, int]) -> list[str]:
+        """Where, of these addresses and ports, somebody takes a connection."""
+        return self.run(*PYTHON, REACH, *(f"{address}:{port}" for address, port in places)).split()
+
     def talk(self, address: str, port: int, timeout_s: float = 1.0) -> str:
         """ "same" when somebody answers there; else the error's name."""
-        return self.run(sys.executable, "-c", TALK, address, str(port), str(timeout_s)).strip()
+        return self.run(*PYTHON, TALK, address, str(port), str(timeout_s)).strip()
 
 
 def cell(node: Node) -> int:
