@@ -139,8 +139,8 @@ class LenderPaths:
                     open_plane(
                         lease, listen=paths.listen(), cell=cell.sockets, on_event=paths.hear(membership)
                     ) as plane,
-                    AsyncExitStack() as stack,
                     trio.open_nursery() as nursery,
+                    AsyncExitStack() as stack,  # inside, for what is entered below has nurseries of its own
                 ):
                     membership.cell = cell
                     paths.equip(membership, plane)

@@ -55,10 +55,11 @@ class Member:
         return found
 
     def end(self) -> None:
-        """End it in good order."""
+        """End it in good order. Raises LabError when it fails."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(30.0)
+        if status := self._process.wait(30.0):
+            raise LabError(f"{self.node.name}: the peer ended with {status}; see its errors above")
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None

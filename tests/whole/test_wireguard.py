@@ -52,6 +52,7 @@ def test_ray_tasks_run_over_wireguard_and_nothing_leaves_unencrypted(lab: Lab) -
         assert SWARM_PORT in found
         assert len(found) <= 2
     borrower.ask("release")
+    lender.end()  # its lease is over, and it lived on
     assert "swarm" not in borrower_node.run("ip", "-brief", "link") + borrower_node.run(
         "nft", "list", "tables"
     )
