@@ -116,6 +116,7 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
             bootstrap=options.bootstrap,
             state=state_file(options),
             mdns=options.mdns,
+            upnp=options.upnp,
             network_key=network_key_file(options, options.identity),
         ) as peer,
         peer.lend(offer, allow=first, logs=options.logs, paths=paths) as lending,

@@ -54,6 +54,11 @@ def add_peer_options(
     parser.add_argument(
         "--mdns", action="store_true", help="find peers in the local network, and be found there"
     )
+    parser.add_argument(
+        "--upnp",
+        action="store_true",
+        help="ask the router, by UPnP, to let this peer be dialled from outside",
+    )
     parser.add_argument("--logs", type=Path, help="folder for the logs of Ray's processes")
     parser.add_argument("--json", action="store_true", help="print events as JSON lines")
     parser.add_argument(

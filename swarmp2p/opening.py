@@ -47,10 +47,11 @@ def _libp2p_host(
     config: NodeConfig,
     network_key: NetworkKey | None,
     relay: RelayConfig,
+    upnp: bool,
 ) -> PeerNetwork:
     from .transport.host import Host, HostConfig  # py-libp2p costs half a second to import
 
-    host_config = HostConfig(ask_records=config.gossip.peer_exchange, relay=relay)
+    host_config = HostConfig(ask_records=config.gossip.peer_exchange, relay=relay, upnp=upnp)
     return Host(identity, listen, protocols, host_config, network_key)
 
 
@@ -68,6 +69,7 @@ async def open_peer(
     mdns: bool = False,
     relay: bool = True,
     relayed: bool = True,
+    upnp: bool = False,
 ) -> AsyncGenerator[Peer, None]:
     """Run a peer while the context is open.
 
@@ -83,7 +85,8 @@ async def open_peer(
         mdns: whether to announce the peer by multicast DNS on the networks it listens on, and to join through peers
         found there. relay: whether to relay for peers that nobody can dial, as long as others can dial this one:
         at most 16 MB/s of what those encrypt among themselves. relayed: whether to be reached through others' relays
-        while nobody can dial this peer.
+        while nobody can dial this peer. upnp: whether to ask the router, by UPnP, to let this peer be dialled from
+        outside; where it does not, a warning is logged and the peer runs all the same.
 
     Raises IdentityFileError, StateFileError, NetworkKeyError, InviteError, AddressError, ListenError, BootstrapError
     (or the one address's DialError), MdnsError, UsageError: nothing is left running then.
@@ -107,7 +110,7 @@ async def open_peer(
         raise UsageError(
             f"config is a NodeConfig, such as NodeConfig(dht=DhtConfig(server=False)), not {type(config).__name__}"
         )
-    for name, value in (("mdns", mdns), ("relay", relay), ("relayed", relayed)):
+    for name, value in (("mdns", mdns), ("relay", relay), ("relayed", relayed), ("upnp", upnp)):
         if not isinstance(cast(object, value), bool):
             raise UsageError(f"{name} is True or False, not {value!r}")
     config = config or NodeConfig()
@@ -116,7 +119,7 @@ async def open_peer(
         dht_protocol = protocol_argument(way_in.dht_protocol)
     protocols = node_protocols(dht_protocol)
     network = network or _libp2p_host(
-        identity, addresses, protocols, config, way_in.network_key, _relaying(relay, relayed)
+        identity, addresses, protocols, config, way_in.network_key, _relaying(relay, relayed), upnp
     )
     keys = LeaseKeys(identity.sign, verify, identity.seal_to, identity.open_sealed, os.urandom)
     engine = NodeEngine(identity.peer_id, keys, random.Random(os.urandom(16)), guarded(config))

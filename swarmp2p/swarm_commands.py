@@ -172,6 +172,7 @@ async def _join_until_stopped(options: argparse.Namespace) -> int:
         network_key=key,
         state=state_file(options),
         mdns=options.mdns,
+        upnp=options.upnp,
     ) as peer:
         if peer.network_key is not None and key is None:
             peer.network_key.save(path.with_name(f"{path.name}.network"))

@@ -53,7 +53,7 @@ class HostConfig:
     duplicate_s: after which a second connection to a peer is closed when it has no streams.
     max_pushes: times within sweep_s that a peer may say what has changed of itself; more are bad messages.
     bad_messages: that one peer may send before it is disconnected, and again after each reconnection.
-    relay: relaying for others, and being reached through relays.
+    relay: relaying for others, and being reached through relays. upnp: whether the router is asked for ports.
     known_peers, known_addresses: peers whose addresses are remembered, and how many of each.
     """
 
@@ -97,6 +97,7 @@ class HostConfig:
     known_peers: int = 8192
     known_addresses: int = 8
     relay: RelayConfig = field(default_factory=RelayConfig)
+    upnp: bool = False
 
 
 @dataclass(slots=True)

@@ -50,6 +50,7 @@ from .reservations import Reservations
 from .streams import Libp2pStream
 from .swarm import LibP2P, quiet
 from .tcp import TcpListener
+from .upnp import Mapped, UpnpRouter
 from .watch import Watch
 
 __all__ = ["Host", "HostConfig", "HostStats", "PeerStream"]
@@ -308,6 +309,8 @@ class Host:
                 watch.tell()
                 nursery.start_soon(watch.run)
                 nursery.start_soon(reservations.run)
+                if self._config.upnp:
+                    nursery.start_soon(Mapped(bound, own, UpnpRouter).run)
                 nursery.start_soon(self._sweep, running)
                 task_status.started()
                 await trio.sleep_forever()
