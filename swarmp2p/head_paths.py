@@ -6,19 +6,26 @@ import os
 import random
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 import trio
 
-from .paths import Membership, Paths, fail, free
+from .own_facts import free
+from .paths import Membership, Paths, fail
 from .ray_bridge.events import ClosePath, LeaseId, Need, OpenPath, PathFailed
 from .scopes import background_nursery
 from .transport.mesh.allocation import Allocation, NoRoom
-from .transport.mesh.events import Admit, CloseMesh, MeshFailed, OpenMesh
+from .transport.mesh.events import Admit, CloseMesh, MeshFailed, OpenMesh, TellFacts
 from .transport.mesh.members import MAX_WHY_CHARS, Carrier
-from .transport.overlay.plane import open_plane
+from .transport.overlay.plane import PlaneEnded, open_plane
 
 _DRIVERS = 16
 """CPUs by which the head's block is made: ports for GCS, the head's node, and some sixty drivers."""
+
+_AGAIN_S: Final = 1.0  # from a plane's end to the next one
+_SHORT_S: Final = 10.0
+_MOST_SHORT: Final = 3
+"""So many planes in a row that ended within `_SHORT_S` end the cluster."""
 
 
 class HeadPaths:
@@ -81,13 +88,40 @@ class HeadPaths:
         self._paths.post(Admit(self.cluster, lease, place))
 
     async def run(self) -> None:
-        """Lead until cancelled."""
+        """Lead until cancelled. A plane whose process ended is followed by another; raises PlaneEnded when they all
+        end at once."""
         membership, paths = self._membership, self._paths
         async with AsyncExitStack() as stack:
-            if Carrier.OVERLAY in self._allowed:
-                plane = open_plane(self.cluster, listen=paths.listen(), on_event=paths.hear(membership))
-                paths.equip(membership, await stack.enter_async_context(plane))
-            await self._lead(await self._wireguard(stack))
+            lacks: dict[Carrier, str] | None = None
+            short = 0
+            try:
+                while True:
+                    began = trio.current_time()
+                    async with self._plane():
+                        if lacks is None:
+                            lacks = await self._wireguard(stack)
+                            self._open(lacks)
+                        else:
+                            paths.post(TellFacts(self.cluster, paths.facts(membership, self._allowed, lacks)))
+                        reason = await paths.serve(membership, lambda: None, self._failed, self._refused)
+                    short = short + 1 if trio.current_time() < began + _SHORT_S else 1
+                    if short == _MOST_SHORT:
+                        raise PlaneEnded(reason)
+                    await trio.sleep(_AGAIN_S)
+            finally:
+                paths.leave(membership)
+                paths.post(CloseMesh(self.cluster))
+
+    @asynccontextmanager
+    async def _plane(self) -> AsyncGenerator[None, None]:
+        """The cluster's plane, if it may have one."""
+        if Carrier.OVERLAY not in self._allowed:
+            yield
+            return
+        paths, membership = self._paths, self._membership
+        async with open_plane(self.cluster, listen=paths.listen(), on_event=paths.hear(membership)) as plane:
+            paths.equip(membership, plane)
+            yield
 
     async def _wireguard(self, stack: AsyncExitStack) -> dict[Carrier, str]:
         """Why there is no WireGuard, if it is allowed and there is none."""
@@ -98,18 +132,18 @@ class HeadPaths:
             self._allowed = tuple(each for each in self._allowed if each is not Carrier.WIREGUARD)
         return {Carrier.WIREGUARD: problem[:MAX_WHY_CHARS]} if problem else {}
 
-    async def _lead(self, lacks: dict[Carrier, str]) -> None:
+    def _open(self, lacks: dict[Carrier, str]) -> None:
+        """Begin the cluster, and admit those who came meanwhile."""
         paths, membership = self._paths, self._membership
+        membership.say = lambda: paths.facts(membership, self._allowed, lacks)
         paths.enter(membership)
-        try:
-            paths.post(OpenMesh(self.cluster, self._place, paths.facts(membership, self._allowed, lacks)))
-            waiting, self._waiting = self._waiting or {}, None
-            for lease in waiting:
-                self._admit(lease)
-            await paths.serve(membership, lambda: None, self._failed)
-        finally:
-            paths.leave(membership)
-            paths.post(CloseMesh(self.cluster))
+        paths.post(OpenMesh(self.cluster, self._place, membership.say()))
+        waiting, self._waiting = self._waiting or {}, None
+        for lease in waiting:
+            self._admit(lease)
+
+    def _refused(self, member: LeaseId, reason: str) -> None:
+        fail(self._paths.post, member)(f"its ports cannot be had on the borrower's machine: {reason}")
 
     def _failed(self, reason: str) -> None:
         plan = self._membership.plan

@@ -11,7 +11,8 @@ import trio
 
 from .errors import SwarmError
 from .identity import PeerId
-from .paths import Membership, Paths, fail, machine
+from .own_facts import machine
+from .paths import Membership, Paths, fail
 from .ray_bridge.cells import open_cell
 from .ray_bridge.events import ClosePath, LeaseId, Offer, OpenPath, PathFailed, PathUp
 from .ray_bridge.lender import Place, direct_path_problem
@@ -167,14 +168,24 @@ class LenderPaths:
         """problem: why there is no WireGuard. head: its facts, when it is on this machine."""
         held.membership = membership
         lacks = {Carrier.WIREGUARD: problem[:MAX_WHY_CHARS]} if problem else {}
-        facts = self._paths.facts(membership, carriers, lacks)
-        if head is not None:
-            facts = replace(facts, address=self._node_ip, endpoints=(), machine=head.machine)
-        self._paths.post(TellFacts(membership.own, facts))
+
+        def say() -> Facts:
+            facts = self._paths.facts(membership, carriers, lacks)
+            if head is None:
+                return facts
+            return replace(facts, address=self._node_ip, endpoints=(), machine=head.machine)
+
+        membership.say = say
+        self._paths.post(TellFacts(membership.own, say()))
         lease = membership.own
+        failed = fail(self._paths.post, lease)
         await self._paths.serve(
-            membership, lambda: self._paths.post(PathUp(lease)), fail(self._paths.post, lease)
+            membership,
+            lambda: self._paths.post(PathUp(lease)),
+            failed,
+            lambda member, reason: failed(f"the worker's network cannot reach another member: {reason}"),
         )
+        await trio.sleep_forever()  # until the worker is gone; then ClosePath
 
     async def _watch(self, membership: Membership, failed: object) -> None:
         assert membership.cell is not None

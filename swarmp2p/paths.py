@@ -13,29 +13,22 @@ Whichever way a lease ends, its ClosePath cancels that task, and plane and cell 
 
 from __future__ import annotations
 
-import hashlib
-import os
-import socket
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
-from multiaddr.multiaddr import Multiaddr
 
 from .arguments import many_argument
 from .errors import SwarmError, UsageError, WireGuardFailed
 from .identity import PeerId
+from .own_facts import is_own_ip, listening, machine, own_facts
 from .ray_bridge.cells import Cell
 from .ray_bridge.events import LeaseId, PathFailed, PathUp
-from .transport.mesh.events import MeshCommand, PairAgain, Paired, Planned
+from .transport.mesh.events import MeshCommand, PairAgain, Paired, Planned, TellFacts
 from .transport.mesh.members import (
-    MAX_ADDRESS_BYTES,
-    MAX_ADDRESSES,
-    MAX_ENDPOINTS,
     Carrier,
-    Endpoint,
     Facts,
     MemberId,
     Roster,
@@ -48,6 +41,7 @@ from .transport.overlay.plane import (
     Ended,
     NeedStream,
     Plane,
+    PlaneEnded,
     PlaneEvent,
     PlaneRefused,
     Silent,
@@ -68,8 +62,11 @@ _MAX_UNLUCKY: Final = 256
 _MAX_WAITING: Final = 4096
 """What waits to be carried out for one membership; more, and it fails. A new member brings two entries."""
 
-_IP_CODES: Final = (0x04, 0x29)
-_RELAYED: Final = 0x0122
+_CARRIER_S: Final = 20.0
+"""Seconds from the secret to a carrier connection. All TCP endpoints together get 9 at most, then a stream is opened,
+by way of a relay maybe. Without either the lease ends, and another lender is asked."""
+
+_LOOK_S: Final = 2.0  # between looks at whether this peer's facts are still the same
 
 
 def paths_argument(paths: object) -> tuple[Carrier, ...]:
@@ -85,45 +82,12 @@ def paths_argument(paths: object) -> tuple[Carrier, ...]:
     return allowed
 
 
-def machine(cluster: MemberId, head: PeerId) -> bytes:
-    """What members of one cluster compare to see whether they share the head's machine and network namespace; says
-    nothing to others, and cannot be repeated by another head. Empty where it cannot be told."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
-            boot = file.read().strip()
-        namespace = os.stat("/proc/self/ns/net")
-    except OSError:
-        return b""
-    said = b"%s|%s|%s|%d|%d" % (cluster, head, boot, namespace.st_dev, namespace.st_ino)
-    return hashlib.sha256(said).digest()
-
-
-def is_own_ip(ip: str) -> bool:
-    """Whether an address is this machine's: nobody else's can be bound."""
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind((ip, 0))
-    except OSError:
-        return False
-    return ip not in ("", "0.0.0.0", "::")
-
-
-def free(address: str, port: int) -> bool:
-    """Whether a port is nobody's on this machine, at any address: Ray's nodes listen at all of them."""
-    del address
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True
-
-
 @dataclass(slots=True)
 class Membership:
     """One membership of this peer. own, cluster: ids. send: what is to be carried out.
 
-    guest, stands: whether the path to the head needs no session, and whether it stands.
+    stands: whether the path to the head does. planned: what was carried out last. say: this peer's facts as they are
+    now. trouble: why the last libp2p stream could not be opened.
     """
 
     own: MemberId
@@ -131,6 +95,9 @@ class Membership:
     send: trio.MemorySendChannel[Planned | Paired | PlaneEvent | CarrierEvent]
     receive: trio.MemoryReceiveChannel[Planned | Paired | PlaneEvent | CarrierEvent]
     plan: MachinePlan = NOTHING
+    planned: Planned | None = None
+    say: Callable[[], Facts] | None = None
+    trouble: str = ""
     plane: Plane | None = None
     cell: Cell | None = None
     wireguard: WireGuardCarrier | None = None
@@ -214,59 +181,59 @@ class Paths:
         return lambda event: self._hand(membership, event)
 
     def listen(self) -> list[str]:
-        """Where carrier connections are taken: at those of the peer's addresses that are this machine's, any port. Not
-        where others see it, nor at its router's."""
-        ips = [ip for ip in dict.fromkeys(own_ips(self._peer.addresses)) if is_own_ip(ip)]
-        return ips[:MAX_ENDPOINTS] or ["127.0.0.1"]
+        """Where carrier connections are taken."""
+        return listening(self._peer.addresses)
 
     def facts(
         self, membership: Membership, carriers: Iterable[Carrier], lacks: Mapping[Carrier, str]
     ) -> Facts:
         """What this peer says of itself as a member."""
-        addresses = [_transport(address) for address in self._peer.addresses]
-        endpoints = () if membership.plane is None else membership.plane.endpoints
-        return Facts(
+        plane, wireguard = membership.plane, membership.wireguard
+        udp = None if wireguard is None else (wireguard.key, wireguard.port)
+        return own_facts(
+            self._peer.addresses,
+            reachable=self._peer.reachability != "unreachable",
             carriers=tuple(carriers),
             lacks=tuple(lacks.items()),
-            endpoints=tuple(Endpoint(ip, port) for ip, port in endpoints)[:MAX_ENDPOINTS],
-            reachable=self._peer.reachability != "unreachable",
-            addresses=tuple(each for each in addresses if len(each) <= MAX_ADDRESS_BYTES)[:MAX_ADDRESSES],
+            endpoints=() if plane is None else plane.endpoints,
             machine=machine(membership.cluster, self._peer.id)
             if membership.own == membership.cluster
             else b"",
-            wireguard_key=b"" if membership.wireguard is None else membership.wireguard.key,
-            wireguard_endpoints=self._udp(membership),
+            wireguard=udp,
         )
 
-    def _udp(self, membership: Membership) -> tuple[Endpoint, ...]:
-        """Where WireGuard's packets are taken: nowhere for who cannot be reached from outside."""
-        if membership.wireguard is None or self._peer.reachability == "unreachable":
-            return ()
-        port, ips = membership.wireguard.port, list(dict.fromkeys(own_ips(self._peer.addresses)))
-        return tuple(Endpoint(ip, port) for ip in ips if not ip.startswith("127."))[:MAX_ENDPOINTS]
-
     async def serve(
-        self, membership: Membership, up: Callable[[], None], failed: Callable[[str], None]
-    ) -> None:
-        """Carry out what comes, until cancelled. up: the path to the head stands. failed: it cannot any more."""
+        self,
+        membership: Membership,
+        up: Callable[[], None],
+        failed: Callable[[str], None],
+        refused: Callable[[MemberId, str], None],
+    ) -> str:
+        """Carry out what comes, until cancelled or the plane's process ends; then returns why. May be called again with
+        another plane.
+
+        up: the path to the head stands. failed: it cannot any more. refused: what a member needs cannot be had here.
+        """
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._retell, membership)
+            if membership.planned is not None:  # by the plane before
+                membership.plan = NOTHING
+                membership.carriers.clear()
+                await self._carried_out(membership, membership.planned, failed, refused)
             async for item in membership.receive:
                 match item:
                     case Planned():
-                        try:
-                            await self._planned(membership, item, failed)
-                        except WireGuardFailed as problem:
-                            failed(str(problem))
-                        if item.plan.guest and not membership.stands:
-                            membership.stands = True
-                            up()
-                    case Paired():
+                        await self._carried_out(membership, item, failed, refused)
+                        if item.plan.guest:
+                            self._stands(membership, up)
+                    case Paired(target=target):
                         await self._paired(membership, item)
+                        if target == membership.cluster and not membership.stands:
+                            nursery.start_soon(self._hurry, membership, item.initiator, failed)
                     case CarrierUp(target=target, kind=kind):
                         membership.carriers[target] = kind
-                        if target == membership.cluster and not membership.stands:
-                            membership.stands = True
-                            up()
+                        if target == membership.cluster:
+                            self._stands(membership, up)
                     case CarrierLost():
                         pass  # the plane dials again
                     case Silent(target=target):
@@ -274,17 +241,50 @@ class Paths:
                     case NeedStream(target=target):
                         nursery.start_soon(self._carry, membership, target)
                     case Ended(reason=reason):
+                        self._planes.pop(membership.own, None)
+                        membership.plane = None
                         failed(f"the process that forwards its connections ended: {reason}")
+                        nursery.cancel_scope.cancel()
+                        return reason
                     case LinkUp(member=target):
                         assert membership.wireguard is not None
                         membership.carriers[target] = membership.wireguard.kind
-                        if target == membership.cluster and not membership.stands:
-                            membership.stands = True
-                            up()
+                        if target == membership.cluster:
+                            self._stands(membership, up)
                     case LinkLost(member=target, reason=reason):
                         self._link_lost(membership, target, reason, failed)
                     case TunnelLost(reason=reason):
                         failed(f"its WireGuard interface is lost: {reason}")
+        raise AssertionError("a membership's channel is never closed")
+
+    def _stands(self, membership: Membership, up: Callable[[], None]) -> None:
+        if not membership.stands:
+            membership.stands = True
+            up()
+
+    async def _retell(self, membership: Membership) -> None:
+        """Tell the others when something about this peer changes, such as its addresses, or relays."""
+        assert membership.say is not None
+        told = membership.say()
+        while True:
+            await trio.sleep(_LOOK_S)
+            facts = membership.say()
+            if facts != told:
+                told = facts
+                self.post(TellFacts(membership.own, facts))
+
+    async def _hurry(self, membership: Membership, initiator: bool, failed: Callable[[str], None]) -> None:
+        """Give a path up that has no connection for long."""
+        await trio.sleep(_CARRIER_S)
+        if not membership.stands:
+            what = "the borrower's machine opened none"
+            if initiator:
+                tried = [each for each in membership.plan.sessions if each.member == membership.cluster]
+                at = ", ".join(f"{each.ip} port {each.port}" for each in tried[0].endpoints) if tried else ""
+                what = (
+                    f"TCP to {at or 'nowhere'} failed, a libp2p stream: {membership.trouble or 'no answer'}"
+                )
+            failed(f"no connection with the cluster's head within {_CARRIER_S:g} s: {what}")
 
     def _link_lost(
         self, membership: Membership, target: MemberId, reason: str, failed: Callable[[str], None]
@@ -306,7 +306,24 @@ class Paths:
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # it is ending, or a plane that does not answer is: then its silence ends the lease
 
-    async def _planned(self, membership: Membership, planned: Planned, failed: Callable[[str], None]) -> None:
+    async def _carried_out(
+        self,
+        membership: Membership,
+        planned: Planned,
+        failed: Callable[[str], None],
+        refused: Callable[[MemberId, str], None],
+    ) -> None:
+        membership.planned = planned
+        try:
+            await self._planned(membership, planned, refused)
+        except WireGuardFailed as problem:
+            failed(str(problem))
+        except PlaneEnded:
+            pass  # it says so itself
+
+    async def _planned(
+        self, membership: Membership, planned: Planned, refused: Callable[[MemberId, str], None]
+    ) -> None:
         self._rosters[membership.cluster] = planned.roster
         self.streams.prune(membership.cluster)
         own = planned.roster.get(membership.own)
@@ -325,16 +342,17 @@ class Paths:
             if session.member not in stay:
                 membership.carriers.pop(session.member, None)
                 await plane.drop(session.member)
+        for served in difference.serves.gone:
+            await plane.unserve(served.block.ports)
         for serve in difference.serves.new:
             await plane.serve(serve.address, serve.block.ports)
+        for listened in difference.listeners.gone:
+            await plane.unlisten(listened.through, listened.address, listened.block.ports)
         for listener in difference.listeners.new:
             try:
                 await plane.listen(listener.through, listener.address, listener.block.ports)
             except PlaneRefused as problem:  # such as a port that somebody has taken meanwhile
-                if membership.own == membership.cluster:
-                    self.post(PathFailed(listener.through, str(problem)))
-                else:
-                    failed(str(problem))
+                refused(listener.through, problem.reason)
 
     async def _paired(self, membership: Membership, paired: Paired) -> None:
         sessions = {each.member: each for each in membership.plan.sessions}
@@ -342,30 +360,19 @@ class Paths:
         if session is None or membership.plane is None:
             return
         endpoints = [(each.ip, each.port) for each in session.endpoints]
-        await membership.plane.session(paired.target, paired.secret, paired.initiator, endpoints)
+        with suppress(PlaneEnded):  # it says so itself
+            await membership.plane.session(paired.target, paired.secret, paired.initiator, endpoints)
 
     async def _carry(self, membership: Membership, target: MemberId) -> None:
         """Give the plane a libp2p stream; when there is none it asks again."""
         try:
             await self.streams.carry(membership.cluster, membership.own, target)
-        except (SwarmError, OSError, KeyError):
-            pass
+        except KeyError:
+            pass  # it has left, or the plane has ended
+        except (SwarmError, OSError) as problem:
+            membership.trouble = str(problem)
 
 
 def fail(post: Post, lease: LeaseId) -> Callable[[str], None]:
     """What says that a lease's path failed."""
     return lambda reason: post(PathFailed(lease, reason))
-
-
-def own_ips(addresses: Iterable[Multiaddr]) -> Iterable[str]:
-    """The IP addresses among those that a peer is dialled at itself."""
-    for address in addresses:
-        codes = [protocol.code for protocol in address.protocols()]
-        if _RELAYED not in codes and codes[0] in _IP_CODES:
-            text = address.value_for_protocol(codes[0])
-            if text and "%" not in text:
-                yield text
-
-
-def _transport(address: Multiaddr) -> bytes:
-    return bytes(address.decapsulate_code(0x01A5).to_bytes())

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 from multiaddr.multiaddr import Multiaddr
 
-from swarmp2p import Peer, open_peer
+from swarmp2p import open_peer
 from swarmp2p.errors import NotEnoughWorkers, UsageError
 from swarmp2p.identity import Identity, PeerId
 from swarmp2p.lender_paths import LenderPaths
-from swarmp2p.paths import Membership, Paths, free, machine, paths_argument
+from swarmp2p.own_facts import free, machine
+from swarmp2p.paths import Paths, paths_argument
 from swarmp2p.ray_bridge.cells import cell_problem
+from swarmp2p.ray_bridge.cluster import ClusterEvent, ClusterEventKind
 from swarmp2p.ray_bridge.events import ClosePath, Offer, OpenPath, PathFailed, PathUp, Role
 from swarmp2p.scopes import cancel_scope
-from swarmp2p.transport.mesh.events import Invited, MeshFailed, Planned
+from swarmp2p.transport.mesh.events import Invited, MeshFailed
 from swarmp2p.transport.mesh.members import Carrier, Facts
-from swarmp2p.transport.mesh.plan import plan
-from swarmp2p.transport.overlay.plane import PlaneRefused
-
-from .transport.mesh.made import CLUSTER, member_id, worker
-from .transport.mesh.made import cluster as mesh_cluster
 
 _JOB = """
 import ray
@@ -93,6 +93,54 @@ async def test_a_ray_task_runs_over_the_overlay_in_a_network_of_its_own() -> Non
         assert (count, interfaces.strip()) == ("3000000", "['lo']")
 
 
+def planes() -> list[int]:
+    """This process's planes, by pid."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue  # it has just ended
+            if parent == os.getpid() and any(word.endswith(b"plane_start.py") for word in command):
+                found.append(int(entry.name))
+    return found
+
+
+async def until_ended(events: AsyncGenerator[ClusterEvent, None]) -> AsyncGenerator[ClusterEvent, None]:
+    """The events up to the first lease's end."""
+    async for event in events:
+        yield event
+        if event.kind is ClusterEventKind.ENDED:
+            return
+
+
+@pytest.mark.slow
+async def test_when_the_heads_plane_ends_its_workers_are_replaced() -> None:
+    pytest.importorskip("ray", reason="pip install 'swarmp2p[ray]'")
+    problem = await cell_problem()
+    if problem is not None:
+        pytest.skip(problem)
+    async with (
+        lender("overlay") as address,
+        open_peer(bootstrap=[address]) as peer,
+        peer.borrow(paths=["overlay"], timeout_s=120) as cluster,
+    ):
+        (worker,) = cluster.workers
+        (plane,) = planes()
+        os.kill(plane, signal.SIGKILL)
+        with trio.fail_after(120):
+            async with aclosing(cluster.events()) as events, aclosing(until_ended(events)) as some:
+                ended = [event async for event in some]
+            await cluster.wait_for_workers(1)
+        assert ended[-1].reason == (
+            "the traffic path failed: the process that forwards its connections ended: SIGKILL"
+        )
+        assert cluster.workers[0].lease != worker.lease
+        assert (await run_job())[1] == "3000000"
+
+
 @pytest.mark.slow
 async def test_on_one_machine_the_path_is_direct_and_says_why() -> None:
     pytest.importorskip("ray", reason="pip install 'swarmp2p[ray]'")
@@ -104,6 +152,7 @@ async def test_on_one_machine_the_path_is_direct_and_says_why() -> None:
         (worker,) = cluster.workers
         assert worker.path == "direct"
         assert worker.path_reason == "both run on one machine and in one network namespace"
+        assert cluster.past_events[-1].reason == f"direct: {worker.path_reason}"
         assert (await run_job())[1] == "3000000"
 
 
@@ -139,38 +188,6 @@ def this_peer(ip: str = "") -> Any:
         return ip
 
     return SimpleNamespace(id=Identity(bytes(32)).peer_id, open_stream=None, ip_of=ip_of)
-
-
-class FullPlane:
-    """Somebody else has the ports."""
-
-    async def listen(self, target: bytes, address: str, ports: Sequence[int]) -> None:
-        await trio.lowlevel.checkpoint()
-        raise PlaneRefused("listen", "taken")
-
-
-@pytest.mark.parametrize(("me", "failing"), [(CLUSTER, member_id(1)), (member_id(1), member_id(1))])
-async def test_a_listener_that_cannot_be_had_fails_its_lease_alone(me: bytes, failing: bytes) -> None:
-    posted: list[object] = []
-    paths = Paths(this_peer(), posted.append)
-    membership = Membership.new(me, CLUSTER)
-    paths.enter(membership)
-    membership.plane = cast(Any, FullPlane())
-    everybody = mesh_cluster(worker(1))
-    wanted = plan(everybody, me)
-    only = replace(wanted, serves=(), sessions=())
-    paths.output(Planned(me, everybody, only))
-
-    def failed(reason: str) -> None:
-        posted.append(PathFailed(me, reason))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(paths.serve, membership, lambda: None, failed)
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
-    [outcome] = posted
-    assert isinstance(outcome, PathFailed)
-    assert outcome.lease == failing
 
 
 def lending(ip: str, posted: list[object], nursery: trio.Nursery | None = None) -> LenderPaths:
@@ -251,7 +268,7 @@ def test_a_port_that_somebody_listens_on_is_not_free() -> None:
 
 
 def test_addresses_that_carriers_are_taken_at_are_those_of_the_peer() -> None:
-    from swarmp2p.paths import own_ips
+    from swarmp2p.own_facts import own_ips
 
     def of(*texts: str) -> list[str]:
         return list(own_ips([Multiaddr(text) for text in texts]))
@@ -261,15 +278,3 @@ def test_addresses_that_carriers_are_taken_at_are_those_of_the_peer() -> None:
         "127.0.0.1",
         "::1",
     ]
-
-
-def test_carriers_are_taken_at_this_machines_addresses_and_not_where_others_see_it() -> None:
-    seen = tuple(
-        map(Multiaddr, ("/ip4/203.0.113.5/tcp/1", "/ip4/127.0.0.1/tcp/2"))
-    )  # the first for documentation
-
-    async def open_stream(*arguments: object) -> None:
-        raise AssertionError
-
-    peer = SimpleNamespace(id=b"", addresses=seen, open_stream=open_stream)
-    assert Paths(cast("Peer", peer), lambda said: None).listen() == ["127.0.0.1"]

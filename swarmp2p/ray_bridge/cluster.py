@@ -54,7 +54,8 @@ class ClusterEventKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ClusterEvent:
-    """One change. at: seconds as the peer's clock. reason: why, for REFUSED and ENDED; load for FOUND."""
+    """One change. at: seconds as the peer's clock. reason: why, for REFUSED and ENDED; load for
+    FOUND; path, and why it was taken, for ACTIVE."""
 
     at: float
     kind: ClusterEventKind
@@ -190,7 +191,7 @@ class Cluster:
                 self._recruiter.active(lease)
                 path, reason, address = self._path(lease)
                 self._workers[lease] = LeasedWorker(lease, peer, address or node_ip, path, reason)
-                self._record(ClusterEventKind.ACTIVE, peer)
+                self._record(ClusterEventKind.ACTIVE, peer, f"{path}: {reason}" if reason else path)
             case LeaseRefusal(lease=lease, provider=peer, reason=reason, retry_after_s=retry_after_s):
                 self._recruiter.refused(lease, reason, retry_after_s, self._now())
                 self._record(ClusterEventKind.REFUSED, peer, reason)

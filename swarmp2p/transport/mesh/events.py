@@ -58,7 +58,8 @@ class Admit:
 class TellFacts:
     """What a member says of itself: a worker's answer to `Invited`, and both roles' whenever something changes.
 
-    Carriers, machine, address and WireGuard key stay as they were told first. `Facts.sequence` is filled in.
+    Carriers, machine, address, WireGuard key and whether it is reachable stay as they were told first.
+    `Facts.sequence` is filled in.
     """
 
     member: MemberId

@@ -336,10 +336,15 @@ def _entry(member: Member) -> Entry:
 
 
 def follow(old: Facts, new: Facts) -> Facts:
-    """New facts after old ones: the number after theirs, and what may not change as it was."""
+    """New facts after old ones: the number after theirs, and what may not change as it was.
+
+    Whether it is reachable decides who of two begins their session: that stays, or what stands would begin anew.
+    """
     return replace(
         new,
         sequence=old.sequence + 1,
+        reachable=old.reachable,
+        endpoints=new.endpoints or old.endpoints if old.endpoints else (),
         carriers=old.carriers,
         lacks=old.lacks,
         machine=old.machine,

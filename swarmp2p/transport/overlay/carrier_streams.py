@@ -15,6 +15,7 @@ beyond that: whoever is at the other end must still prove to the plane that it h
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -161,8 +162,9 @@ class CarrierStreams:
         )
         match decision, header:
             case Here(own), Header(source=source) if own in self._planes:
-                over = await self._planes[own].carry(source, stream)
-                await over.wait()
+                with suppress(SwarmError):  # the plane has just ended
+                    over = await self._planes[own].carry(source, stream)
+                    await over.wait()
             case Onward(peer), Header() if header in self._spliced or len(self._spliced) < MAX_SPLICED:
                 await self._pass_on(stream, header, peer)
             case _:

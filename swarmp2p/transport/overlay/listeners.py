@@ -61,11 +61,16 @@ class LocalListeners:
             return
         _Request(self, self._loop, partner, address, wanted, done).start(self._source)
 
-    def unlisten(self, target: bytes) -> None:
-        """Close the listeners of a member."""
-        for listener in self._by_target.pop(target, {}).values():
-            self._loop.close(listener.socket)
-            self.count -= 1
+    def unlisten(self, target: bytes, some: Sequence[tuple[str, int]] | None = None) -> None:
+        """Close the listeners of a member: all, or those at some addresses and ports."""
+        own = self._by_target.get(target, {})
+        for at in list(own) if some is None else some:
+            listener = own.pop(at, None)
+            if listener is not None:
+                self._loop.close(listener.socket)
+                self.count -= 1
+        if not own:
+            self._by_target.pop(target, None)
 
     def add(self, partner: Partner, address: str, made: list[LocalListener]) -> None:
         """A request is done."""

@@ -121,9 +121,16 @@ class Plane:
                 {"do": "listen", "target": target.hex(), "address": address, "ports": some},
             )
 
-    async def unlisten(self, target: bytes) -> None:
-        """Close the listeners of a member; connections stay."""
-        await self._ask("unlisten", {"do": "unlisten", "target": target.hex()})
+    async def unserve(self, ports: Sequence[int]) -> None:
+        """Let nobody reach these own ports any more; connections stay."""
+        for some in _batches(ports):
+            await self._ask("serve ports no more", {"do": "unserve", "ports": some})
+
+    async def unlisten(self, target: bytes, address: str = "", ports: Sequence[int] = ()) -> None:
+        """Close the listeners of a member, or those at an address and ports; connections stay."""
+        request: Json = {"do": "unlisten", "target": target.hex()}
+        for some in _batches(ports) if address else [[]]:
+            await self._ask("unlisten", {**request, "address": address, "ports": some})
 
     async def session(
         self, target: bytes, secret: bytes, initiator: bool, endpoints: Sequence[Endpoint] = ()

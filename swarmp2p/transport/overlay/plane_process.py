@@ -143,6 +143,10 @@ class Plane:
             for port in _ports(request):
                 self.served[port] = str(request["address"])
             done(None)
+        elif what == "unserve":
+            for port in _ports(request):
+                self.served.pop(port, None)
+            done(None)
         elif what == "door":
             self._send({"id": request["id"], "endpoints": self._open_doors(request)})
         else:
@@ -150,7 +154,8 @@ class Plane:
             if what == "listen":
                 self._listeners.listen(self._partner(target), str(request["address"]), _ports(request), done)
             elif what == "unlisten":
-                self._listeners.unlisten(target)
+                address = str(request["address"])
+                self._listeners.unlisten(target, [(address, port) for port in _ports(request)] or None)
                 done(None)
             elif what == "session":
                 self._begin(target, request)

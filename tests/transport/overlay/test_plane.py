@@ -169,6 +169,19 @@ async def test_without_a_session_connections_are_reset() -> None:
             await both.refused()
 
 
+async def test_some_of_a_members_ports_can_be_let_go() -> None:
+    async with pair(ports=3) as both:
+        await both.serve(echo)
+        await both.head.unlisten(WORKER, both.address, both.ports[1:])
+        assert (await both.head.stats())["listeners"] == 1
+        await both.head.unlisten(WORKER, both.address, both.ports[1:])  # gone already
+        await both.worker.unserve(both.ports[:1])
+        with trio.fail_after(WAIT_S):
+            async with await both.connect() as stream:
+                assert await how_it_ends(stream) is ConnectionResetError
+        assert (await both.worker.stats())["unserved"] == 1
+
+
 async def test_listeners_go_with_unlisten_and_drop() -> None:
     async with pair(ports=3) as both:
         assert (await both.head.stats())["listeners"] == 3
