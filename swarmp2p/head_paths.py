@@ -92,14 +92,14 @@ class HeadPaths:
         end at once."""
         membership, paths = self._membership, self._paths
         async with AsyncExitStack() as stack:
-            lacks: dict[Carrier, str] | None = None
-            short = 0
+            lacks = await self._wireguard(stack)  # around the planes: its nursery outlives theirs
+            opened, short = False, 0
             try:
                 while True:
                     began = trio.current_time()
                     async with self._plane():
-                        if lacks is None:
-                            lacks = await self._wireguard(stack)
+                        if not opened:
+                            opened = True
                             self._open(lacks)
                         else:
                             paths.post(TellFacts(self.cluster, paths.facts(membership, self._allowed, lacks)))

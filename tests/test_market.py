@@ -116,7 +116,10 @@ async def no_plane(*arguments: object, **settings: object) -> AsyncGenerator[Sim
     async def serve(address: str, ports: Sequence[int]) -> None:
         pass
 
-    yield SimpleNamespace(endpoints=(), serve=serve)
+    async def unserve(ports: object) -> None:
+        pass
+
+    yield SimpleNamespace(endpoints=(), serve=serve, unserve=unserve)
 
 
 @pytest.fixture
