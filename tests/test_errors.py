@@ -33,6 +33,7 @@ from swarmp2p.errors import (
     SwarmError,
     UsageError,
     ValueNotFound,
+    WireGuardFailed,
     WorkerNotStarted,
 )
 
@@ -88,6 +89,11 @@ CASES: list[tuple[SwarmError, tuple[str, ...], dict[str, object]]] = [
     (RayMissing(), ("pip install",), {}),
     (HeadFailed("exit 1", "/log"), ("exit 1", "/log"), {"log": "/log"}),
     (NoCell("forbidden"), ("forbidden", "Nothing was started"), {"reason": "forbidden"}),
+    (
+        WireGuardFailed("swarm7", "no such device"),
+        ("swarm7", "no such device", "Other paths work"),
+        {"interface": "swarm7", "problem": "no such device"},
+    ),
     (WorkerNotStarted("no python", "/log"), ("no python", "/log"), {"reason": "no python", "log": "/log"}),
     (
         LeaseRefused("12D3", "full", 1.5),
