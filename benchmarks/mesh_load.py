@@ -31,7 +31,7 @@ from typing import Final
 _BEGIN: Final = struct.Struct(">cQ")
 _ECHO, _COUNT, _HASH, _STALL, _IDLE = (bytes([one]) for one in b"echsi")
 _CHUNK: Final = 1 << 20
-_ECHO_BYTES: Final = 64  # the issue that these figures answer says so
+_ECHO_BYTES: Final = 64  # as small as a call is
 _WARM_UP: Final = 50
 _TURNS: Final = 10
 _FOREVER: Final = 1 << 62
