@@ -61,6 +61,7 @@ class _FullPipe:
     """A connection that takes nothing."""
 
     local = ("127.0.0.1", 2)
+    relay = limit = None
 
     def __init__(self) -> None:
         self._shut = trio.Event()
