@@ -145,7 +145,7 @@ class LenderPaths:
                 ):
                     membership.cell = cell
                     paths.equip(membership, plane)
-                    nursery.start_soon(self._watch, membership, failed)
+                    nursery.start_soon(self._watch, membership)
                     problem = ""
                     if Carrier.WIREGUARD in carriers:
                         problem = await paths.equip_wireguard(stack, membership, invited.head)
@@ -187,7 +187,7 @@ class LenderPaths:
         )
         await trio.sleep_forever()  # until the worker is gone; then ClosePath
 
-    async def _watch(self, membership: Membership, failed: object) -> None:
+    async def _watch(self, membership: Membership) -> None:
         assert membership.cell is not None
         reason = await membership.cell.died()
         self._paths.post(PathFailed(membership.own, f"the worker's own network ended: {reason}"))

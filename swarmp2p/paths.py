@@ -60,7 +60,8 @@ _MAX_UNLUCKY: Final = 256
 """Heads remembered to whom no WireGuard packets go; the one heard of least lately is forgotten."""
 
 _MAX_WAITING: Final = 4096
-"""What waits to be carried out for one membership; more, and it fails. A new member brings two entries."""
+"""What waits to be carried out for one membership; a new member brings two entries. What comes on top is dropped: a
+plane that is so far behind does not answer, and its silence ends the lease."""
 
 _CARRIER_S: Final = 20.0
 """Seconds from the secret to a carrier connection. All TCP endpoints together get 9 at most, then a stream is opened,
@@ -113,7 +114,7 @@ class Membership:
 
 
 class Paths:
-    """The memberships of one peer; leading.py and attending.py say when they begin and end."""
+    """The memberships of one peer; head_paths.py and lender_paths.py say when they begin and end."""
 
     def __init__(self, peer: Peer, post: Post) -> None:
         self._peer, self.post = peer, post
