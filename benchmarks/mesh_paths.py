@@ -115,6 +115,9 @@ def plain(rtt_ms: float | None) -> Generator[Path, None, None]:
         yield path
 
 
+# In a process namespace, so that wireguard-go ends with its shell.
+_ALONE: Final = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
+
 # A tmpfs over /run, seen by this shell alone, has wireguard-go's control socket: two runs do not meet there.
 _WIREGUARD: Final = """
 mount -t tmpfs none /run
@@ -144,7 +147,7 @@ def wireguard(rtt_ms: float | None) -> Generator[Path, None, None]:
             (path.b, secret[1], public[0], _WG_A, _A, _WG_B),
         ):
             process = node.start(
-                "unshare", "--mount", "sh", "-ec", _WIREGUARD, "sh", other, inner, outer, own, stderr=None
+                *_ALONE, "sh", "-ec", _WIREGUARD, "sh", other, inner, outer, own, stderr=None
             )
             tell(process, key.strip())
             expect(process, "ready", "wireguard-go")
