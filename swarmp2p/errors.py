@@ -59,6 +59,14 @@ class InviteError(SwarmError):
         self.problem, self.remedy = problem, remedy
 
 
+class GrantError(SwarmError):
+    """A grant cannot be used; nothing was asked of anybody."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"cannot use this grant: {problem}; {remedy}")
+        self.problem, self.remedy = problem, remedy
+
+
 class StateFileError(SwarmError):
     """A state file cannot be used; it was left as it is, and no peer was started.
 
