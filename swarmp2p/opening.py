@@ -28,6 +28,7 @@ from .node import NodeCommand, NodeConfig, NodeEngine, NodeOutput
 from .peer import Membership, Peer
 from .ray_bridge.auth import LeaseKeys
 from .ray_bridge.wire import lease_protocol
+from .storage.journal import open_journal
 from .storage.storage import open_storage
 from .transport.addresses import listen_address, split_address
 from .transport.mesh.wire import mesh_protocol
@@ -131,7 +132,10 @@ async def open_peer(
         except Overloaded:
             pass  # it is asked for again
 
-    async with open_storage(state, identity.peer_id, save_all) as storage:
+    async with (
+        open_storage(state, identity.peer_id, save_all) as storage,
+        open_journal(state),  # the state's lock is its lock too
+    ):
         remembered = () if storage is None else storage.remembered
         other_dht = "" if dht_protocol == DEFAULT_DHT_PROTOCOL else dht_protocol
         swarm = Membership(way_in.network_key, other_dht)

@@ -23,6 +23,7 @@ import trio
 
 from ..errors import SwarmError
 from . import supervisor
+from .ledger import Entered
 
 TREE_VARIABLE: Final = "SWARMP2P_TREE"
 """Environment variable that marks every process of a tree with 16 random hex digits (Ray's workers wipe it)."""
@@ -202,6 +203,7 @@ async def open_tree(
     namespaces = [os.dup(namespace) for namespace in enter]
     for namespace in namespaces:
         arguments += ["--enter", str(namespace)]
+    entered = Entered(mark, remove)
     try:
         process = await trio.lowlevel.open_process(
             # -I and -S: no user's site, no site-packages, no module beside the file: 20 ms instead of 60
@@ -216,16 +218,20 @@ async def open_tree(
         )
     except BaseException:
         os.close(log)
+        entered.over()
         raise
     finally:
         for namespace in namespaces:
             os.close(namespace)
+    entered.runs(process.pid)
     tree = Tree(process, mark, log_path, log, remove)
     try:
         yield tree
     finally:
         await tree.stop(grace_s)
         await tree.close()
+        if tree.ended:
+            entered.over()
 
 
 @contextmanager

@@ -189,7 +189,7 @@ class StateFile:
         """Set the file aside and make a new one; returns the rows that could still be read."""
         self._disconnect()
         rows = _salvage(self.path)
-        self.set_aside = _set_aside(self.path)
+        self.set_aside = set_aside(self.path)
         self.broken = True
         self._connect()
         return rows
@@ -276,7 +276,7 @@ def _read_until_fault(
         pass
 
 
-def _set_aside(path: str) -> str:
+def set_aside(path: str) -> str:
     """Rename a damaged file and SQLite's beside it; the newest few are kept."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     target = f"{path}.damaged-{stamp}"

@@ -81,8 +81,8 @@ def locked(path: str) -> int:
     return lock
 
 
-def check_kind(path: str) -> None:
-    """Raise StateFileError for a file that is not ours, or of a later version."""
+def check_kind(path: str, kind: int = APPLICATION, called: str = "state file") -> None:
+    """Raise StateFileError for a file that is not ours, or of a later version. kind: its application id."""
     try:
         with open(path, "rb") as file:
             head = file.read(100)
@@ -92,8 +92,8 @@ def check_kind(path: str) -> None:
         raise os_error(path, problem) from None
     application = int.from_bytes(head[_APPLICATION_AT : _APPLICATION_AT + 4])
     whole = len(head) >= _APPLICATION_AT + 4
-    if application != APPLICATION and (whole or not head.startswith(_MAGIC[: max(len(head), 1)])) and head:
-        what = "a database of another program" if head.startswith(_MAGIC) else "no state file of swarmp2p"
+    if application != kind and (whole or not head.startswith(_MAGIC[: max(len(head), 1)])) and head:
+        what = "a database of another program" if head.startswith(_MAGIC) else f"no {called} of swarmp2p"
         raise StateFileError(
             path,
             f"it is {what}",

@@ -1,4 +1,4 @@
-"""A whole peer whose state stands on a disk of 100 KiB that fills up; tests/storage/test_full_disk.py runs it in a
+"""A whole peer whose state stands on a disk of 200 KiB that fills up; tests/storage/test_full_disk.py runs it in a
 mount namespace of its own, with the disk mounted at the path that is given."""
 
 from __future__ import annotations

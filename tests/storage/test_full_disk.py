@@ -13,7 +13,7 @@ _SPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", 
 
 @pytest.mark.slow
 def test_a_peer_lives_through_a_full_disk_and_refuses_a_read_only_one(tmp_path: Path) -> None:
-    mount = f"mount -t tmpfs -o size=100k,mode=700 tmpfs {tmp_path}"
+    mount = f"mount -t tmpfs -o size=200k,mode=700 tmpfs {tmp_path}"
     tried = subprocess.run([*_SPACE, "sh", "-c", mount], capture_output=True, text=True, check=False)
     if tried.returncode:
         pytest.skip(f"no mount namespace can be made here ({tried.stderr.strip()}): run as root")

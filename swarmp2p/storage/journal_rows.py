@@ -1,0 +1,80 @@
+"""What a peer's journal says, as rows of a table, each with a checksum.
+
+A row is (kind, key, body, checksum). kind: "tree" or "lease". key: a tree's mark, a lease's id. body: msgpack.
+checksum: eight bytes of BLAKE2b over all the rest, so that a bit that flipped on the disk costs this row alone.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Final, cast
+
+import msgpack
+
+from ..ray_bridge.ledger import Here, TreeEntry
+from ..signed import pack
+from .rows import BadRow
+
+Row = tuple[str, bytes, bytes, bytes]
+TREE: Final = "tree"
+_CHECKSUM_BYTES: Final = 8
+_MOST_DIRECTORIES: Final = 64
+
+
+def tree_row(entry: TreeEntry) -> Row:
+    """A tree as a row."""
+    body = pack(
+        [
+            entry.here.boot,
+            entry.here.namespace,
+            entry.owner,
+            entry.owner_start,
+            list(entry.directories),
+            entry.pid,
+            entry.start,
+        ]
+    )
+    return _row(TREE, entry.mark.encode(), body)
+
+
+def read_row(row: tuple[object, ...]) -> TreeEntry:
+    """What a row says; raises BadRow for one that is damaged, or that no version of this code wrote."""
+    kind, key, body, checksum = row
+    if not isinstance(kind, str) or not isinstance(key, bytes) or not isinstance(body, bytes):
+        raise BadRow
+    if checksum != _checksum(kind, key, body):
+        raise BadRow
+    try:
+        fields = cast(object, msgpack.unpackb(body))
+        return _tree(key, fields)
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException):
+        raise BadRow from None
+
+
+def _tree(key: bytes, fields: object) -> TreeEntry:
+    match fields:
+        case [
+            str(boot),
+            int(namespace),
+            int(owner),
+            int(owner_start),
+            list() as places,
+            int(pid),
+            int(start),
+        ]:
+            directories = tuple(str(place) for place in cast("list[object]", places)[:_MOST_DIRECTORIES])
+            return TreeEntry(
+                key.decode("ascii"), Here(boot, namespace), owner, owner_start, directories, pid, start
+            )
+        case _:
+            raise BadRow
+
+
+def _row(kind: str, key: bytes, body: bytes) -> Row:
+    return kind, key, body, _checksum(kind, key, body)
+
+
+def _checksum(kind: str, key: bytes, body: bytes) -> bytes:
+    # Lengths, so that no two rows are the same bytes.
+    head = pack([kind, key, len(body)])
+    return blake2b(head + body, digest_size=_CHECKSUM_BYTES).digest()

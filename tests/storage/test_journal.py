@@ -1,0 +1,118 @@
+"""A journal keeps what it was told over kills, damage and full disks, and takes nobody else's file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from swarmp2p.errors import StateFileError
+from swarmp2p.ray_bridge.ledger import Here, TreeEntry
+from swarmp2p.storage.journal import Journal, read_journal
+from swarmp2p.storage.journal_rows import read_row, tree_row
+from swarmp2p.storage.rows import BadRow
+
+
+def tree(number: int, pid: int = 0) -> TreeEntry:
+    return TreeEntry(f"{number:016x}", Here("boot", 7), 1, 2, (f"/tmp/swarm-{number}",), pid, pid * 10)
+
+
+def test_what_is_kept_is_there_for_others_at_once_and_after_a_kill(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal")
+    assert read_journal(path).trees == ()
+    journal = Journal.open(path)
+    journal.keep_tree(tree(1))
+    journal.keep_tree(tree(2))
+    journal.keep_tree(tree(1, pid=40))
+    assert read_journal(path).trees == (tree(1, pid=40), tree(2))
+    journal.drop_tree(tree(2).mark)
+    assert Path(path).stat().st_mode & 0o777 == 0o600
+    # Not closed: as a kill leaves it.
+    assert read_journal(path).trees == (tree(1, pid=40),)
+    journal.close()
+    again = Journal.open(path)
+    assert again.found.trees == (tree(1, pid=40),)
+    again.close()
+    again.keep_tree(tree(3))  # whoever is late after the end is not heard
+    assert read_journal(path).trees == (tree(1, pid=40),)
+
+
+def test_a_damaged_row_costs_itself_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal")
+    journal = Journal.open(path)
+    journal.keep_tree(tree(1))
+    journal.keep_tree(tree(2))
+    journal.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE journal SET body=? WHERE key=?", (b"\x91\x01", tree(1).mark.encode()))
+        connection.commit()
+    said = read_journal(path)
+    assert (said.trees, said.damaged) == ((tree(2),), 1)
+
+
+def test_a_damaged_file_is_set_aside_and_its_sound_rows_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "journal"
+    journal = Journal.open(str(path))
+    for number in range(200):
+        journal.keep_tree(tree(number))
+    journal.close()
+    content = bytearray(path.read_bytes())
+    content[-4096:] = os.urandom(4096)
+    path.write_bytes(content)
+    journal = Journal.open(str(path))
+    assert 0 < len(journal.found.trees) < 200
+    assert set(journal.found.trees) <= {tree(number) for number in range(200)}
+    assert read_journal(str(path)).trees == journal.found.trees
+    assert "was damaged" in caplog.text
+    assert len([name for name in os.listdir(tmp_path) if ".damaged-" in name]) == 1
+    journal.close()
+
+
+def test_files_that_are_no_journal_are_not_touched(tmp_path: Path) -> None:
+    letter = tmp_path / "letter"
+    letter.write_text("Dear friend")
+    with pytest.raises(StateFileError, match="it is no journal of swarmp2p"):
+        Journal.open(str(letter))
+    assert letter.read_text() == "Dear friend"
+    with closing(sqlite3.connect(tmp_path / "other")) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    with pytest.raises(StateFileError, match="a database of another program"):
+        Journal.open(str(tmp_path / "other"))
+    with pytest.raises(StateFileError, match="it is a folder"):
+        Journal.open(str(tmp_path))
+
+
+def test_a_disk_that_takes_nothing_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = str(tmp_path / "journal")
+    journal = Journal.open(path)
+    journal.keep_tree(tree(1))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # stands for a disk: nothing can be written meanwhile
+        journal.keep_tree(tree(2))
+        journal.keep_tree(tree(3))
+        assert journal.problem
+        other.execute("ROLLBACK")
+    journal.keep_tree(tree(4))
+    assert not journal.problem
+    assert [record.message.count("is not written") for record in caplog.records] == [1, 0]
+    assert read_journal(path).trees == (tree(1), tree(4))
+    journal.close()
+
+
+def test_rows_that_nobody_wrote() -> None:
+    kind, key, body, checksum = tree_row(tree(1))
+    assert read_row((kind, key, body, checksum)) == tree(1)
+    for row in (
+        (kind, key, body, b""),
+        (kind, key, body + b"\0", checksum),
+        (kind, b"other", body, checksum),
+        (1, key, body, checksum),
+        (kind, None, body, checksum),
+    ):
+        with pytest.raises(BadRow):
+            read_row(row)
