@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from collections.abc import Collection
 from typing import Any
 
 from .errors import BadMessage, UsageError
@@ -30,6 +31,10 @@ class Fields:
     def __init__(self, fields: dict[str, Any]) -> None:
         self._rest = dict(fields)
 
+    def has(self, key: str) -> bool:
+        """Whether a field that may be absent is there, and was not taken."""
+        return key in self._rest
+
     def data(self, key: str, low: int, high: int) -> bytes:
         """Bytes of `low` to `high` length."""
         value = self._take(key)
@@ -42,6 +47,13 @@ class Fields:
         value = self._take(key)
         if type(value) is not str or len(value) > high or not value.isprintable():
             raise BadMessage(f"{key} is not printable text of at most {high} characters")
+        return value
+
+    def choice(self, key: str, values: Collection[str]) -> str:
+        """One of these texts."""
+        value = self._take(key)
+        if type(value) is not str or value not in values:
+            raise BadMessage(f"{key} is not one of {', '.join(values)}")
         return value
 
     def number(self, key: str, low: float, high: float) -> float:

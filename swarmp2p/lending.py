@@ -89,6 +89,7 @@ class Lending:
             "region": self.offer.region,
             "cpus": self.offer.cpus,
             "gpus": self.offer.gpus,
+            "isolation": self.offer.isolation,
             "ray": self._versions.ray,
             "python": self._versions.python,
         }

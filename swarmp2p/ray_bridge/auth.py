@@ -9,9 +9,11 @@ A connection already says which key the other side holds. The signatures here sa
   relaying to another lender, the digest a change of the request, and the domain any other use.
 - The sealed box (X25519, only the lender can open it) repeats lease and borrower, so that a box taken from
   one borrower cannot be presented in the proof of another.
-- The lender's *grant* is a map signed under "lease-grant": both keys, lease id, the request's digest and its
-  resources, where the worker's node listens, when it was given and until when. Request, proof and grant
-  together are the agreement under both signatures.
+- The lender's *agreement* is a map signed under "lease-grant" (its name since the first version): both keys,
+  lease id, the request's digest, its resources and labels, the lender's versions, how the worker is isolated,
+  where its node listens, when it was given and until when.
+- What *stands* (standing.py) is signed when the worker has joined, and at each renewal: address and ports,
+  sequence and expiry. Request, proof, agreement and standing are the lease under both signatures.
 
 Expiries are absolute. Two machines' clocks differ, so `clock_error_s` of lateness is forgiven.
 """
@@ -22,13 +24,13 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from ..errors import BadMessage, SealedBoxError, SwarmError
 from ..fields import Fields, is_ip
 from ..identity import PeerId
 from ..signed import Sign, Verify, open_signed, pack_map, sign_map, unpack_map
-from .events import JoinSecret, LeaseId, Need
+from .events import ISOLATIONS, NO_ISOLATION, JoinSecret, LeaseId, Need, Versions
 from .messages import (
     LEASE_ID_BYTES,
     MAX_COUNT,
@@ -36,17 +38,17 @@ from .messages import (
     MAX_LEASE_S,
     MAX_MEMORY_BYTES,
     MAX_NAME_CHARS,
+    MAX_NODE_IP_CHARS,
     MIN_LEASE_S,
     NONCE_BYTES,
     LeaseRequest,
 )
-from .wire import request_fields
+from .wire import label_lists, read_labels, read_versions, request_fields
 
 _PROOF_DOMAIN: Final = "lease-proof"
-_GRANT_DOMAIN: Final = "lease-grant"
+_AGREEMENT_DOMAIN: Final = "lease-grant"
 _DIGEST_BYTES: Final = 32
 _MAX_SEALED_BYTES: Final = 1024
-_MAX_NODE_IP_CHARS: Final = 45
 # The address goes onto a command line and the token into an environment: both are kept to what such a thing
 # looks like, whoever sent them.
 _ADDRESS: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
@@ -70,15 +72,16 @@ class LeaseKeys:
 
 
 class NotAuthentic(SwarmError):
-    """A proof or a grant is not what it must be; nothing was started, and no secret was used."""
+    """A proof or an agreement is not what it must be; nothing was started, and no secret was used."""
 
 
 @dataclass(frozen=True, slots=True)
-class GrantTerms:
+class Terms:
     """What a lender signed.
 
-    digest: of the request. node_ip: where the worker's Ray node listens. issued, expires: absolute seconds by
-    the lender's clock. lease_s: length of the lease and of each renewal, in seconds.
+    digest: of the request. node_ip: where the worker's Ray node listens, as far as that is known before its path.
+    issued, expires: absolute seconds by the lender's clock. lease_s: length of the lease and of each renewal, in
+    seconds. isolation: JAIL or NO_ISOLATION. versions: the lender's; None in form 1, which says neither.
     """
 
     lease: LeaseId
@@ -91,6 +94,8 @@ class GrantTerms:
     issued: float
     expires: float
     lease_s: float
+    isolation: str = NO_ISOLATION
+    versions: Versions | None = None
 
 
 def request_digest(request: LeaseRequest) -> bytes:
@@ -184,10 +189,10 @@ def _open_secret(keys: LeaseKeys, sealed: bytes, lease: LeaseId, borrower: PeerI
     return secret
 
 
-def make_grant(keys: LeaseKeys, terms: GrantTerms) -> bytes:
+def make_agreement(keys: LeaseKeys, terms: Terms) -> bytes:
     """The lender's signed agreement."""
     need = terms.need
-    fields = {
+    fields: dict[str, Any] = {
         "lease": terms.lease,
         "lender": terms.lender,
         "borrower": terms.borrower,
@@ -203,14 +208,25 @@ def make_grant(keys: LeaseKeys, terms: GrantTerms) -> bytes:
         "expires": terms.expires,
         "lease_s": terms.lease_s,
     }
-    return sign_map(_GRANT_DOMAIN, fields, keys.sign)
+    versions = terms.versions
+    if versions is not None:
+        fields |= {
+            "isolation": terms.isolation,
+            "ray": versions.ray,
+            "python": versions.python,
+            "swarmp2p": versions.swarmp2p,
+        }
+        if need.labels:
+            fields["labels"] = label_lists(need.labels)
+    return sign_map(_AGREEMENT_DOMAIN, fields, keys.sign)
 
 
-def read_grant(envelope: bytes, lender: PeerId, verify: Verify) -> GrantTerms:
+def read_agreement(envelope: bytes, lender: PeerId, verify: Verify) -> Terms:
     """The terms that `lender` signed, whoever shows them; raises NotAuthentic when it did not."""
     try:
-        fields = Fields(open_signed(_GRANT_DOMAIN, envelope, lender, verify, MAX_ENVELOPE_BYTES))
-        terms = GrantTerms(
+        fields = Fields(open_signed(_AGREEMENT_DOMAIN, envelope, lender, verify, MAX_ENVELOPE_BYTES))
+        newer = fields.has("isolation")
+        terms = Terms(
             lease=fields.data("lease", LEASE_ID_BYTES, LEASE_ID_BYTES),
             lender=fields.peer("lender"),
             borrower=fields.peer("borrower"),
@@ -222,23 +238,26 @@ def read_grant(envelope: bytes, lender: PeerId, verify: Verify) -> GrantTerms:
                 fields.integer("memory_bytes", 0, MAX_MEMORY_BYTES),
                 fields.text("kind", MAX_NAME_CHARS),
                 fields.text("region", MAX_NAME_CHARS),
+                read_labels(fields) if newer else (),
             ),
-            node_ip=fields.text("node_ip", _MAX_NODE_IP_CHARS),
+            node_ip=fields.text("node_ip", MAX_NODE_IP_CHARS),
             issued=fields.time("issued"),
             expires=fields.time("expires"),
             lease_s=fields.number("lease_s", MIN_LEASE_S, MAX_LEASE_S),
+            isolation=fields.choice("isolation", ISOLATIONS) if newer else NO_ISOLATION,
+            versions=read_versions(fields) if newer else None,
         )
         fields.done()
     except BadMessage as problem:
-        raise NotAuthentic(f"the grant cannot be accepted: {problem}") from None
+        raise NotAuthentic(f"the agreement cannot be accepted: {problem}") from None
     if terms.lender != lender:
-        raise NotAuthentic("the grant names another lender than the one that signed it")
+        raise NotAuthentic("the agreement names another lender than the one that signed it")
     if not is_ip(terms.node_ip):
-        raise NotAuthentic("the grant's node address is no IP address")
+        raise NotAuthentic("the agreement's node address is no IP address")
     return terms
 
 
-def check_grant(
+def check_agreement(
     keys: LeaseKeys,
     envelope: bytes,
     request: LeaseRequest,
@@ -246,16 +265,16 @@ def check_grant(
     borrower: PeerId,
     now: float,
     clock_error_s: float,
-) -> GrantTerms:
-    """The terms of a grant that answers exactly this request; raises NotAuthentic otherwise."""
-    terms = read_grant(envelope, lender, keys.verify)
+) -> Terms:
+    """The terms of an agreement that answers exactly this request; raises NotAuthentic otherwise."""
+    terms = read_agreement(envelope, lender, keys.verify)
     if terms.borrower != borrower:
-        raise NotAuthentic("the grant was given to another borrower")
+        raise NotAuthentic("the agreement was given to another borrower")
     if terms.lease != request.lease or terms.digest != request_digest(request):
-        raise NotAuthentic("the grant is for another request")
+        raise NotAuthentic("the agreement is for another request")
     if terms.need != request.need or terms.cluster != request.cluster:
-        raise NotAuthentic("the grant's terms are not what was asked for")
-    _check_expiry("grant", terms.expires, now, clock_error_s)
+        raise NotAuthentic("the agreement's terms are not what was asked for")
+    _check_expiry("agreement", terms.expires, now, clock_error_s)
     return terms
 
 

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from ..identity import PeerId
 
 LeaseId = bytes
+
+JAIL: Final = "jail"
+"""Isolation: the worker runs in a jail and reaches nothing but its cluster."""
+
+NO_ISOLATION: Final = "none"
+"""Isolation: the worker runs with the rights of the lender's account."""
+
+ISOLATIONS: Final = (JAIL, NO_ISOLATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,7 @@ class Offer:
     cpus, gpus: counts for Ray, for all leases together: each gets of them what its Need asks for. memory_bytes: the
     same, 0 leaves it to Ray. kind: a provider kind of providers.py. region: free text for searching. max_leases:
     leases at a time, of whatever is left. node_ip: the address that
-    the worker's Ray node listens on and is reached at. labels: extra Ray node labels.
+    the worker's Ray node listens on and is reached at. labels: extra Ray node labels. isolation: JAIL or NO_ISOLATION.
     """
 
     cpus: float = 1
@@ -41,17 +50,20 @@ class Offer:
     max_leases: int = 1
     node_ip: str = "127.0.0.1"
     labels: tuple[tuple[str, str], ...] = ()
+    isolation: str = JAIL
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a borrower asks of each worker. cpus, gpus, memory_bytes: at least. kind, region: "" for any."""
+    """What a borrower asks of each worker. cpus, gpus, memory_bytes: at least. kind, region: "" for any. labels: that
+    the offer must have, all of them: at most messages.MAX_LABELS, of messages.MAX_NAME_CHARS characters each."""
 
     cpus: float = 1
     gpus: float = 0
     memory_bytes: int = 0
     kind: str = ""
     region: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,26 @@ class Role(Enum):
     BORROWER = "borrower"
 
 
+@dataclass(frozen=True, slots=True)
+class JournalRecord:
+    """What a side must still know of a lease after a crash. Written whole; the newest of a lease counts.
+
+    state: GivenState or TakenState by its value. agreement: what the lender signed; b"" before it did. need: what the
+    worker gets. sequence: above that of every renewal sent so far is whatever follows it after a restart. until: end
+    of the term when this was written, seconds as `now`; renewals move it and are not written down.
+    """
+
+    lease: LeaseId
+    role: Role
+    peer: PeerId
+    cluster: str
+    need: Need
+    state: str
+    agreement: bytes = field(default=b"", repr=False)
+    sequence: int = 0
+    until: float = 0.0
+
+
 # Commands ---------------------------------------------------------------------------------------------------
 
 
@@ -79,12 +111,13 @@ class Role(Enum):
 class Lend:
     """Start lending, or change what is lent and to whom. Leases that stand are kept, whatever it says.
 
-    allow: peers that may lease; None for everybody.
+    allow: peers that may lease; None for everybody. grantors: owners' keys, whose grants count as well.
     """
 
     offer: Offer
     versions: Versions
     allow: frozenset[PeerId] | None
+    grantors: frozenset[PeerId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +129,13 @@ class StopLending:
 
 @dataclass(frozen=True, slots=True)
 class RequestLease:
-    """Ask one provider for a worker. Ends in LeaseActive, LeaseRefused or LeaseEnded."""
+    """Ask one provider for a worker. Ends in LeaseRefusal, or LeaseEnded once it was granted.
+
+    gang: 16 bytes that several requests share, of which all are to be given or none: once the provider has set the
+    worker aside (LeaseHeld), it waits for CommitGang; b"" for a lease by itself. grants: a chain of permissions, the
+    owner's first (grants.py). queue_s: how long to wait in the provider's queue when it is full, in seconds; 0 to be
+    refused at once.
+    """
 
     lease: LeaseId
     provider: PeerId
@@ -104,6 +143,17 @@ class RequestLease:
     versions: Versions
     secret: JoinSecret
     cluster: str
+    gang: bytes = b""
+    grants: tuple[bytes, ...] = field(default=(), repr=False)
+    queue_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CommitGang:
+    """Borrower: take all that is held for a gang, and take back what else was asked for it. From here on, until all
+    of them are active, the end of one is the end of all."""
+
+    gang: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +162,44 @@ class EndLease:
 
     lease: LeaseId
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Lender: the owner wants the machine back. The borrower is told now, and the lease ends after the notice.
+
+    lease: None for all of them; then nothing more is lent either, until the next Lend. notice_s: seconds; 0 ends at
+    once. A second notice can only bring the end nearer.
+    """
+
+    lease: LeaseId | None
+    notice_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Lender: permissions are no longer valid; the leases that rest on them end at once.
+
+    grants: ids of grants, of any link of a chain. borrowers: whose leases end, whatever they rest on.
+    """
+
+    grants: frozenset[bytes] = frozenset()
+    borrowers: frozenset[PeerId] = frozenset()
+    reason: str = "its permission was revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreLeases:
+    """What the journals of both roles hold when a peer starts again; the first command, before Lend.
+
+    A lender tells the borrowers that those leases are over (their workers died with it, or the driver ended them
+    before). A borrower releases them, or, with `resume`, renews those that were granted: LeaseGranted and LeaseActive
+    come again for each that its lender still gives, LeaseRefusal for the others.
+    """
+
+    records: tuple[JournalRecord, ...]
+    resume: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +219,14 @@ class PathFailed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStarted:
-    """The lease's Ray worker has joined (answer to StartWorker)."""
+    """The lease's Ray worker has joined (answer to StartWorker).
+
+    node_ip: where it listens; "" for the offer's. ports: first and count of those it may listen at; (0, 0) for any.
+    """
 
     lease: LeaseId
+    node_ip: str = ""
+    ports: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +248,19 @@ class Doubt:
 
 
 LeaseCommand = (
-    Lend | StopLending | RequestLease | EndLease | PathUp | PathFailed | WorkerStarted | WorkerFailed | Doubt
+    Lend
+    | StopLending
+    | RequestLease
+    | CommitGang
+    | EndLease
+    | TakeBack
+    | Revoke
+    | RestoreLeases
+    | PathUp
+    | PathFailed
+    | WorkerStarted
+    | WorkerFailed
+    | Doubt
 )
 
 # Outputs ----------------------------------------------------------------------------------------------------
@@ -199,25 +304,64 @@ class StopWorker:
 class LeaseGranted:
     """The provider agreed; the worker is being started. expires: seconds as `now`.
 
-    grant: what the lender signed (auth.read_grant), to be shown to others. need: what the worker gets.
+    agreement: what the lender signed (auth.read_agreement), to be shown to others. need: what the worker gets.
     """
 
     lease: LeaseId
     role: Role
     peer: PeerId
     expires: float
-    grant: bytes = field(default=b"", repr=False)
+    agreement: bytes = field(default=b"", repr=False)
     need: Need = Need()
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseActive:
-    """The worker runs and has joined the head. node_ip: where its Ray node listens."""
+    """The worker runs and has joined the head. node_ip: where its Ray node listens. isolation: JAIL or NO_ISOLATION, as
+    the lender signed it."""
 
     lease: LeaseId
     role: Role
     peer: PeerId
     node_ip: str
+    isolation: str = NO_ISOLATION
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseHeld:
+    """Borrower: the provider has set the worker aside, and waits for CommitGang: a few seconds, then it is refused."""
+
+    lease: LeaseId
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseQueued:
+    """Borrower: the provider is full, and will answer when it has room. position: from 1; told when it changes."""
+
+    lease: LeaseId
+    peer: PeerId
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseNotice:
+    """The lease will be ended by its lender at `ends` (seconds as `now`), whatever is renewed. Comes again only when
+    the end comes nearer."""
+
+    lease: LeaseId
+    role: Role
+    peer: PeerId
+    ends: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Write this down before the outputs after it are acted upon; None: the lease is over, forget it."""
+
+    lease: LeaseId
+    record: JournalRecord | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,5 +385,16 @@ class LeaseEnded:
 
 
 LeaseOutput = (
-    OpenPath | ClosePath | StartWorker | StopWorker | LeaseGranted | LeaseActive | LeaseRefusal | LeaseEnded
+    OpenPath
+    | ClosePath
+    | StartWorker
+    | StopWorker
+    | LeaseGranted
+    | LeaseActive
+    | LeaseHeld
+    | LeaseQueued
+    | LeaseNotice
+    | LeaseRefusal
+    | LeaseEnded
+    | Journal
 )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import assert_never
 
 from ..engine import NetworkOutput, Send
 from ..identity import PeerId
 from ..providers import DEFAULT_KIND, KINDS
-from .auth import GrantTerms, LeaseKeys, NotAuthentic, check_proof, make_grant, request_digest
+from .auth import LeaseKeys, NotAuthentic, Terms, check_proof, make_agreement, request_digest
 from .events import (
     ClosePath,
     JoinSecret,
@@ -20,6 +20,7 @@ from .events import (
     LeaseId,
     LeaseOutput,
     Lend,
+    Need,
     OpenPath,
     PathFailed,
     PathUp,
@@ -34,8 +35,8 @@ from .finished import Finished
 from .lease_config import LeaseConfig
 from .messages import (
     NONCE_BYTES,
+    Agreement,
     Challenge,
-    Grant,
     LeaseRequest,
     Proof,
     Refuse,
@@ -45,7 +46,8 @@ from .messages import (
     Started,
     tidy,
 )
-from .policy import refusal
+from .policy import Permission, Permit, Refusal, admit, permission
+from .standing import Standing, agreement_digest, make_standing
 
 Outputs = list[NetworkOutput | LeaseOutput]
 
@@ -74,7 +76,8 @@ class _Given:
     """A lease or reservation.
 
     until: end of the challenge, then of the lease. start_by: when the worker must have joined.
-    secret: kept from the proof to the worker's start. sequence: of the newest renewal.
+    secret: kept from the proof to the worker's start. sequence: of the newest renewal. standing: what was signed for
+    it, once the worker runs.
     """
 
     borrower: PeerId
@@ -84,8 +87,12 @@ class _Given:
     state: GivenState = GivenState.CHALLENGED
     start_by: float = math.inf
     lease_s: float = 0.0
+    permission: Permission = field(default_factory=Permission)
+    isolation: str = ""
     node_ip: str = ""
-    grant: bytes = b""
+    ports: tuple[int, int] = (0, 0)
+    agreement: bytes = b""
+    standing: bytes = b""
     secret: JoinSecret | None = None
     sequence: int = 0
 
@@ -101,7 +108,15 @@ class _Given:
 class Given:
     """All leases that this peer gives, and the reservations for those it may give."""
 
-    def __init__(self, peer: PeerId, keys: LeaseKeys, config: LeaseConfig, finished: Finished) -> None:
+    def __init__(
+        self,
+        peer: PeerId,
+        keys: LeaseKeys,
+        config: LeaseConfig,
+        finished: Finished,
+        permit: Permit = permission,
+    ) -> None:
+        self._permit = permit
         self._peer, self._keys, self._config, self._finished = peer, keys, config, finished
         self._lend: Lend | None = None
         self._leases: dict[LeaseId, _Given] = {}
@@ -139,7 +154,7 @@ class Given:
             case _, LeaseRequest():
                 return []
             case _, Proof():
-                return [Send(sender, Grant(given.lease, given.grant))]
+                return [Send(sender, Agreement(given.lease, given.agreement))]
             case _, Renew(sequence=sequence):
                 return self._renew(given, sequence, now)
             case _, Release(reason=reason):
@@ -193,15 +208,17 @@ class Given:
         given.state = GivenState.STARTING
         return [StartWorker(given.lease, given.borrower, secret, given.request.need)]
 
-    def worker_started(self, command: WorkerStarted) -> Outputs:
+    def worker_started(self, command: WorkerStarted, now: float) -> Outputs:
         """The lease is in use."""
         given = self._leases[command.lease]
         if given.state is not GivenState.STARTING:
             return []
         given.state, given.start_by = GivenState.ACTIVE, math.inf
+        given.node_ip, given.ports = command.node_ip or given.node_ip, command.ports
+        self._sign(given, now)
         return [
-            Send(given.borrower, Started(given.lease)),
-            LeaseActive(given.lease, Role.LENDER, given.borrower, given.node_ip),
+            Send(given.borrower, Started(given.lease, given.standing)),
+            LeaseActive(given.lease, Role.LENDER, given.borrower, given.node_ip, given.isolation),
         ]
 
     def fail(self, command: PathFailed | WorkerFailed) -> Outputs:
@@ -246,9 +263,9 @@ class Given:
         if lease in self._finished:
             return [*self._finished.answer(borrower, lease, now)]
         taken = [given.request.need for given in self._leases.values()]
-        problem = refusal(self._lend, request, borrower, taken, config.retry_after_s)
-        if problem is not None:
-            return [Send(borrower, Refuse(lease, tidy(problem.reason), problem.retry_after_s))]
+        verdict = self._admit(request, borrower, taken, now)
+        if isinstance(verdict, Refusal):
+            return [Send(borrower, Refuse(lease, tidy(verdict.reason), verdict.retry_after_s))]
         if lease in self._leases:
             return [Send(borrower, Refuse(lease, "this lease id is in use; choose one at random", None))]
         waiting = [given.borrower for given in self._leases.values() if given.state is GivenState.CHALLENGED]
@@ -258,8 +275,13 @@ class Given:
         self._leases[lease] = _Given(borrower, request, nonce, now + config.challenge_timeout_s)
         return [Send(borrower, Challenge(lease, nonce))]
 
+    def _admit(
+        self, request: LeaseRequest, borrower: PeerId, taken: list[Need], now: float
+    ) -> Permission | Refusal:
+        return admit(self._lend, request, borrower, taken, now, self._config.retry_after_s, self._permit)
+
     def _prove(self, given: _Given, proof: Proof, now: float) -> Outputs:
-        """A proof arrived: check it, check the owner's terms again (they may have changed), then grant."""
+        """A proof arrived: check it, check the owner's terms again (they may have changed), then agree."""
         config = self._config
         try:
             secret = check_proof(
@@ -275,22 +297,23 @@ class Given:
         except NotAuthentic as wrong:
             return self._refuse(given, str(wrong), None)
         others = [other.request.need for other in self._leases.values() if other is not given]
-        problem = refusal(self._lend, given.request, given.borrower, others, config.retry_after_s)
-        if problem is not None:
-            return self._refuse(given, problem.reason, problem.retry_after_s)
-        assert self._lend is not None, "refusal() lets nothing pass while nothing is lent"
-        return self._grant(given, secret, self._lend, now)
+        verdict = self._admit(given.request, given.borrower, others, now)
+        if isinstance(verdict, Refusal):
+            return self._refuse(given, verdict.reason, verdict.retry_after_s)
+        given.permission = verdict
+        assert self._lend is not None, "admit() lets nothing pass while nothing is lent"
+        return self._agree(given, secret, self._lend, now)
 
-    def _grant(self, given: _Given, secret: JoinSecret, lend: Lend, now: float) -> Outputs:
+    def _agree(self, given: _Given, secret: JoinSecret, lend: Lend, now: float) -> Outputs:
         lease_s = self._config.lease_s
         if lease_s is None:
             lease_s = KINDS.get(lend.offer.kind, KINDS[DEFAULT_KIND]).lease_s
         given.state, given.secret = GivenState.OPENING, secret
-        given.lease_s, given.node_ip = lease_s, lend.offer.node_ip
+        given.lease_s, given.node_ip, given.isolation = lease_s, lend.offer.node_ip, lend.offer.isolation
         given.until, given.start_by = now + lease_s, now + self._config.start_timeout_s
-        given.grant = make_grant(
+        given.agreement = make_agreement(
             self._keys,
-            GrantTerms(
+            Terms(
                 lease=given.lease,
                 lender=self._peer,
                 borrower=given.borrower,
@@ -301,12 +324,14 @@ class Given:
                 issued=now,
                 expires=given.until,
                 lease_s=lease_s,
+                isolation=given.isolation,
+                versions=None if given.request.form == 1 else lend.versions,
             ),
         )
         need = given.request.need
         return [
-            Send(given.borrower, Grant(given.lease, given.grant)),
-            LeaseGranted(given.lease, Role.LENDER, given.borrower, given.until, given.grant, need),
+            Send(given.borrower, Agreement(given.lease, given.agreement)),
+            LeaseGranted(given.lease, Role.LENDER, given.borrower, given.until, given.agreement, need),
             OpenPath(given.lease, given.borrower, Role.LENDER),
         ]
 
@@ -316,8 +341,26 @@ class Given:
             return []
         if sequence > given.sequence:
             given.sequence, given.until = sequence, now + given.lease_s
+            self._sign(given, now)
         started = given.state is GivenState.ACTIVE
-        return [Send(given.borrower, Renewed(given.lease, sequence, given.lease_s, started))]
+        return [Send(given.borrower, Renewed(given.lease, sequence, given.lease_s, started, given.standing))]
+
+    def _sign(self, given: _Given, now: float) -> None:
+        """Sign what stands, once the worker runs, for a borrower that can read it."""
+        if given.state is not GivenState.ACTIVE or given.request.form == 1:
+            return
+        standing = Standing(
+            given.lease,
+            self._peer,
+            given.borrower,
+            agreement_digest(given.agreement),
+            given.node_ip,
+            given.ports,
+            given.sequence,
+            now,
+            given.until,
+        )
+        given.standing = make_standing(self._keys, standing)
 
     def _refuse(self, given: _Given, reason: str, retry_after_s: float | None) -> Outputs:
         """End a reservation."""

@@ -7,11 +7,11 @@ its own accord (Started, Release) is said once; if it is lost, the next renewal'
 
 Borrower (taken.py)::
 
-                 Challenge             Grant                 Started, or Renewed that says so
+                 Challenge             Agreement                 Started, or Renewed that says so
     REQUESTING ------------> PROVING ---------> STARTING ------------------------------------> ACTIVE
         |                       |                  |   repeats Renew                              |
         | Refuse, Release, silence, unreachable,   | Release, silence, unreachable, expiry, path  |
-        | EndLease, grant not authentic            | failed, EndLease, worker not started in time |
+        | EndLease, agreement not authentic        | failed, EndLease, worker not started in time |
         v                       v                  v                                              v
        (over: LeaseRefusal)                       (over: ClosePath, LeaseEnded)
 
@@ -76,6 +76,7 @@ from ..engine import (
 from ..identity import PeerId
 from .auth import LeaseKeys
 from .events import (
+    CommitGang,
     Doubt,
     EndLease,
     LeaseCommand,
@@ -86,7 +87,10 @@ from .events import (
     PathFailed,
     PathUp,
     RequestLease,
+    RestoreLeases,
+    Revoke,
     StopLending,
+    TakeBack,
     WorkerFailed,
     WorkerStarted,
 )
@@ -94,10 +98,12 @@ from .finished import Finished
 from .given import Given, GivenState
 from .lease_config import LeaseConfig
 from .messages import (
+    Agreement,
     Challenge,
-    Grant,
     LeaseRequest,
+    Notice,
     Proof,
+    Queued,
     Refuse,
     Release,
     Renew,
@@ -176,9 +182,11 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
             case PathUp(lease=lease):
                 return given.path_up(event) if lease in given else []
             case WorkerStarted(lease=lease):
-                return given.worker_started(event) if lease in given else []
+                return given.worker_started(event, now) if lease in given else []
             case WorkerFailed(lease=lease):
                 return given.fail(event) if lease in given else []
+            case CommitGang() | TakeBack() | Revoke() | RestoreLeases():
+                return []
             case Doubt(peer=peer):
                 return taken.doubt(peer, now)
             case PathFailed(lease=lease):
@@ -195,7 +203,7 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
                 return [Send(sender, Refuse(lease, "this lease id is in use; choose one at random", None))]
             case LeaseRequest() | Proof() | Renew():
                 return self._given.receive(sender, message, now)
-            case Challenge() | Grant() | Refuse() | Started() | Renewed():
+            case Queued() | Challenge() | Agreement() | Refuse() | Started() | Renewed() | Notice():
                 return self._taken.receive(sender, message, now)
             case Release(lease=lease):
                 if lease in self._given:

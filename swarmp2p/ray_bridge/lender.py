@@ -63,6 +63,13 @@ def direct_path_problem(head_address: str, node_ip: str) -> str | None:
     return None
 
 
+def _block(place: Place | None) -> tuple[int, int]:
+    """First and count of a worker's ports; (0, 0) for any."""
+    if place is None or not place.ports:
+        return 0, 0
+    return min(place.ports), len(place.ports)
+
+
 class Lender:
     """Runs the workers of the leases that this peer gives. `run` owns every process."""
 
@@ -147,7 +154,7 @@ class Lender:
                         directory=None if self._logs is None else self._logs / order.lease.hex()[:12],
                     ) as worker,
                 ):
-                    self._post(WorkerStarted(order.lease))
+                    self._post(WorkerStarted(order.lease, node_ip, _block(place)))
                     reason = await worker.died()
         except (SwarmError, OSError) as problem:  # OSError: no room, no more processes
             reason = str(problem)

@@ -5,7 +5,8 @@ Who is not allowed learns that and nothing else: not what is lent, how full it i
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -13,8 +14,8 @@ from ..errors import UsageError
 from ..fields import is_ip
 from ..identity import PeerId
 from ..providers import kind
-from .events import Lend, Need, Offer, Versions
-from .messages import MAX_COUNT, MAX_MEMORY_BYTES, MAX_NAME_CHARS, LeaseRequest
+from .events import ISOLATIONS, Lend, Need, Offer, Versions
+from .messages import MAX_COUNT, MAX_LABELS, MAX_MEMORY_BYTES, MAX_NAME_CHARS, LeaseRequest
 
 _GIB: Final = 1 << 30
 _ROUNDING: Final = 1e-9  # three times 0.1 CPU fits into 0.3
@@ -31,25 +32,54 @@ class Refusal:
     retry_after_s: float | None = None
 
 
-def refusal(
-    lend: Lend | None, request: LeaseRequest, borrower: PeerId, taken: Collection[Need], retry_after_s: float
-) -> Refusal | None:
-    """Why `borrower` does not get what it asks for; None when it may have it.
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """What lets a borrower lease here.
+
+    grants: ids of the grants that it rests on, every link of their chain; () when the owner's list names the borrower.
+    until: when the lease ends whatever is renewed, seconds as `now`.
+    """
+
+    grants: tuple[bytes, ...] = ()
+    until: float = math.inf
+
+
+Permit = Callable[[Lend, LeaseRequest, PeerId, float], Permission | Refusal]
+"""Says whether a peer may lease at all, at a time: `permission`, or the same with grants."""
+
+
+def permission(lend: Lend, request: LeaseRequest, borrower: PeerId, now: float) -> Permission | Refusal:
+    """By the owner's list alone."""
+    del request, now
+    if lend.allow is None or borrower in lend.allow:
+        return Permission()
+    return Refusal(f"its owner has not allowed peer {borrower}; ask them to add it with --allow {borrower}")
+
+
+def admit(
+    lend: Lend | None,
+    request: LeaseRequest,
+    borrower: PeerId,
+    taken: Collection[Need],
+    now: float,
+    retry_after_s: float,
+    permit: Permit = permission,
+) -> Permission | Refusal:
+    """Whether `borrower` gets what it asks for.
 
     lend: the owner's terms; None while nothing is lent. taken: needs of the leases that stand and of the
-    reservations. retry_after_s: what to say when it is only full.
+    reservations. retry_after_s: what to say when it is only full; every other refusal says None.
     """
     if lend is None:
         return Refusal("it lends nothing at the moment; take another provider")
-    if lend.allow is not None and borrower not in lend.allow:
-        return Refusal(
-            f"its owner has not allowed peer {borrower}; ask them to add it with --allow {borrower}"
-        )
+    permitted = permit(lend, request, borrower, now)
+    if isinstance(permitted, Refusal):
+        return permitted
     problem = _version_problem(lend.versions, request.versions) or _offer_problem(lend.offer, request.need)
     if problem is not None:
         return Refusal(problem)
     full = _full_problem(lend.offer, request.need, taken)
-    return None if full is None else Refusal(full, retry_after_s)
+    return permitted if full is None else Refusal(full, retry_after_s)
 
 
 def check_offer(offer: Offer) -> None:
@@ -59,6 +89,8 @@ def check_offer(offer: Offer) -> None:
         raise UsageError(f"node_ip must be an IP address that the borrower can reach, not {offer.node_ip!r}")
     if not isinstance(cast(object, offer.max_leases), int) or offer.max_leases < 1:
         raise UsageError(f"max_leases must be at least 1, not {offer.max_leases!r}")
+    if offer.isolation not in ISOLATIONS:
+        raise UsageError(f"isolation must be one of {', '.join(ISOLATIONS)}, not {offer.isolation!r}")
     _check_amounts(offer)
 
 
@@ -66,6 +98,11 @@ def check_need(need: Need) -> None:
     """Raise UsageError when no offer could ever meet a need, or it cannot be sent; says what to change."""
     if need.kind:
         kind(need.kind)
+    if len(need.labels) > MAX_LABELS:
+        raise UsageError(f"at most {MAX_LABELS} labels can be asked for, not {len(need.labels)}")
+    for text in (text for label in need.labels for text in label):
+        if not isinstance(cast(object, text), str) or len(text) > MAX_NAME_CHARS or not text.isprintable():
+            raise UsageError(f"a label must be printable and at most {MAX_NAME_CHARS} characters: {text!r}")
     _check_amounts(need)
 
 
@@ -109,6 +146,9 @@ def _offer_problem(offer: Offer, need: Need) -> str | None:
         return f"its kind is {offer.kind}, and {need.kind} was asked for"
     if need.region and need.region != offer.region:
         return f"its region is {offer.region or 'not set'}, and {need.region} was asked for"
+    missing = [f"{name}={value}" for name, value in need.labels if (name, value) not in offer.labels]
+    if missing:
+        return f"it does not have the labels that were asked for: {', '.join(missing)}"
     for name, offered, needed in (
         ("CPUs", offer.cpus, need.cpus),
         ("GPUs", offer.gpus, need.gpus),

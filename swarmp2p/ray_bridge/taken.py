@@ -11,7 +11,7 @@ from ..engine import NetworkOutput, Send
 from ..errors import BadMessage, UsageError
 from ..fields import Fields
 from ..identity import PeerId
-from .auth import LeaseKeys, NotAuthentic, check_grant, make_proof, secret_problem
+from .auth import LeaseKeys, NotAuthentic, check_agreement, make_proof, secret_problem
 from .events import (
     ClosePath,
     JoinSecret,
@@ -29,10 +29,12 @@ from .events import (
 from .finished import Finished
 from .lease_config import LeaseConfig
 from .messages import (
+    Agreement,
     Challenge,
-    Grant,
     LeaseRequest,
+    Notice,
     Proof,
+    Queued,
     Refuse,
     Release,
     Renew,
@@ -40,6 +42,7 @@ from .messages import (
     Started,
     tidy,
 )
+from .standing import check_standing
 from .wire import read_request, request_fields
 
 Outputs = list[NetworkOutput | LeaseOutput]
@@ -88,6 +91,8 @@ class _Taken:
     unanswered: int = 0
     downs: int = 0
     sequence: int = 0
+    agreement: bytes = b""
+    isolation: str = ""
     node_ip: str = ""
     expires: float = math.inf
     start_by: float = math.inf
@@ -133,10 +138,17 @@ class Taken:
             return []
         try:
             problem = self._request_problem(command)
-            # read back as the lender will read it: what it would not understand shows here
-            request = read_request(
-                Fields(request_fields(LeaseRequest(lease, command.need, command.versions, command.cluster)))
+            asked = LeaseRequest(
+                lease,
+                command.need,
+                command.versions,
+                command.cluster,
+                command.gang,
+                command.grants,
+                command.queue_s,
             )
+            # read back as the lender will read it: what it would not understand shows here
+            request = read_request(Fields(request_fields(asked)))
         except BadMessage as bad:
             problem = f"the request cannot be sent: {bad}"
         else:
@@ -170,7 +182,10 @@ class Taken:
     # What others say ----------------------------------------------------------------------------------------
 
     def receive(
-        self, sender: PeerId, message: Challenge | Grant | Refuse | Started | Renewed | Release, now: float
+        self,
+        sender: PeerId,
+        message: Queued | Challenge | Agreement | Refuse | Started | Renewed | Notice | Release,
+        now: float,
     ) -> Outputs:
         """A lender's message. What a state does not expect changes nothing."""
         taken = self._leases.get(message.lease)
@@ -185,10 +200,10 @@ class Taken:
                 reason=reason, retry_after_s=retry_after_s
             ):
                 return self._end(taken, reason, tell=False, retry_after_s=retry_after_s)
-            case TakenState.PROVING, Grant(envelope=envelope):
+            case TakenState.PROVING, Agreement(envelope=envelope):
                 return self._granted(taken, envelope, now)
-            case TakenState.STARTING, Started():
-                return self._activate(taken, now)
+            case TakenState.STARTING, Started(envelope=envelope):
+                return self._activate(taken, envelope, now)
             case TakenState.STARTING | TakenState.ACTIVE, Renewed():
                 return self._renewed(taken, message, now)
             case _, Release(reason=reason):
@@ -268,7 +283,7 @@ class Taken:
     def _granted(self, taken: _Taken, envelope: bytes, now: float) -> Outputs:
         config = self._config
         try:
-            terms = check_grant(
+            terms = check_agreement(
                 self._keys, envelope, taken.request, taken.provider, self._peer, now, config.clock_error_s
             )
         except NotAuthentic as problem:
@@ -276,8 +291,9 @@ class Taken:
         # The lender counts from later than this, so its end is never before ours.
         taken.expires = taken.first_sent + terms.lease_s
         if taken.expires <= now:
-            return self._end(taken, "its grant came when the term was over already; try again")
+            return self._end(taken, "its agreement came when the term was over already; try again")
         taken.state, taken.node_ip, taken.secret = TakenState.STARTING, terms.node_ip, None
+        taken.agreement, taken.isolation = envelope, terms.isolation
         taken.start_by = now + config.start_timeout_s + config.step_timeout_s
         taken.message = None
         self._heard(taken, now)
@@ -291,14 +307,22 @@ class Taken:
             return []  # a late copy, or an answer to what was not asked
         taken.expires, taken.message = taken.first_sent + message.lease_s, None
         if message.started and taken.state is TakenState.STARTING:
-            return self._activate(taken, now)
+            return self._activate(taken, message.envelope, now)
         self._heard(taken, now)
         return []
 
-    def _activate(self, taken: _Taken, now: float) -> Outputs:
+    def _activate(self, taken: _Taken, envelope: bytes, now: float) -> Outputs:
+        if envelope:
+            try:
+                standing = check_standing(
+                    self._keys, envelope, taken.lease, taken.provider, self._peer, taken.agreement
+                )
+            except NotAuthentic:
+                return []
+            taken.node_ip = standing.node_ip
         taken.state, taken.start_by = TakenState.ACTIVE, math.inf
         self._heard(taken, now)
-        return [LeaseActive(taken.lease, Role.BORROWER, taken.provider, taken.node_ip)]
+        return [LeaseActive(taken.lease, Role.BORROWER, taken.provider, taken.node_ip, taken.isolation)]
 
     def _send(self, taken: _Taken, now: float) -> Send:
         """Send what the state asks for: the unanswered message once more, or the next renewal."""

@@ -1,4 +1,4 @@
-"""Proofs and grants: what is genuine passes; forged, replayed, re-addressed, altered and expired does not."""
+"""Proofs and agreements: what is genuine passes; forged, replayed, re-addressed, altered and expired does not."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from swarmp2p.errors import UsageError
 from swarmp2p.fields import is_ip
 from swarmp2p.identity import PeerId, seal_to
 from swarmp2p.ray_bridge.auth import (
-    GrantTerms,
     LeaseKeys,
     NotAuthentic,
-    check_grant,
+    Terms,
+    check_agreement,
     check_proof,
-    make_grant,
+    make_agreement,
     make_proof,
-    read_grant,
+    read_agreement,
     request_digest,
     secret_problem,
 )
@@ -74,9 +74,9 @@ class Pair:
             CLOCK_ERROR_S,
         )
 
-    def terms(self) -> GrantTerms:
+    def terms(self) -> Terms:
         asked = request()
-        return GrantTerms(
+        return Terms(
             asked.lease,
             self.lender,
             self.borrower,
@@ -89,8 +89,8 @@ class Pair:
             60.0,
         )
 
-    def accept(self, envelope: bytes, *, asked: LeaseRequest | None = None, now: float = NOW) -> GrantTerms:
-        return check_grant(
+    def accept(self, envelope: bytes, *, asked: LeaseRequest | None = None, now: float = NOW) -> Terms:
+        return check_agreement(
             self.borrower_keys, envelope, asked or request(), self.lender, self.borrower, now, CLOCK_ERROR_S
         )
 
@@ -256,7 +256,7 @@ def test_every_single_bit_of_a_proof_counts() -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(st.binary(max_size=MAX_ENVELOPE_BYTES + 1))
-def test_arbitrary_bytes_are_neither_proof_nor_grant(data: bytes) -> None:
+def test_arbitrary_bytes_are_neither_proof_nor_agreement(data: bytes) -> None:
     pair = Pair(real=False)
     refused(lambda: pair.check(data), ".")
     refused(lambda: pair.accept(data), ".")
@@ -314,24 +314,24 @@ def test_a_secret_does_not_print_its_token() -> None:
     assert SECRET.token not in repr(SECRET)
 
 
-# Grants -----------------------------------------------------------------------------------------------------
+# Agreements -------------------------------------------------------------------------------------------------
 
 
-def test_a_genuine_grant_is_accepted_and_can_be_shown_to_anyone(pair: Pair) -> None:
-    envelope = make_grant(pair.lender_keys, pair.terms())
+def test_a_genuine_agreement_is_accepted_and_can_be_shown_to_anyone(pair: Pair) -> None:
+    envelope = make_agreement(pair.lender_keys, pair.terms())
     assert pair.accept(envelope) == pair.terms()
-    assert read_grant(envelope, pair.lender, pair.borrower_keys.verify) == pair.terms()
+    assert read_agreement(envelope, pair.lender, pair.borrower_keys.verify) == pair.terms()
 
 
-def test_a_grant_signed_by_another_is_refused(pair: Pair) -> None:
-    envelope = make_grant(pair.borrower_keys, pair.terms())
+def test_an_agreement_signed_by_another_is_refused(pair: Pair) -> None:
+    envelope = make_agreement(pair.borrower_keys, pair.terms())
     refused(lambda: pair.accept(envelope), "signature is not")
-    refused(lambda: read_grant(envelope, pair.borrower, pair.lender_keys.verify), "names another lender")
+    refused(lambda: read_agreement(envelope, pair.borrower, pair.lender_keys.verify), "names another lender")
 
 
-def test_a_grant_is_for_one_borrower_and_one_request(pair: Pair) -> None:
+def test_an_agreement_is_for_one_borrower_and_one_request(pair: Pair) -> None:
     def granted(**changes: Any) -> bytes:
-        return make_grant(pair.lender_keys, replace(pair.terms(), **changes))
+        return make_agreement(pair.lender_keys, replace(pair.terms(), **changes))
 
     refused(lambda: pair.accept(granted(borrower=peer(9))), "given to another borrower")
     refused(lambda: pair.accept(granted(lease=lease_id(2))), "for another request")
@@ -343,18 +343,18 @@ def test_a_grant_is_for_one_borrower_and_one_request(pair: Pair) -> None:
     refused(lambda: pair.accept(granted(lease_s=0.0)), "lease_s is not a number")
 
 
-def test_an_expired_grant_is_refused(pair: Pair) -> None:
-    envelope = make_grant(pair.lender_keys, pair.terms())
+def test_an_expired_agreement_is_refused(pair: Pair) -> None:
+    envelope = make_agreement(pair.lender_keys, pair.terms())
     assert pair.accept(envelope, now=NOW + 60 + CLOCK_ERROR_S)
-    refused(lambda: pair.accept(envelope, now=NOW + 61 + CLOCK_ERROR_S), "the grant expired 31 s ago")
+    refused(lambda: pair.accept(envelope, now=NOW + 61 + CLOCK_ERROR_S), "the agreement expired 31 s ago")
 
 
-def test_a_proof_is_no_grant_and_a_grant_no_proof(pair: Pair) -> None:
+def test_a_proof_is_no_agreement_and_an_agreement_no_proof(pair: Pair) -> None:
     refused(lambda: pair.accept(pair.prove()), ".")
-    refused(lambda: pair.check(make_grant(pair.lender_keys, pair.terms())), ".")
+    refused(lambda: pair.check(make_agreement(pair.lender_keys, pair.terms())), ".")
 
 
-def test_the_longest_proof_and_grant_fit_into_a_message() -> None:
+def test_the_longest_proof_and_agreement_fit_into_a_message() -> None:
     pair = Pair(real=True)
     name = "\U0001f600" * 64
     need = Need(1e6, 1e6, 1 << 50, name, name)
@@ -365,9 +365,9 @@ def test_the_longest_proof_and_grant_fit_into_a_message() -> None:
     terms = replace(
         pair.terms(), need=need, cluster=name, digest=request_digest(asked), node_ip=":".join(["ffff"] * 8)
     )
-    grant = make_grant(pair.lender_keys, terms)
-    assert pair.accept(grant, asked=asked) == terms
-    assert max(len(proof), len(grant)) <= MAX_ENVELOPE_BYTES // 3
+    agreement = make_agreement(pair.lender_keys, terms)
+    assert pair.accept(agreement, asked=asked) == terms
+    assert max(len(proof), len(agreement)) <= MAX_ENVELOPE_BYTES // 3
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 from swarmp2p.engine import NetworkEvent, Received, Tick
 from swarmp2p.identity import PeerId
 from swarmp2p.providers import KINDS
-from swarmp2p.ray_bridge.auth import read_grant
+from swarmp2p.ray_bridge.auth import read_agreement
 from swarmp2p.ray_bridge.events import (
+    JAIL,
     EndLease,
     LeaseActive,
     LeaseCommand,
@@ -31,8 +32,8 @@ from swarmp2p.ray_bridge.events import (
 )
 from swarmp2p.ray_bridge.lease import GivenState, LeaseConfig, Leases, TakenState
 from swarmp2p.ray_bridge.messages import (
+    Agreement,
     Challenge,
-    Grant,
     LeaseRequest,
     Proof,
     Release,
@@ -53,18 +54,18 @@ def test_from_request_to_worker_to_release() -> None:
     granted = two.log[LENDER][0]
     assert isinstance(granted, LeaseGranted)
     assert two.log[LENDER] == [
-        LeaseGranted(LEASE, Role.LENDER, BORROWER, 60.0, granted.grant, ask().need),
+        LeaseGranted(LEASE, Role.LENDER, BORROWER, 60.0, granted.agreement, ask().need),
         OpenPath(LEASE, BORROWER, Role.LENDER),
     ]
     assert two.log[BORROWER] == [
-        LeaseGranted(LEASE, Role.BORROWER, LENDER, 60.0, granted.grant, ask().need),
+        LeaseGranted(LEASE, Role.BORROWER, LENDER, 60.0, granted.agreement, ask().need),
         OpenPath(LEASE, LENDER, Role.BORROWER),
     ]
     two.feed(LENDER, PathUp(LEASE))
     assert two.log[LENDER][-1] == StartWorker(LEASE, BORROWER, SECRET, Need())
     two.feed(LENDER, WorkerStarted(LEASE))
-    assert two.log[LENDER][-1] == LeaseActive(LEASE, Role.LENDER, BORROWER, "127.0.0.1")
-    assert two.log[BORROWER][-1] == LeaseActive(LEASE, Role.BORROWER, LENDER, "127.0.0.1")
+    assert two.log[LENDER][-1] == LeaseActive(LEASE, Role.LENDER, BORROWER, "127.0.0.1", JAIL)
+    assert two.log[BORROWER][-1] == LeaseActive(LEASE, Role.BORROWER, LENDER, "127.0.0.1", JAIL)
     two.feed(BORROWER, EndLease(LEASE, "the job is done"))
     assert two.log[BORROWER][-1] == LeaseEnded(LEASE, Role.BORROWER, LENDER, "the job is done")
     reason = "the borrower ended it: the job is done"
@@ -81,10 +82,10 @@ def test_the_same_with_real_keys() -> None:
     (asked,) = sent(takes.handle(ask(lender=ours.peer_id), 0.0))
     (challenge,) = sent(gives.handle(Received(theirs.peer_id, asked), 0.0))
     (proof,) = sent(takes.handle(Received(ours.peer_id, challenge), 0.0))
-    (grant,) = sent(gives.handle(Received(theirs.peer_id, proof), 0.0))
-    granted, _ = told(takes.handle(Received(ours.peer_id, grant), 0.0))
+    (agreement,) = sent(gives.handle(Received(theirs.peer_id, proof), 0.0))
+    granted, _ = told(takes.handle(Received(ours.peer_id, agreement), 0.0))
     assert isinstance(granted, LeaseGranted)
-    terms = read_grant(granted.grant, ours.peer_id, theirs.verify)
+    terms = read_agreement(granted.agreement, ours.peer_id, theirs.verify)
     assert (terms.lender, terms.borrower, terms.node_ip) == (ours.peer_id, theirs.peer_id, "127.0.0.9")
     (start,) = told(gives.handle(PathUp(LEASE), 0.0))
     assert isinstance(start, StartWorker)
@@ -147,7 +148,7 @@ def test_every_message_of_the_handshake_may_be_lost_once() -> None:
     two.feed(LENDER, PathUp(LEASE))
     two.feed(LENDER, WorkerStarted(LEASE))
     two.run(10.0)
-    assert set(lost) >= {LeaseRequest, Challenge, Proof, Grant, Started, Renew, Renewed}
+    assert set(lost) >= {LeaseRequest, Challenge, Proof, Agreement, Started, Renew, Renewed}
     assert two.states() == [GivenState.ACTIVE, TakenState.ACTIVE]
     two.run(600.0)
     assert two.states() == [GivenState.ACTIVE, TakenState.ACTIVE]

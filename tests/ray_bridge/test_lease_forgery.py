@@ -14,7 +14,7 @@ from swarmp2p.identity import Identity, PeerId
 from swarmp2p.ray_bridge.auth import LeaseKeys, make_proof
 from swarmp2p.ray_bridge.events import LeaseGranted, LeaseOutput, Lend, Offer, OpenPath, PathUp, StartWorker
 from swarmp2p.ray_bridge.lease import LeaseConfig, Leases
-from swarmp2p.ray_bridge.messages import Challenge, Grant, Proof, Refuse, Release
+from swarmp2p.ray_bridge.messages import Agreement, Challenge, Proof, Refuse, Release
 from swarmp2p.signed import sign_map
 
 from .keys import SECRET, VERSIONS, cheap_keys, lease_id, peer, real_identity, real_keys, request
@@ -70,7 +70,7 @@ class Attempt:
         self.challenge()
         granted, *_ = self.present(self.genuine())
         assert isinstance(granted, Send)
-        assert isinstance(granted.message, Grant)
+        assert isinstance(granted.message, Agreement)
         (start,) = self.engine.handle(PathUp(lease_id(self.number)), NOW)
         assert isinstance(start, StartWorker)
         assert (start.borrower, start.secret) == (self.borrower, SECRET)
@@ -183,7 +183,7 @@ def test_a_proof_used_once_starts_one_worker_however_often_it_comes() -> None:
     for _ in range(100):
         (again,) = attempt.present(proof)
         assert isinstance(again, Send)
-        assert isinstance(again.message, Grant)
+        assert isinstance(again.message, Agreement)
     assert attempt.engine.handle(PathUp(lease_id(1)), NOW) == []
 
 

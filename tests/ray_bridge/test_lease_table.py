@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from swarmp2p.engine import Message, NetworkEvent, NetworkOutput, PeerDown, PeerUp, Received, Send, Tick
-from swarmp2p.ray_bridge.auth import GrantTerms, make_grant, make_proof, request_digest
+from swarmp2p.ray_bridge.auth import Terms, make_agreement, make_proof, request_digest
 from swarmp2p.ray_bridge.events import (
     EndLease,
     LeaseCommand,
@@ -25,8 +25,8 @@ from swarmp2p.ray_bridge.events import (
 )
 from swarmp2p.ray_bridge.lease import GivenState, LeaseConfig, Leases, TakenState
 from swarmp2p.ray_bridge.messages import (
+    Agreement,
     Challenge,
-    Grant,
     Proof,
     Refuse,
     Release,
@@ -56,7 +56,7 @@ class Bench:
     def __init__(self) -> None:
         self.now = 100.0
         self.nonce = b""
-        self.grant = b""
+        self.agreement = b""
         self.engine: Leases
 
     def feed(self, event: Event) -> Sequence[NetworkOutput | LeaseOutput]:
@@ -117,7 +117,7 @@ LENDER_EVENTS: dict[str, Callable[[LenderBench], Event]] = {
     "stranger's release": lambda bench: Received(peer(9), Release(LEASE, "mine")),
     "borrower's challenge": lambda bench: Received(BORROWER, Challenge(LEASE, bytes(32))),
     "borrower's refusal": lambda bench: Received(BORROWER, Refuse(LEASE, "no", None)),
-    "borrower's grant": lambda bench: Received(BORROWER, Grant(LEASE, b"x")),
+    "borrower's agreement": lambda bench: Received(BORROWER, Agreement(LEASE, b"x")),
     "borrower's renewed": lambda bench: Received(BORROWER, Renewed(LEASE, 1, 60.0, True)),
     "borrower's started": lambda bench: Received(BORROWER, Started(LEASE)),
 }
@@ -126,12 +126,12 @@ _STOPPED = ["StopWorker", *_ENDED]
 # A lender's answer to a message that only a borrower should get: its lease is not one that it took.
 _STRANGE = {
     name: ["send Release"]
-    for name in ("borrower's challenge", "borrower's grant", "borrower's renewed", "borrower's started")
+    for name in ("borrower's challenge", "borrower's agreement", "borrower's renewed", "borrower's started")
 }
 GIVEN_TABLE: dict[GivenState, dict[str, tuple[GivenState | None, list[str]]]] = {
     GivenState.CHALLENGED: {
         "request": (GivenState.CHALLENGED, ["send Challenge"]),
-        "proof": (GivenState.OPENING, ["send Grant", "LeaseGranted", "OpenPath"]),
+        "proof": (GivenState.OPENING, ["send Agreement", "LeaseGranted", "OpenPath"]),
         "bad proof": (None, ["send Refuse"]),
         "renew": (None, ["send Release"]),
         "release": (None, []),
@@ -140,8 +140,8 @@ GIVEN_TABLE: dict[GivenState, dict[str, tuple[GivenState | None, list[str]]]] = 
         "due": (None, []),
     },
     GivenState.OPENING: {
-        "proof": (GivenState.OPENING, ["send Grant"]),
-        "bad proof": (GivenState.OPENING, ["send Grant"]),
+        "proof": (GivenState.OPENING, ["send Agreement"]),
+        "bad proof": (GivenState.OPENING, ["send Agreement"]),
         "renew": (GivenState.OPENING, ["send Renewed"]),
         "release": (None, ["ClosePath", "LeaseEnded"]),
         "path up": (GivenState.STARTING, ["StartWorker"]),
@@ -151,8 +151,8 @@ GIVEN_TABLE: dict[GivenState, dict[str, tuple[GivenState | None, list[str]]]] = 
         "due": (None, _ENDED),
     },
     GivenState.STARTING: {
-        "proof": (GivenState.STARTING, ["send Grant"]),
-        "bad proof": (GivenState.STARTING, ["send Grant"]),
+        "proof": (GivenState.STARTING, ["send Agreement"]),
+        "bad proof": (GivenState.STARTING, ["send Agreement"]),
         "renew": (GivenState.STARTING, ["send Renewed"]),
         "release": (None, ["StopWorker", "ClosePath", "LeaseEnded"]),
         "worker started": (GivenState.ACTIVE, ["send Started", "LeaseActive"]),
@@ -163,8 +163,8 @@ GIVEN_TABLE: dict[GivenState, dict[str, tuple[GivenState | None, list[str]]]] = 
         "due": (None, _STOPPED),
     },
     GivenState.ACTIVE: {
-        "proof": (GivenState.ACTIVE, ["send Grant"]),
-        "bad proof": (GivenState.ACTIVE, ["send Grant"]),
+        "proof": (GivenState.ACTIVE, ["send Agreement"]),
+        "bad proof": (GivenState.ACTIVE, ["send Agreement"]),
         "renew": (GivenState.ACTIVE, ["send Renewed"]),
         "release": (None, ["StopWorker", "ClosePath", "LeaseEnded"]),
         "path failed": (None, _STOPPED),
@@ -222,7 +222,7 @@ class BorrowerBench(Bench):
 
     def granted(self) -> Received:
         asked = request()
-        terms = GrantTerms(
+        terms = Terms(
             LEASE,
             LENDER,
             BORROWER,
@@ -234,7 +234,7 @@ class BorrowerBench(Bench):
             self.now + 60,
             60.0,
         )
-        return Received(LENDER, Grant(LEASE, make_grant(cheap_keys(LENDER), terms)))
+        return Received(LENDER, Agreement(LEASE, make_agreement(cheap_keys(LENDER), terms)))
 
 
 BORROWER_EVENTS: dict[str, Callable[[BorrowerBench], Event]] = {
@@ -242,8 +242,8 @@ BORROWER_EVENTS: dict[str, Callable[[BorrowerBench], Event]] = {
     "challenge": lambda bench: Received(LENDER, Challenge(LEASE, bytes(32))),
     "another challenge": lambda bench: Received(LENDER, Challenge(LEASE, bytes(31) + b"x")),
     "refuse": lambda bench: Received(LENDER, Refuse(LEASE, "full", 5.0)),
-    "grant": lambda bench: bench.granted(),
-    "bad grant": lambda bench: Received(LENDER, Grant(LEASE, b"nonsense")),
+    "agreement": lambda bench: bench.granted(),
+    "bad agreement": lambda bench: Received(LENDER, Agreement(LEASE, b"nonsense")),
     "started": lambda bench: Received(LENDER, Started(LEASE)),
     "renewed": lambda bench: Received(LENDER, Renewed(LEASE, 1, 60.0, False)),
     "renewed and started": lambda bench: Received(LENDER, Renewed(LEASE, 1, 60.0, True)),
@@ -286,8 +286,8 @@ TAKEN_TABLE: dict[TakenState, dict[str, tuple[TakenState | None, list[str]]]] = 
         "peer down": (TakenState.REQUESTING, ["send LeaseRequest"]),
     },
     TakenState.PROVING: {
-        "grant": (TakenState.STARTING, ["LeaseGranted", "OpenPath"]),
-        "bad grant": _TAKEN_BACK,
+        "agreement": (TakenState.STARTING, ["LeaseGranted", "OpenPath"]),
+        "bad agreement": _TAKEN_BACK,
         "refuse": _REFUSED,
         "release": _REFUSED,
         "end": _TAKEN_BACK,

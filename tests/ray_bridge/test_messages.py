@@ -15,18 +15,27 @@ from swarmp2p.ray_bridge.events import Need, Versions
 from swarmp2p.ray_bridge.messages import (
     MAX_COUNT,
     MAX_ENVELOPE_BYTES,
+    MAX_GRANT_BYTES,
+    MAX_GRANTS,
+    MAX_LABELS,
     MAX_LEASE_S,
     MAX_MEMORY_BYTES,
     MAX_NAME_CHARS,
+    MAX_NOTICE_S,
+    MAX_POSITION,
+    MAX_QUEUE_S,
     MAX_REASON_CHARS,
     MAX_RETRY_S,
     MAX_SEQUENCE,
     MIN_LEASE_S,
+    MIN_QUEUE_S,
+    Agreement,
     AnyLeaseMessage,
     Challenge,
-    Grant,
     LeaseRequest,
+    Notice,
     Proof,
+    Queued,
     Refuse,
     Release,
     Renew,
@@ -45,19 +54,44 @@ PRINTABLE = st.characters().filter(str.isprintable)
 NAMES = st.text(PRINTABLE, max_size=MAX_NAME_CHARS)
 REASONS = st.text(PRINTABLE, max_size=MAX_REASON_CHARS)
 COUNTS = st.floats(0, MAX_COUNT)
+LABELS = st.lists(st.tuples(NAMES, NAMES), max_size=MAX_LABELS).map(tuple)
 SEQUENCES = st.integers(1, MAX_SEQUENCE)
 ENVELOPES = st.binary(min_size=1, max_size=MAX_ENVELOPE_BYTES)
 MESSAGES: st.SearchStrategy[AnyLeaseMessage] = st.one_of(
     st.builds(
         LeaseRequest,
         LEASES,
+        st.builds(Need, COUNTS, COUNTS, st.integers(0, MAX_MEMORY_BYTES), NAMES, NAMES, LABELS),
+        st.builds(Versions, NAMES, NAMES, NAMES),
+        NAMES,
+        st.just(b"") | st.binary(min_size=16, max_size=16),
+        st.lists(st.binary(min_size=1, max_size=MAX_GRANT_BYTES), max_size=MAX_GRANTS).map(tuple),
+        st.just(0.0) | st.floats(MIN_QUEUE_S, MAX_QUEUE_S),
+    ),
+    st.builds(
+        LeaseRequest,
+        LEASES,
         st.builds(Need, COUNTS, COUNTS, st.integers(0, MAX_MEMORY_BYTES), NAMES, NAMES),
         st.builds(Versions, NAMES, NAMES, NAMES),
         NAMES,
+        form=st.just(1),
     ),
+    st.builds(Queued, LEASES, st.integers(1, MAX_POSITION)),
+    st.builds(Notice, LEASES, st.floats(0, MAX_NOTICE_S), REASONS),
+    st.builds(
+        Renewed,
+        LEASES,
+        SEQUENCES,
+        st.floats(MIN_LEASE_S, MAX_LEASE_S),
+        st.booleans(),
+        ENVELOPES,
+        st.floats(0, MAX_NOTICE_S),
+        REASONS,
+    ),
+    st.builds(Started, LEASES, ENVELOPES),
     st.builds(Challenge, LEASES, st.binary(min_size=32, max_size=32)),
     st.builds(Proof, LEASES, ENVELOPES),
-    st.builds(Grant, LEASES, ENVELOPES),
+    st.builds(Agreement, LEASES, ENVELOPES),
     st.builds(Refuse, LEASES, REASONS, st.none() | st.floats(0, MAX_RETRY_S)),
     st.builds(Started, LEASES),
     st.builds(Renew, LEASES, SEQUENCES),
@@ -123,7 +157,7 @@ def test_a_field_of_another_type_or_range_is_never_let_through(
         return
     again: dict[str, Any] = msgpack.unpackb(encode(decoded), raw=False)
     assert again == fields
-    assert {type(value) for value in again.values()} <= {str, bytes, int, float, bool, type(None)}
+    assert {type(value) for value in again.values()} <= {str, bytes, int, float, bool, type(None), list}
 
 
 @pytest.mark.parametrize(
@@ -141,6 +175,15 @@ def test_a_field_of_another_type_or_range_is_never_let_through(
         ({"region": "x" * 65}, "region is not printable text"),
         ({"region": "\x1b[31mred"}, "region is not printable text"),
         ({"cluster": None}, "cluster is not printable text"),
+        ({"labels": []}, "labels is empty"),
+        ({"labels": [["a"]]}, "value is missing"),
+        ({"labels": [["a", "b", "c"]]}, "label is not a list of at most 2"),
+        ({"labels": [["a", 7]]}, "value is not printable text"),
+        ({"labels": [["a", "b"]] * 9}, "labels is not a list of at most 8"),
+        ({"grants": [b"x" * 1025]}, "grant is not 1 to 1024 bytes"),
+        ({"gang": b"short"}, "gang is not 16 to 16 bytes"),
+        ({"queue_s": 3601}, "queue_s is not a number"),
+        ({"form": 3}, "form is not an integer from 2 to 2"),
         ({"type": "reqest"}, "no lease message is called 'reqest'"),
         ({"type": 7}, "type is not printable text"),
         ({"extra": 1}, "1 unknown fields"),
@@ -150,6 +193,25 @@ def test_what_is_wrong_with_a_request_is_named(change: dict[str, Any], complaint
     fields: dict[str, Any] = msgpack.unpackb(encode(request()), raw=False)
     with pytest.raises(BadMessage, match=complaint):
         read_message(pack({**fields, **change}))
+
+
+def test_a_peer_that_knows_only_the_first_form_reads_what_is_meant_for_it() -> None:
+    """Byte for byte what was sent before there was a second form."""
+    old = LeaseRequest(lease_id(1), request().need, request().versions, "test-cluster", form=1)
+    names = "type lease cluster cpus gpus memory_bytes kind region ray python swarmp2p"
+    assert sorted(msgpack.unpackb(encode(old))) == sorted(names.split())
+    assert msgpack.unpackb(encode(Started(lease_id(1)))) == {"type": "started", "lease": lease_id(1)}
+    assert sorted(msgpack.unpackb(encode(Renewed(lease_id(1), 1, 60.0, True)))) == sorted(
+        ["type", "lease", "sequence", "lease_s", "started"]
+    )
+
+
+def test_what_the_first_form_does_not_have_is_unknown_in_it() -> None:
+    old = LeaseRequest(lease_id(1), request().need, request().versions, "test-cluster", form=1)
+    fields: dict[str, Any] = msgpack.unpackb(encode(old), raw=False)
+    for extra in ({"gang": bytes(16)}, {"grants": [b"x"]}, {"queue_s": 1.0}, {"labels": [["a", "b"]]}):
+        with pytest.raises(BadMessage, match="1 unknown fields"):
+            read_message(pack({**fields, **extra}))
 
 
 def test_a_missing_field_is_named() -> None:
@@ -179,7 +241,7 @@ def test_whole_numbers_of_cpus_mean_the_same_as_floats() -> None:
 
 def test_the_protocol_is_small_messages_under_a_versioned_id() -> None:
     protocol = lease_protocol()
-    assert protocol.ids == ("/swarm/lease/1.0.0",)
+    assert protocol.ids == ("/swarm/lease/1.1.0", "/swarm/lease/1.0.0")
     assert (protocol.exchange, protocol.framing) == (Exchange.MESSAGES, Framing.U32)
     assert protocol.max_frame_bytes == 16384
     assert protocol.name == LeaseRequest.protocol == Release.protocol

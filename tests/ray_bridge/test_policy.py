@@ -11,7 +11,7 @@ from swarmp2p.errors import UsageError
 from swarmp2p.identity import PeerId
 from swarmp2p.ray_bridge.events import Lend, Need, Offer, Versions
 from swarmp2p.ray_bridge.messages import LeaseRequest
-from swarmp2p.ray_bridge.policy import Refusal, check_need, check_offer, refusal
+from swarmp2p.ray_bridge.policy import Refusal, admit, check_need, check_offer
 
 from .keys import VERSIONS, lease_id, peer
 
@@ -26,7 +26,8 @@ def ask(
     allow: frozenset[PeerId] | None = None,
 ) -> Refusal | None:
     lend = Lend(offer, VERSIONS, allow)
-    return refusal(lend, LeaseRequest(lease_id(1), need, versions, "c"), ALICE, taken, 5.0)
+    verdict = admit(lend, LeaseRequest(lease_id(1), need, versions, "c"), ALICE, taken, 0.0, 5.0)
+    return verdict if isinstance(verdict, Refusal) else None
 
 
 def reason(problem: Refusal | None) -> str:
@@ -44,7 +45,9 @@ def test_what_fits_is_given() -> None:
 
 def test_nothing_is_lent() -> None:
     request = LeaseRequest(lease_id(1), Need(), VERSIONS, "c")
-    assert "lends nothing" in reason(refusal(None, request, ALICE, (), 5.0))
+    verdict = admit(None, request, ALICE, (), 0.0, 5.0)
+    assert isinstance(verdict, Refusal)
+    assert "lends nothing" in verdict.reason
 
 
 def test_a_peer_that_is_not_allowed_learns_whom_to_ask_and_nothing_else() -> None:
