@@ -83,6 +83,8 @@ async def open_peer(
         "/ipfs/kad/1.0.0" would join that network. config: settings, such as NodeConfig(dht=DhtConfig(server=False)).
         state: a file, made when missing, in which the peer keeps over restarts what others gave it to hold, and peers
         to come back through when no bootstrap peer answers; one for each identity. How it does is `peer.dht.storage`.
+        Beside it stands the journal of its leases and of the processes that it runs for them: what a killed peer has
+        left of those is ended before the next one opens.
         mdns: whether to announce the peer by multicast DNS on the networks it listens on, and to join through peers
         found there. relay: whether to relay for peers that nobody can dial, as long as others can dial this one:
         at most 16 MB/s of what those encrypt among themselves. relayed: whether to be reached through others' relays
@@ -134,12 +136,12 @@ async def open_peer(
 
     async with (
         open_storage(state, identity.peer_id, save_all) as storage,
-        open_journal(state),  # the state's lock is its lock too
+        open_journal(state) as journal,  # the state's lock is its lock too
     ):
         remembered = () if storage is None else storage.remembered
         other_dht = "" if dht_protocol == DEFAULT_DHT_PROTOCOL else dht_protocol
         swarm = Membership(way_in.network_key, other_dht)
-        peer = Peer(identity, engine, network, driver, storage, swarm)
+        peer = Peer(identity, engine, network, driver, storage, swarm, journal)
         async with peer.running(Targets.of(identity.peer_id, targets, remembered, str(state)), mdns):
             yield peer
 

@@ -61,6 +61,7 @@ from .identity import Identity, PeerId
 from .invite import Invite, invitable
 from .joining import Targets
 from .judging import MessageValidator
+from .lease_journal import LeaseJournal
 from .lending import Lending, peer_set
 from .market import Market
 from .network_key import NetworkKey
@@ -68,10 +69,12 @@ from .node import NodeCommand, NodeEngine, NodeOutput
 from .paths import paths_argument
 from .pubsub import Pubsub
 from .queries import Found, Queries, Results, with_peer
+from .ray_bridge.events import Journal as Noted
 from .ray_bridge.events import Need, Offer
 from .running import Running
 from .scopes import cancel_scope
 from .settings import check_types
+from .storage.journal import Journal
 from .storage.storage import Storage
 from .subscription import Subscription
 from .transport.addresses import split_address
@@ -103,6 +106,7 @@ class Peer:
         driver: Driver[NodeCommand, NodeOutput],
         storage: Storage | None = None,
         swarm: Membership = Membership(),
+        journal: Journal | None = None,
     ) -> None:
         self._swarm = swarm
         self._identity, self._engine, self._network, self._driver = identity, engine, network, driver
@@ -113,6 +117,7 @@ class Peer:
         self._looked_at_loads = False
         self._announced: dict[str, None] = {}
         self._storage = storage
+        self._leases = LeaseJournal(journal, driver.post)
         self.dht = Dht(engine.dht, self._queries, storage)
 
     @property
@@ -474,7 +479,14 @@ class Peer:
     def running(self, targets: Targets, mdns: bool = False) -> AbstractAsyncContextManager[None]:
         """Run the peer while the context is open: what `open_peer` does once everything is put together."""
         return Running(
-            self._engine, self._network, self._driver, self._queries, self._storage, self._output, self._close
+            self._engine,
+            self._network,
+            self._driver,
+            self._queries,
+            self._storage,
+            self._leases,
+            self._output,
+            self._close,
         ).running(targets, mdns)
 
     def _output(self, output: NodeOutput) -> None:
@@ -487,6 +499,8 @@ class Peer:
                 self._storage.put(output)
         elif isinstance(output, LoadTold):
             self._choosing.output(output)
+        elif isinstance(output, Noted):
+            self._leases.write(output)
         elif not isinstance(output, LoadUpdated | LoadSuspected):
             self._market.output(output)
 

@@ -14,6 +14,7 @@ from .driver import Driver
 from .engine import Address, PeerInfo
 from .errors import DialError
 from .joining import Joining, Targets
+from .lease_journal import LeaseJournal
 from .node import NodeCommand, NodeEngine, NodeOutput
 from .queries import Queries
 from .scopes import TaskStatus, background_nursery, cancel_scope, start
@@ -33,11 +34,12 @@ class Running:
         driver: Driver[NodeCommand, NodeOutput],
         queries: Queries,
         storage: Storage | None,
+        leases: LeaseJournal,
         output: Callable[[NodeOutput], None],
         close: Callable[[], None],
     ) -> None:
         self._engine, self._network, self._driver = engine, network, driver
-        self._queries, self._storage = queries, storage
+        self._queries, self._storage, self._leases = queries, storage, leases
         self._output, self._close = output, close
 
     @asynccontextmanager
@@ -58,11 +60,13 @@ class Running:
             async with background_nursery() as nursery:
                 if self._storage is not None:
                     self._driver.post(Restore(self._storage.entries))
+                self._leases.restore()
                 await start(nursery, drive)
                 scope.shield = True
                 try:
                     async with background_nursery() as dials:
                         await self._join(targets, dials)
+                        dials.start_soon(self._leases.run)
                         if mdns:
                             await start(dials, self._join_local_peers)
                         yield

@@ -44,8 +44,8 @@ def span_s(text: str) -> float:
 class Hours:
     """Hours of every day, as an owner's clock shows them.
 
-    windows: (first, end) in minutes since midnight, end excluded; one that ends before it begins goes over midnight, one
-    that ends where it begins is the whole day.
+    windows: (first, end) in minutes since midnight, end excluded; one that ends before it begins goes over midnight,
+    one that ends where it begins is the whole day.
     """
 
     windows: tuple[tuple[int, int], ...]

@@ -23,9 +23,10 @@ from typing import Final
 
 import trio
 
+from ..ray_bridge.events import JournalRecord, LeaseId
 from ..ray_bridge.ledger import TreeEntry, open_ledger
 from ..ray_bridge.orphans import end_orphans
-from .journal_rows import TREE, Row, read_row, tree_row
+from .journal_rows import LEASE, TREE, Row, lease_row, read_row, tree_row
 from .problems import FILE_ERRORS, explain, is_trouble, os_error
 from .rows import BadRow
 from .state_file import set_aside
@@ -53,6 +54,7 @@ class Written:
     """What a journal says. damaged: rows that could not be read."""
 
     trees: tuple[TreeEntry, ...] = ()
+    leases: tuple[JournalRecord, ...] = ()
     damaged: int = 0
 
 
@@ -105,6 +107,16 @@ class Journal:
     def drop_tree(self, mark: str) -> None:
         """See Ledger."""
         self._drop(TREE, mark.encode())
+
+    # Leases -----------------------------------------------------------------------------------------------------
+
+    def keep_lease(self, record: JournalRecord) -> None:
+        """Add a lease, or replace what is said of it. Does not raise."""
+        self._put([lease_row(record)])
+
+    def drop_lease(self, lease: LeaseId) -> None:
+        """A lease is over. Does not raise."""
+        self._drop(LEASE, lease)
 
     # ------------------------------------------------------------------------------------------------------------
 
@@ -237,10 +249,15 @@ def _readable(path: str) -> list[Row]:
 
 
 def _written(rows: Sequence[tuple[object, ...]]) -> Written:
-    trees, damaged = list[TreeEntry](), 0
+    trees, leases, damaged = list[TreeEntry](), list[JournalRecord](), 0
     for row in rows:
         try:
-            trees.append(read_row(row))
+            said = read_row(row)
         except BadRow:
             damaged += 1
-    return Written(tuple(trees), damaged)
+            continue
+        if isinstance(said, TreeEntry):
+            trees.append(said)
+        else:
+            leases.append(said)
+    return Written(tuple(trees), tuple(leases), damaged)

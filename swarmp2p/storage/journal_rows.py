@@ -11,12 +11,15 @@ from typing import Final, cast
 
 import msgpack
 
+from ..identity import PeerId
+from ..ray_bridge.events import JournalRecord, LeaseId, Need, Role
 from ..ray_bridge.ledger import Here, TreeEntry
 from ..signed import pack
 from .rows import BadRow
 
 Row = tuple[str, bytes, bytes, bytes]
 TREE: Final = "tree"
+LEASE: Final = "lease"
 _CHECKSUM_BYTES: Final = 8
 _MOST_DIRECTORIES: Final = 64
 
@@ -37,7 +40,26 @@ def tree_row(entry: TreeEntry) -> Row:
     return _row(TREE, entry.mark.encode(), body)
 
 
-def read_row(row: tuple[object, ...]) -> TreeEntry:
+def lease_row(record: JournalRecord) -> Row:
+    """A lease as a row."""
+    need = record.need
+    body = pack(
+        [
+            record.role.value,
+            bytes(record.peer),
+            record.cluster,
+            [need.cpus, need.gpus, need.memory_bytes, need.kind, need.region],
+            [list(label) for label in need.labels],
+            record.state,
+            record.agreement,
+            record.sequence,
+            record.until,
+        ]
+    )
+    return _row(LEASE, record.lease, body)
+
+
+def read_row(row: tuple[object, ...]) -> TreeEntry | JournalRecord:
     """What a row says; raises BadRow for one that is damaged, or that no version of this code wrote."""
     kind, key, body, checksum = row
     if not isinstance(kind, str) or not isinstance(key, bytes) or not isinstance(body, bytes):
@@ -46,9 +68,43 @@ def read_row(row: tuple[object, ...]) -> TreeEntry:
         raise BadRow
     try:
         fields = cast(object, msgpack.unpackb(body))
-        return _tree(key, fields)
+        if kind == TREE:
+            return _tree(key, fields)
+        if kind == LEASE:
+            return _lease(key, fields)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException):
         raise BadRow from None
+    raise BadRow
+
+
+def _lease(lease: LeaseId, fields: object) -> JournalRecord:
+    match fields:
+        case [
+            str(role),
+            bytes(peer),
+            str(cluster),
+            [int() | float() as cpus, int() | float() as gpus, int(memory_bytes), str(kind), str(region)],
+            list() as labels,
+            str(state),
+            bytes(agreement),
+            int(sequence),
+            int() | float() as until,
+        ]:
+            pairs = tuple(_label(label) for label in cast("list[object]", labels))
+            need = Need(cpus, gpus, memory_bytes, kind, region, pairs)
+            return JournalRecord(
+                lease, Role(role), PeerId.from_bytes(peer), cluster, need, state, agreement, sequence, until
+            )
+        case _:
+            raise BadRow
+
+
+def _label(label: object) -> tuple[str, str]:
+    match label:
+        case [str(name), str(value)]:
+            return name, value
+        case _:
+            raise BadRow
 
 
 def _tree(key: bytes, fields: object) -> TreeEntry:

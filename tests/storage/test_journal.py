@@ -5,14 +5,25 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from swarmp2p.errors import StateFileError
+from swarmp2p.identity import Identity
+from swarmp2p.lease_journal import LeaseJournal
+from swarmp2p.ray_bridge.events import Journal as Note
+from swarmp2p.ray_bridge.events import JournalRecord, LeaseCommand, Need, RestoreLeases, Role
 from swarmp2p.ray_bridge.ledger import Here, TreeEntry
+from swarmp2p.signed import pack
 from swarmp2p.storage.journal import Journal, read_journal
-from swarmp2p.storage.journal_rows import read_row, tree_row
+from swarmp2p.storage.journal_rows import (
+    _row,  # pyright: ignore[reportPrivateUsage]
+    lease_row,
+    read_row,
+    tree_row,
+)
 from swarmp2p.storage.rows import BadRow
 
 
@@ -104,7 +115,63 @@ def test_a_disk_that_takes_nothing_is_told_of_once(tmp_path: Path, caplog: pytes
     journal.close()
 
 
+def lease(number: int, role: Role = Role.LENDER, state: str = "active") -> JournalRecord:
+    need = Need(2, 0.5, 1 << 30, "gaming-pc", "eu", (("gpu", "a100"),))
+    return JournalRecord(
+        bytes([number]) * 16, role, Identity.generate().peer_id, "c", need, state, b"signed", 7, 12.5
+    )
+
+
+def test_leases_of_both_roles(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal")
+    journal = Journal.open(path)
+    given, taken = lease(1), lease(2, Role.BORROWER, "starting")
+    journal.keep_lease(given)
+    journal.keep_lease(replace(taken, state="proving"))
+    journal.keep_lease(taken)
+    journal.keep_tree(tree(1))
+    assert read_journal(path).leases == (given, taken)
+    journal.drop_lease(given.lease)
+    journal.close()
+    assert read_journal(path).leases == (taken,)
+    assert read_journal(path).trees == (tree(1),)
+
+
+def test_a_restarted_peer_restores_what_it_gave_and_releases_what_nobody_claims(tmp_path: Path) -> None:
+    journal = Journal.open(str(tmp_path / "journal"))
+    given, mine, other = lease(1), lease(2, Role.BORROWER), replace(lease(3, Role.BORROWER), cluster="other")
+    posted = list[LeaseCommand]()
+    leases = LeaseJournal(journal, posted.append)
+    for record in (given, mine, other):
+        leases.write(Note(record.lease, record))
+    leases.write(Note(b"4" * 16, None))
+    leases.restore()
+    leases.release()
+    assert posted == []  # the first run of this peer: nothing was found
+    journal.close()
+    journal = Journal.open(str(tmp_path / "journal"))
+    leases = LeaseJournal(journal, posted.append)
+    leases.restore()
+    assert posted == [RestoreLeases((given,))]
+    assert leases.claim("other") == (other,)
+    assert leases.claim("other") == ()
+    leases.release()
+    leases.release()
+    assert posted == [RestoreLeases((given,)), RestoreLeases((mine,))]
+    leases.write(Note(given.lease, None))
+    journal.close()
+    assert read_journal(str(tmp_path / "journal")).leases == (mine, other)
+    LeaseJournal(None, posted.append).write(Note(given.lease, given))
+
+
 def test_rows_that_nobody_wrote() -> None:
+    some = lease_row(lease(1))
+    assert isinstance(read_row(some), JournalRecord)
+    for changed in (pack([]), pack(None), b"\xc1", some[2] + b"\0", some[2].replace(b"lender", b"nobody")):
+        with pytest.raises(BadRow):
+            read_row(_row(some[0], some[1], changed))
+    with pytest.raises(BadRow):
+        read_row(_row("other", some[1], some[2]))
     kind, key, body, checksum = tree_row(tree(1))
     assert read_row((kind, key, body, checksum)) == tree(1)
     for row in (
