@@ -211,6 +211,20 @@ class NoCell(SwarmError):
         self.reason = reason
 
 
+class NoJail(SwarmError):
+    """This machine cannot jail workers; nothing was started.
+
+    reason: why, and the command that enables it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f'no jail for workers: {reason}; or lend without one, isolation="none" (--isolation none), to whom you '
+            "would give a shell on this machine. Nothing was started"
+        )
+        self.reason = reason
+
+
 class WorkerNotStarted(SwarmError):
     """A Ray worker did not start, or could not join its head; everything it had started was stopped.
 

@@ -20,6 +20,7 @@ from typing import Final
 
 from ..errors import UsageError
 from . import _ray_node, supervisor
+from .jail import NODE, Jail, jail_command, jail_environment
 from .tree import Tree, open_tree
 
 OBJECT_STORE_BYTES: Final = 256 * 2**20
@@ -44,9 +45,9 @@ class NodePlan:
 
     head_address: GCS to join, host:port; "" to be a head. port: a head's GCS port, 0 for any. node_ip: the
     address that others reach the node at. ports: all that its processes may listen at, MIN_PORTS at least; none for
-    any free ones. enter: namespaces that it runs in, see Cell. memory_bytes: 0 leaves it to Ray. logs: folder of the
-    log file, which is appended to; None for one that goes with the node, unless the node fails. connect_s: how long to
-    try to reach the head.
+    any free ones. enter: namespaces that it runs in, see Cell. jail: what it is jailed in, if so.
+    memory_bytes: 0 leaves it to Ray. logs: folder of the log file, which is appended to; None for one that goes with
+    the node, unless the node fails. connect_s: how long to try to reach the head.
     """
 
     node_ip: str
@@ -55,6 +56,7 @@ class NodePlan:
     port: int = 0
     ports: Sequence[int] = ()
     enter: Sequence[int] = ()
+    jail: Jail | None = None
     cpus: float = 0
     gpus: float = 0
     memory_bytes: int = 0
@@ -136,7 +138,7 @@ async def open_node(plan: NodePlan, environment: Mapping[str, str]) -> AsyncGene
         "node_ip": plan.node_ip,
         "ports": list(plan.ports),
         "name": plan.name,
-        "directory": str(directory / "ray"),
+        "directory": str(directory / "ray") if plan.jail is None else NODE,
         "cpus": math.ceil(plan.cpus),  # Ray gives a node whole ones only; at least what was asked for
         "gpus": math.ceil(plan.gpus),
         "memory_bytes": plan.memory_bytes,
@@ -150,15 +152,21 @@ async def open_node(plan: NodePlan, environment: Mapping[str, str]) -> AsyncGene
             (directory / name).mkdir(mode=0o700)
         logs = directory if plan.logs is None else plan.logs.absolute()
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # -P: modules beside the program (worker, messages) must not hide others' of the same name
+        command = [sys.executable, "-P", _ray_node.__file__, json.dumps(settings)]
+        environment = {**environment, "TMPDIR": str(directory / "tmp")}
+        if plan.jail is not None:
+            command = jail_command(plan.jail, command)
+            environment = jail_environment(plan.jail.system, environment)
         async with open_tree(
-            # -P: modules beside the program (worker, messages) must not hide others' of the same name
-            [sys.executable, "-P", _ray_node.__file__, json.dumps(settings)],
-            environment={**environment, "TMPDIR": str(directory / "tmp")},
+            command,
+            environment=environment,
             log_path=logs / f"{plan.kind}.log",
             cwd=directory / "work",
             remove=(directory,),
             grace_s=plan.grace_s,
             enter=plan.enter,
+            jailed=plan.jail is not None,
         ) as tree:
             yield NodeTree(plan, tree, directory)
     finally:

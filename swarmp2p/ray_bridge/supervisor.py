@@ -2,7 +2,8 @@
 
 A program of its own, started as a file so that it costs 20 ms and imports nothing of swarmp2p:
 
-    python -I -S supervisor.py [--parent PID] [--grace SECONDS] [--remove DIRECTORY]... [--enter FD]... -- COMMAND...
+    python -I -S supervisor.py [--parent PID] [--grace SECONDS] [--remove DIRECTORY]... [--enter FD]... [--jailed]
+        -- COMMAND...
 
 Ray spreads over a dozen processes that start others, detach and rename themselves. This program is their
 *subreaper* (prctl(2)): whoever loses its parent becomes its child, so that "all my descendants" stays exact.
@@ -25,9 +26,13 @@ With --enter the command runs in other namespaces (a cell, see cell.py), given a
 outside. The command can then get no privilege by execve(2), and as root it keeps none that leads out again or changes
 the network (KEPT).
 
-If this program itself is killed by SIGKILL, the kernel kills the command (PR_SET_PDEATHSIG), and what the
-command has started ends as far as it watches its parent; `tree.py` ends the rest of the session. Only a pid
-namespace could promise more, at the price of its own /proc mount and, without root, of a user namespace.
+With --jailed the command is bubblewrap's (jail.py). It needs all privileges there are until it has made the jail, and
+gives them up itself. SIGTERM goes to what it runs, and to everybody else in the jail later: bubblewrap's own two
+processes get SIGKILL only, for with the second the kernel kills the whole pid namespace.
+
+If this program itself is killed by SIGKILL, the kernel kills the command (PR_SET_PDEATHSIG), and with it the whole of a
+jail. Without one, what the command has started ends as far as it watches its parent; `tree.py` ends the rest of the
+session.
 """
 
 from __future__ import annotations
@@ -109,6 +114,12 @@ def descendants(of: int) -> list[Process]:
     return found
 
 
+def inside_of(bubblewrap: int, all_of_them: list[Process]) -> list[Process]:
+    """Who is in a jail: all but bubblewrap itself and its child, the first process of the pid namespace."""
+    first = [process.pid for process in all_of_them if process.parent == bubblewrap]
+    return [process for process in all_of_them if process.pid not in (bubblewrap, *first)]
+
+
 def in_session(session: int) -> list[Process]:
     """The living members of a session. Only descendants of its leader can be in it."""
     return [process for process in processes().values() if process.session == session]
@@ -145,8 +156,10 @@ class Supervisor:
     running -> asking the command -> asking all (it ended, or half the grace is over) -> killing -> over
     """
 
-    def __init__(self, command: list[str], grace_s: float, parent: int, enter: list[int]) -> None:
-        self.grace_s = grace_s
+    def __init__(
+        self, command: list[str], grace_s: float, parent: int, enter: list[int], jailed: bool
+    ) -> None:
+        self.grace_s, self.jailed = grace_s, jailed
         self.status: int | None = None
         self.ask_all_at = self.kill_at = math.inf
         self.asked = set[tuple[int, int]]()
@@ -164,7 +177,7 @@ class Supervisor:
         self.parent = open_parent(parent)
         if self.parent is not None:
             self.poll.register(self.parent, select.POLLIN)
-        self.child = start(command, enter)
+        self.child = start(command, enter, jailed)
 
     def run(self) -> int:
         """Until nothing of the tree is left. Returns the exit status."""
@@ -188,7 +201,7 @@ class Supervisor:
             if now >= self.kill_at:
                 self.signal_all(left, signal.SIGKILL)
             elif now >= self.ask_all_at or self.status is not None:
-                self.signal_all(left, signal.SIGTERM)
+                self.signal_all(inside_of(self.child, left) if self.jailed else left, signal.SIGTERM)
         return 1 if self.status is None else self.status
 
     def attend(self, descriptor: int) -> None:
@@ -223,6 +236,9 @@ class Supervisor:
         now = time.monotonic()
         if self.kill_at == math.inf and self.status is None:
             command = look(self.child)
+            if self.jailed:  # whoever came first; none yet, and then there is nothing to put in order
+                inside = inside_of(self.child, descendants(os.getpid()))
+                command = min(inside, key=lambda process: (process.start, process.pid), default=command)
             self.signal_all([command] if command is not None else [], signal.SIGTERM)
         self.ask_all_at = min(self.ask_all_at, now + grace_s / 2)
         self.kill_at = min(self.kill_at, now + grace_s)
@@ -282,7 +298,7 @@ def keep_capabilities(kept: tuple[int, ...]) -> None:
     raise OSError(number, f"capabilities cannot be given up: {os.strerror(number)}")
 
 
-def enter_namespaces(descriptors: list[int]) -> None:
+def enter_namespaces(descriptors: list[int], jailed: bool) -> None:
     """Enter these namespaces, in order, for good. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     for descriptor in descriptors:
@@ -291,10 +307,11 @@ def enter_namespaces(descriptors: list[int]) -> None:
             raise OSError(number, f"its namespace cannot be entered: {os.strerror(number)}")
         os.close(descriptor)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    keep_capabilities(KEPT)  # without root execve(2) takes even those
+    if not jailed:
+        keep_capabilities(KEPT)  # without root execve(2) takes even those
 
 
-def start(command: list[str], enter: list[int]) -> int:
+def start(command: list[str], enter: list[int], jailed: bool) -> int:
     """Run a command, inside of the given namespaces, that is killed when this process dies. Returns its pid."""
     me = os.getpid()
     # A signal between fork and exec would go to our handler in the child, and be lost.
@@ -305,7 +322,7 @@ def start(command: list[str], enter: list[int]) -> int:
         return pid
     try:
         if enter:
-            enter_namespaces(enter)
+            enter_namespaces(enter, jailed)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after what may clear it: a change of credentials
         if os.getppid() == me:
             signal.set_wakeup_fd(-1)
@@ -342,11 +359,14 @@ def remove(directory: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """The program. Returns the exit status."""
-    grace_s, parent, directories, enter = GRACE_S, 0, list[str](), list[int]()
+    grace_s, parent, directories, enter, jailed = GRACE_S, 0, list[str](), list[int](), False
     words = iter(arguments)
     for word in words:
         if word == "--":
             break
+        if word == "--jailed":
+            jailed = True
+            continue
         value = next(words, "")
         if word == "--grace":
             grace_s = float(value)
@@ -359,7 +379,7 @@ def main(arguments: list[str]) -> int:
         else:
             raise SystemExit(
                 f"unknown option {word}; usage: supervisor.py [--parent PID] [--grace S] "
-                "[--remove DIRECTORY]... [--enter FD]... -- COMMAND..."
+                "[--remove DIRECTORY]... [--enter FD]... [--jailed] -- COMMAND..."
             )
     command = list(words)
     if not command:
@@ -367,7 +387,7 @@ def main(arguments: list[str]) -> int:
     if os.getsid(0) != os.getpid():
         os.setsid()
     try:
-        return Supervisor(command, grace_s, parent, enter).run()
+        return Supervisor(command, grace_s, parent, enter, jailed).run()
     finally:
         for directory in directories:
             remove(directory)

@@ -110,7 +110,7 @@ class Tree:
                 while await self._read():
                     pass
         if "failed" in self._told:
-            return str(self._told["failed"])
+            return _one_line(str(self._told["failed"]))
         if self._asked_to_stop:
             return "it was told to stop"
         if status < 0:
@@ -167,7 +167,7 @@ class Tree:
     def _hear(self, line: bytes) -> None:
         try:
             said = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # tasks may find the pipe and write what they like
             return
         if isinstance(said, dict):
             for subject, what in cast("dict[str, object]", said).items():
@@ -186,18 +186,22 @@ async def open_tree(
     grace_s: float = supervisor.GRACE_S,
     enter: Sequence[int] = (),
     keep: Sequence[int] = (),
+    jailed: bool = False,
 ) -> AsyncGenerator[Tree, None]:
     """Run a command under a supervisor for the length of the context; nothing of it outlives that, or us.
 
     environment: all of it, nothing is inherited. log_path: what the tree prints is appended there; a new file
     is readable by nobody else. remove: directories that are deleted once the tree has ended, even when this
     process was killed. grace_s: from SIGTERM to SIGKILL when the context or this process ends. enter: descriptors
-    of the namespaces that the command runs in, see Cell. keep: further descriptors that the command inherits.
+    of the namespaces that the command runs in, see Cell. keep: further descriptors that the command inherits. jailed:
+    the command is jail_command's.
     """
     mark = secrets.token_hex(8)
     arguments = ["--parent", str(os.getpid()), "--grace", str(grace_s)]
     for directory in remove:
         arguments += ["--remove", str(directory)]
+    if jailed:
+        arguments.append("--jailed")
     log = os.open(log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     # Copies: whoever gave them may close them while the process starts, and their numbers become another's.
     namespaces = [os.dup(namespace) for namespace in enter]
@@ -261,5 +265,10 @@ def _clean_up_after(killed: int, remove: Sequence[Path]) -> None:
 
 def _last_line(log: bytes) -> str:
     """The last line that says something, cut to 300 characters; "" when there is none."""
-    lines = [line.strip() for line in log.decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+    lines = [line for line in log.decode("utf-8", "replace").splitlines() if line.strip()]
+    return _one_line(lines[-1]) if lines else ""
+
+
+def _one_line(said: str) -> str:
+    """What a tree said, fit for a terminal: strangers' tasks may have written it. At most 300 characters."""
+    return "".join(each if each.isprintable() else " " for each in said.strip()[:300])

@@ -2,7 +2,7 @@
 
 Started under a supervisor, joined by token, and gone without a trace when the lease is over or this process
 has died. Its tasks see neither the lender's environment nor its working directory. In a cell they reach the members
-of their cluster and nothing else by network; they are not jailed otherwise.
+of their cluster and nothing else by network; in a jail they see no file, process or device of the lender's (jail.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..errors import NoCell, WorkerNotStarted
 from .cells import Cell
 from .environment import lender_environment
 from .events import JoinSecret, Need
+from .jail import Jail
 from .node_tree import OBJECT_STORE_BYTES, STARTING_GRACE_S, NodePlan, RayNode, open_node
 from .tree import Tree, TreeEnded
 from .versions import installed_versions
@@ -48,6 +49,7 @@ async def start_worker(
     node_ip: str,
     ports: Sequence[int] = (),
     cell: Cell | None = None,
+    jail: Jail | None = None,
     labels: Mapping[str, str] | None = None,
     directory: Path | None = None,
     object_store_bytes: int = OBJECT_STORE_BYTES,
@@ -57,7 +59,8 @@ async def start_worker(
 
     need: what it offers to Ray, CPUs and GPUs rounded up. node_ip: the address that its Ray ports are reached at; at
     127.0.0.1 they listen there alone, at any other they listen at all addresses. ports: all that it may listen at; none
-    for any free ones. cell: where it runs; None for this machine's own network. labels: Ray node labels, see
+    for any free ones. cell: where it runs; None for this machine's own network. jail: what it is
+    jailed in, which takes a cell. labels: Ray node labels, see
     PEER_LABEL. directory: where worker.log is kept; None to keep it only when the worker does not join. Raises
     RayMissing, NoCell and WorkerNotStarted.
     """
@@ -70,6 +73,7 @@ async def start_worker(
         head_address=secret.address,
         ports=ports,
         enter=() if cell is None else cell.namespaces,
+        jail=jail,
         cpus=need.cpus,
         gpus=need.gpus,
         memory_bytes=need.memory_bytes,

@@ -126,7 +126,9 @@ def free_block(count: int) -> int:
 
 
 @asynccontextmanager
-async def cluster(names: Sequence[str]) -> AsyncGenerator[tuple[RayHead, list[Member]], None]:
+async def cluster(
+    names: Sequence[str], user_namespace: bool | None = True
+) -> AsyncGenerator[tuple[RayHead, list[Member]], None]:
     """A head, whose GCS answers, and a cell with its plane for each worker; every pair has a session."""
     first = free_block(PORTS * (1 + len(names)))
     blocks = [range(start, start + PORTS) for start in range(first, first + PORTS * (1 + len(names)), PORTS)]
@@ -135,7 +137,7 @@ async def cluster(names: Sequence[str]) -> AsyncGenerator[tuple[RayHead, list[Me
         plane = await stack.enter_async_context(open_plane(b"head".ljust(16)))
         members = [Member(b"head".ljust(16), "127.0.0.1", blocks[0], plane)]
         for number, (name, ports) in enumerate(zip(names, blocks[1:], strict=True), start=2):
-            cell = await stack.enter_async_context(open_cell(user_namespace=True))
+            cell = await stack.enter_async_context(open_cell(user_namespace=user_namespace))
             plane = await stack.enter_async_context(open_plane(name.encode().ljust(16), cell=cell.sockets))
             # another run on this machine has other ports
             members.append(

@@ -1,0 +1,181 @@
+"""Real jails: who one is in them, that they end whole and in order, and what is said where there can be none."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarmp2p.errors import NoJail
+from swarmp2p.ray_bridge import jails
+from swarmp2p.ray_bridge.inside import INSIDE_USER
+from swarmp2p.ray_bridge.jail import Jail, jail_command, jail_environment
+from swarmp2p.ray_bridge.jails import jail_problem, next_user, this_system
+from swarmp2p.ray_bridge.tree import Tree, open_tree
+
+from .process_marks import family, living, until
+
+PROBLEM = jail_problem()
+needs_jail = pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))
+
+WHO = """
+import json, os
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(json.dumps({"said": {
+    "ids": [os.getuid(), os.getgid(), os.getgroups()],
+    "capabilities": [int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")],
+    "privileges": status["NoNewPrivs"].strip(),
+    "host": os.uname().nodename,
+    "cwd": os.getcwd(),
+    "root": sorted(os.listdir("/")),
+    "descriptors": len(os.listdir("/proc/self/fd")),
+    "environment": sorted(os.environ),
+}}))
+"""
+
+# Says when it is asked to end, and does so in order; its child does neither.
+ORDERLY = """
+import os, signal, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, lambda *_: 0); time.sleep(99)"])
+def end(*_):
+    print('{"ended": "in order"}', flush=True)
+    os._exit(7)
+signal.signal(signal.SIGTERM, end)
+print('{"up": true}', flush=True)
+while True:
+    time.sleep(99)
+"""
+
+
+def jailed(code: str, *arguments: str) -> Sequence[str]:
+    system = this_system()
+    jail = Jail(system, scratch_bytes=8 << 20, shared_bytes=8 << 20, user=next_user())
+    return jail_command(jail, [sys.executable, "-I", "-S", "-c", code, *arguments])
+
+
+def tree(command: Sequence[str], tmp_path: Path, **more: Any) -> Any:
+    """A jail under its supervisor."""
+    environment = jail_environment(this_system(), {})
+    return open_tree(command, environment=environment, log_path=tmp_path / "log", jailed=True, **more)
+
+
+async def said(tree: Tree) -> Any:
+    await tree.wait()
+    return await tree.told("said")
+
+
+@needs_jail
+async def test_a_worker_is_nobody_with_no_right_and_sees_few_things(tmp_path: Path) -> None:
+    async with tree(jailed(WHO), tmp_path) as jail:
+        found = await said(jail)
+    assert found["ids"] in ([INSIDE_USER, INSIDE_USER, groups] for groups in ([], [INSIDE_USER], [65534]))
+    assert found["capabilities"] == [0] * 5
+    assert found["privileges"] == "1"
+    assert found["host"] == "worker"
+    assert found["cwd"] == "/tmp/work"
+    assert set(found["root"]) <= {
+        "bin", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "opt", "proc", "root", "sbin", "tmp", "usr",
+        *(Path(shown).parts[1] for shown in (*this_system().shown, this_system().package)),
+    }  # fmt: skip
+    assert found["descriptors"] == 4  # standard input, output, error, and the one that reads the directory
+    assert not [name for name in found["environment"] if name in ("XDG_RUNTIME_DIR", "PYTHONPATH")]
+
+
+@needs_jail
+async def test_a_jail_ends_in_order_when_it_is_asked_to(tmp_path: Path) -> None:
+    async with tree(jailed(ORDERLY), tmp_path) as jail:
+        assert await jail.told("up")
+        everyone = family(jail.pid)
+        assert len(everyone) == 5  # the supervisor, bubblewrap's two, the command, and its child
+        await jail.stop(20.0)
+        assert await jail.told("ended") == "in order"
+    assert not living(everyone)
+
+
+@needs_jail
+async def test_nothing_outlives_a_jail_whose_supervisor_was_killed(tmp_path: Path) -> None:
+    async with tree(jailed(ORDERLY), tmp_path) as jail:
+        assert await jail.told("up")
+        everyone = family(jail.pid)
+        os.kill(jail.pid, signal.SIGKILL)
+        await until(lambda: not living(everyone))
+        assert "killed by signal 9" in await jail.died()
+
+
+@needs_jail
+async def test_whoever_will_not_end_is_killed_with_the_namespace(tmp_path: Path) -> None:
+    stubborn = ORDERLY.replace("os._exit(7)", "")
+    async with tree(jailed(stubborn), tmp_path) as jail:
+        assert await jail.told("up")
+        everyone = family(jail.pid)
+        await jail.stop(0.2)
+    assert not living(everyone)
+
+
+async def test_what_a_task_writes_into_the_status_pipe_harms_nobody(tmp_path: Path) -> None:
+    lines = ["[" * 20_000, '{"failed": "bad\\u001b[2Jnews"}', "5", '{"a":' * 5_000]
+    code = f"import sys\nfor line in {lines!r}: print(line)"
+    command = [sys.executable, "-I", "-S", "-c", code]
+    async with open_tree(command, environment={}, log_path=tmp_path / "log") as tree:
+        assert await tree.died() == "bad [2Jnews"
+
+
+def bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Have a shell script for bwrap."""
+    (tmp_path / "bwrap").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    jails._try.cache_clear()  # pyright: ignore[reportPrivateUsage]
+
+
+def test_where_bubblewrap_is_missing_the_problem_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    jails._try.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    assert "apt-get install bubblewrap" in str(jail_problem())
+    with pytest.raises(NoJail, match='isolation="none"'):
+        this_system()
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo bubblewrap 0.6.1", "0.8 or newer"),
+        ("echo nonsense", "0.8 or newer"),
+        ("exit 3", "0.8 or newer"),
+        ('[ "$1" = --version ] && echo bubblewrap 1.0 || exit 9', "status 9"),
+        (
+            '[ "$1" = --version ] && echo bubblewrap 0.11.0 || { echo "bwrap: Can\'t mount proc on /x" >&2; exit 1; }',
+            "systempaths=unconfined",
+        ),
+    ],
+)
+def test_a_bubblewrap_that_does_not_serve_is_explained(
+    script: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bubblewrap(tmp_path, monkeypatch, script)
+    assert expected in str(jail_problem())
+
+
+@pytest.mark.parametrize("place", ["/", "/home", "/root", os.path.expanduser("~"), "/tmp"])
+def test_a_python_that_lies_among_the_owners_files_is_refused(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bubblewrap(tmp_path, monkeypatch, "echo bubblewrap 0.8.0")
+    monkeypatch.setattr(sys, "prefix", place)
+    with pytest.raises(NoJail, match="virtual environment"):
+        this_system()
+
+
+def test_two_workers_of_root_are_two_users() -> None:
+    users = [next_user() for _ in range(64)]
+    assert len(set(users)) == 64
+    assert all(1879048192 <= user <= 2147483647 for user in users)
+    json.dumps(users)
