@@ -190,6 +190,15 @@ class Revoke:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnRevocations:
+    """Lender: an owner's list of what it has revoked (revocations.py), wherever it came from. One that is not newer, or
+    not signed by that owner, changes nothing; else leases that it voids end at once, and it is heeded from now on."""
+
+    owner: PeerId
+    envelope: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreLeases:
     """What the journals of both roles hold when a peer starts again; the first command, before Lend.
 
@@ -255,6 +264,7 @@ LeaseCommand = (
     | EndLease
     | TakeBack
     | Revoke
+    | LearnRevocations
     | RestoreLeases
     | PathUp
     | PathFailed

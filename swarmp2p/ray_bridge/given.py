@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import assert_never
@@ -20,10 +21,10 @@ from .events import (
     LeaseId,
     LeaseOutput,
     Lend,
-    Need,
     OpenPath,
     PathFailed,
     PathUp,
+    Revoke,
     Role,
     StartWorker,
     StopLending,
@@ -32,8 +33,10 @@ from .events import (
     WorkerStarted,
 )
 from .finished import Finished
+from .grants import Grant
 from .lease_config import LeaseConfig
 from .messages import (
+    MIN_LEASE_S,
     NONCE_BYTES,
     Agreement,
     Challenge,
@@ -77,7 +80,8 @@ class _Given:
 
     until: end of the challenge, then of the lease. start_by: when the worker must have joined.
     secret: kept from the proof to the worker's start. sequence: of the newest renewal. standing: what was signed for
-    it, once the worker runs.
+    it, once the worker runs. lease_s: usual length of a term. term_s: of the current one, shorter when the permission
+    ends before.
     """
 
     borrower: PeerId
@@ -87,6 +91,7 @@ class _Given:
     state: GivenState = GivenState.CHALLENGED
     start_by: float = math.inf
     lease_s: float = 0.0
+    term_s: float = 0.0
     permission: Permission = field(default_factory=Permission)
     isolation: str = ""
     node_ip: str = ""
@@ -173,6 +178,8 @@ class Given:
         for given in [given for given in self._leases.values() if given.due <= now]:
             if given.state is GivenState.CHALLENGED:
                 self._forget(given, f"no proof came within {self._config.challenge_timeout_s:g} s")
+            elif given.permission.until <= now:
+                out += self._end(given, "its grant is over")
             elif given.until <= now:
                 out += self._end(given, "the borrower did not renew it in time")
             else:
@@ -196,6 +203,26 @@ class Given:
                 out += self._refuse(given, command.reason, None)
             else:
                 out += self._end(given, command.reason)
+        return out
+
+    def revoke(self, command: Revoke) -> Outputs:
+        """End what rests on grants, or is held by borrowers, that do not count any more."""
+        return self.end_where(
+            lambda borrower, grant: (
+                command.reason
+                if borrower in command.borrowers
+                or (grant is not None and any(link.id in command.grants for link in grant.links))
+                else None
+            )
+        )
+
+    def end_where(self, reason: Callable[[PeerId, Grant | None], str | None]) -> Outputs:
+        """End the leases, and take the reservations back, for which there is a reason; by borrower and grant."""
+        out: Outputs = []
+        for lease, given in list(self._leases.items()):
+            why = reason(given.borrower, given.permission.grant)
+            if why is not None:
+                out += self.end(lease, why)
         return out
 
     def path_up(self, command: PathUp) -> Outputs:
@@ -262,8 +289,7 @@ class Given:
         lease, config = request.lease, self._config
         if lease in self._finished:
             return [*self._finished.answer(borrower, lease, now)]
-        taken = [given.request.need for given in self._leases.values()]
-        verdict = self._admit(request, borrower, taken, now)
+        verdict = self._admit(request, borrower, list(self._leases.values()), now)
         if isinstance(verdict, Refusal):
             return [Send(borrower, Refuse(lease, tidy(verdict.reason), verdict.retry_after_s))]
         if lease in self._leases:
@@ -272,13 +298,17 @@ class Given:
         if len(waiting) >= config.max_half_open or waiting.count(borrower) >= config.max_half_open_per_peer:
             return [Send(borrower, Refuse(lease, "too many requests are under way", config.retry_after_s))]
         nonce = self._keys.random_bytes(NONCE_BYTES)
-        self._leases[lease] = _Given(borrower, request, nonce, now + config.challenge_timeout_s)
+        self._leases[lease] = _Given(
+            borrower, request, nonce, now + config.challenge_timeout_s, permission=verdict
+        )
         return [Send(borrower, Challenge(lease, nonce))]
 
     def _admit(
-        self, request: LeaseRequest, borrower: PeerId, taken: list[Need], now: float
+        self, request: LeaseRequest, borrower: PeerId, others: list[_Given], now: float
     ) -> Permission | Refusal:
-        return admit(self._lend, request, borrower, taken, now, self._config.retry_after_s, self._permit)
+        taken, standing = [other.request.need for other in others], [other.permission for other in others]
+        wait_s = self._config.retry_after_s
+        return admit(self._lend, request, borrower, taken, now, wait_s, self._permit, standing)
 
     def _prove(self, given: _Given, proof: Proof, now: float) -> Outputs:
         """A proof arrived: check it, check the owner's terms again (they may have changed), then agree."""
@@ -296,7 +326,7 @@ class Given:
             )
         except NotAuthentic as wrong:
             return self._refuse(given, str(wrong), None)
-        others = [other.request.need for other in self._leases.values() if other is not given]
+        others = [other for other in self._leases.values() if other is not given]
         verdict = self._admit(given.request, given.borrower, others, now)
         if isinstance(verdict, Refusal):
             return self._refuse(given, verdict.reason, verdict.retry_after_s)
@@ -310,7 +340,7 @@ class Given:
             lease_s = KINDS.get(lend.offer.kind, KINDS[DEFAULT_KIND]).lease_s
         given.state, given.secret = GivenState.OPENING, secret
         given.lease_s, given.node_ip, given.isolation = lease_s, lend.offer.node_ip, lend.offer.isolation
-        given.until, given.start_by = now + lease_s, now + self._config.start_timeout_s
+        given.until, given.start_by = self._extend(given, now), now + self._config.start_timeout_s
         given.agreement = make_agreement(
             self._keys,
             Terms(
@@ -323,7 +353,7 @@ class Given:
                 node_ip=given.node_ip,
                 issued=now,
                 expires=given.until,
-                lease_s=lease_s,
+                lease_s=given.term_s,
                 isolation=given.isolation,
                 versions=None if given.request.form == 1 else lend.versions,
             ),
@@ -340,10 +370,17 @@ class Given:
         if sequence < given.sequence:
             return []
         if sequence > given.sequence:
-            given.sequence, given.until = sequence, now + given.lease_s
+            given.sequence, given.until = sequence, self._extend(given, now)
             self._sign(given, now)
         started = given.state is GivenState.ACTIVE
-        return [Send(given.borrower, Renewed(given.lease, sequence, given.lease_s, started, given.standing))]
+        left_s = max(MIN_LEASE_S, given.term_s)
+        return [Send(given.borrower, Renewed(given.lease, sequence, left_s, started, given.standing))]
+
+    @staticmethod
+    def _extend(given: _Given, now: float) -> float:
+        """The end of the term that begins now: never after what the lease rests on."""
+        given.term_s = min(given.lease_s, given.permission.until - now)
+        return now + given.term_s
 
     def _sign(self, given: _Given, now: float) -> None:
         """Sign what stands, once the worker runs, for a borrower that can read it."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from ..errors import BadMessage
 from ..identity import PeerId
 from ..signed import Verify
-from .events import Need
+from .events import Lend, Need
 from .grants import Grant, read_grant
-from .revocations import RevocationList, Revoked
+from .messages import MIN_LEASE_S, LeaseRequest
+from .policy import Permission, Refusal, permission
+from .revocations import RevocationList, Revoked, read_revocations
 
 MAX_LINKS_KNOWN: Final = 2048
 """Genuine links remembered, oldest forgotten first: 2 MiB of the longest ones, usually half a MiB."""
@@ -29,14 +30,7 @@ MAX_BORROWERS: Final = 1024
 """Borrowers for which those are counted, oldest forgotten first."""
 
 _AGAIN_S: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class NotCovered:
-    """Why a grant does not cover a request. retry_after_s: None when asking again with it is useless."""
-
-    reason: str
-    retry_after_s: float | None = None
+_FULL_S: Final = 5.0  # as LeaseConfig.retry_after_s
 
 
 class GrantBook:
@@ -48,6 +42,32 @@ class GrantBook:
         self._checks: dict[PeerId, tuple[float, int]] = {}
         self.revoked = Revoked()
 
+    def permit(
+        self,
+        lend: Lend,
+        request: LeaseRequest,
+        borrower: PeerId,
+        standing: Collection[Permission],
+        now: float,
+    ) -> Permission | Refusal:
+        """By the owner's list, or by the grant that the request brings (policy.Permit)."""
+        banned = lend.allow is None and self.banned(borrower)
+        listed = permission(lend, request, borrower, standing, now)
+        if isinstance(listed, Permission) and not banned:
+            return listed
+        if not request.grants:
+            return Refusal("its owner has revoked this peer") if banned else listed
+        grant = self.read(request.grants, borrower, request.need, lend.grantors, now)
+        if isinstance(grant, Refusal):
+            return grant
+        full = self.crowded(grant, (one.grant for one in standing if one.grant is not None))
+        if full is not None:
+            return full
+        until = self.ends(grant, now)
+        if until - now < MIN_LEASE_S:
+            return Refusal("the grant leaves no time for a lease")
+        return Permission(grant, until)
+
     def read(
         self,
         chain: Sequence[bytes],
@@ -55,37 +75,30 @@ class GrantBook:
         need: Need,
         grantors: Collection[PeerId],
         now: float,
-    ) -> Grant | NotCovered:
+    ) -> Grant | Refusal:
         """The grant that a request brings, when it covers it now. grantors: owners that count beside the own key."""
         try:
             grant = read_grant(chain)
         except BadMessage as wrong:
-            return NotCovered(f"the grant cannot be accepted: {wrong}")
+            return Refusal(f"the grant cannot be accepted: {wrong}")
         problem = self._problem(grant, borrower, need, grantors, now)
         if problem is not None:
-            return NotCovered(problem)
+            return Refusal(problem)
         unknown = sum(
             self._genuine.get(link.id) != envelope
             for link, envelope in zip(grant.links, grant.envelopes, strict=True)
         )
         if unknown:
             if not self._may_check(borrower, unknown, now):
-                return NotCovered("it has checked enough of your grants for this second", _AGAIN_S)
+                return Refusal("it has checked enough of your grants for this second", _AGAIN_S)
             if not grant.verify(self._verify, self._genuine):
-                return NotCovered("the grant cannot be accepted: a signature in it is not genuine")
+                return Refusal("the grant cannot be accepted: a signature in it is not genuine")
             for link, envelope in zip(grant.links, grant.envelopes, strict=True):
                 self._remember(link.id, envelope)
         return grant
 
-    def still(
-        self, grant: Grant, borrower: PeerId, need: Need, grantors: Collection[PeerId], now: float
-    ) -> NotCovered | None:
-        """Why a grant that was genuine does not cover the request any more; None when it does."""
-        problem = self._problem(grant, borrower, need, grantors, now)
-        return None if problem is None else NotCovered(problem)
-
     @staticmethod
-    def crowded(grant: Grant, standing: Iterable[Grant], retry_after_s: float) -> NotCovered | None:
+    def crowded(grant: Grant, standing: Iterable[Grant]) -> Refusal | None:
         """Why one more lease would be too many. standing: the grants of the leases that stand, and of reservations."""
         bounded = {link.id: link.terms.leases for link in grant.links if link.terms.leases is not None}
         if not bounded:
@@ -98,9 +111,9 @@ class GrantBook:
         for id, most in bounded.items():
             if counts[id] >= most:
                 # 0 leases are 0 for ever
-                return NotCovered(
+                return Refusal(
                     f"the grant is for {most} leases at a time, and as many stand",
-                    retry_after_s if most else None,
+                    _FULL_S if most else None,
                 )
         return None
 
@@ -110,9 +123,13 @@ class GrantBook:
         terms = grant.terms
         return min(terms.expires, granted + (math.inf if terms.lease_s is None else terms.lease_s))
 
-    def revoke(self, told: RevocationList) -> bool:
-        """Take an owner's list in; whether it was news. What it voids: `voids`."""
-        return self.revoked.add(told)
+    def learn(self, owner: PeerId, envelope: bytes) -> RevocationList | None:
+        """Take an owner's list in; None when it is no news, or not that owner's. What it ends: `voids`."""
+        try:
+            told = read_revocations(envelope, owner, self._verify)
+        except BadMessage:
+            return None
+        return told if self.revoked.add(told) else None
 
     def voids(self, told: RevocationList, grant: Grant | None, borrower: PeerId) -> str | None:
         """Why a lease of `borrower` under `grant` (None: it was allowed by name) ends by a list; None if it stays."""

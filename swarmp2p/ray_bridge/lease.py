@@ -79,6 +79,7 @@ from .events import (
     CommitGang,
     Doubt,
     EndLease,
+    LearnRevocations,
     LeaseCommand,
     LeaseId,
     LeaseOutput,
@@ -96,6 +97,7 @@ from .events import (
 )
 from .finished import Finished
 from .given import Given, GivenState
+from .grant_book import GrantBook
 from .lease_config import LeaseConfig
 from .messages import (
     Agreement,
@@ -124,7 +126,8 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
         """peer: this peer; `keys` are its. rng: spreads renewals in time, nothing that must be secret."""
         config = config or LeaseConfig()
         self._finished = Finished(config)
-        self._given = Given(peer, keys, config, self._finished)
+        self._book = GrantBook(peer, keys.verify, config.clock_error_s)
+        self._given = Given(peer, keys, config, self._finished, self._book.permit)
         self._taken = Taken(peer, keys, rng, config, self._finished)
         self._deadline = min(self._given.deadline(), self._taken.deadline())
 
@@ -165,8 +168,13 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
                 | Located()
             ):
                 return []
-            case Lend():
+            case Lend(grantors=grantors):
+                self._book.revoked.keep(grantors)
                 return given.lend(event)
+            case Revoke():
+                return given.revoke(event)
+            case LearnRevocations(owner=owner, envelope=envelope):
+                return self._learn(owner, envelope)
             case StopLending():
                 return given.stop_lending(event)
             case RequestLease(lease=lease, provider=provider):
@@ -185,7 +193,7 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
                 return given.worker_started(event, now) if lease in given else []
             case WorkerFailed(lease=lease):
                 return given.fail(event) if lease in given else []
-            case CommitGang() | TakeBack() | Revoke() | RestoreLeases():
+            case CommitGang() | TakeBack() | RestoreLeases():
                 return []
             case Doubt(peer=peer):
                 return taken.doubt(peer, now)
@@ -195,6 +203,12 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
                 return taken.path_failed(event) if lease in taken else []
             case _:
                 assert_never(event)
+
+    def _learn(self, owner: PeerId, envelope: bytes) -> Outputs:
+        told = self._book.learn(owner, envelope)
+        if told is None:
+            return []
+        return self._given.end_where(lambda borrower, grant: self._book.voids(told, grant, borrower))
 
     def _receive(self, sender: PeerId, message: Message, now: float) -> Outputs:
         match message:

@@ -15,6 +15,7 @@ from ..fields import is_ip
 from ..identity import PeerId
 from ..providers import kind
 from .events import ISOLATIONS, Lend, Need, Offer, Versions
+from .grants import Grant
 from .messages import MAX_COUNT, MAX_LABELS, MAX_MEMORY_BYTES, MAX_NAME_CHARS, LeaseRequest
 
 _GIB: Final = 1 << 30
@@ -36,21 +37,24 @@ class Refusal:
 class Permission:
     """What lets a borrower lease here.
 
-    grants: ids of the grants that it rests on, every link of their chain; () when the owner's list names the borrower.
-    until: when the lease ends whatever is renewed, seconds as `now`.
+    grant: that it rests on, verified; None when the owner's list names the borrower. until: when the lease ends
+    whatever is renewed, seconds as `now`.
     """
 
-    grants: tuple[bytes, ...] = ()
+    grant: Grant | None = None
     until: float = math.inf
 
 
-Permit = Callable[[Lend, LeaseRequest, PeerId, float], Permission | Refusal]
-"""Says whether a peer may lease at all, at a time: `permission`, or the same with grants."""
+Permit = Callable[[Lend, LeaseRequest, PeerId, Collection[Permission], float], Permission | Refusal]
+"""Says whether a peer may lease at all, beside the permissions that leases and reservations rest on already, at a time:
+`permission`, or GrantBook.permit."""
 
 
-def permission(lend: Lend, request: LeaseRequest, borrower: PeerId, now: float) -> Permission | Refusal:
+def permission(
+    lend: Lend, request: LeaseRequest, borrower: PeerId, standing: Collection[Permission], now: float
+) -> Permission | Refusal:
     """By the owner's list alone."""
-    del request, now
+    del request, standing, now
     if lend.allow is None or borrower in lend.allow:
         return Permission()
     return Refusal(f"its owner has not allowed peer {borrower}; ask them to add it with --allow {borrower}")
@@ -64,15 +68,17 @@ def admit(
     now: float,
     retry_after_s: float,
     permit: Permit = permission,
+    standing: Collection[Permission] = (),
 ) -> Permission | Refusal:
     """Whether `borrower` gets what it asks for.
 
     lend: the owner's terms; None while nothing is lent. taken: needs of the leases that stand and of the
-    reservations. retry_after_s: what to say when it is only full; every other refusal says None.
+    reservations. retry_after_s: what to say when it is only full; every other refusal says None. standing: what
+    leases and reservations rest on, for `permit`.
     """
     if lend is None:
         return Refusal("it lends nothing at the moment; take another provider")
-    permitted = permit(lend, request, borrower, now)
+    permitted = permit(lend, request, borrower, standing, now)
     if isinstance(permitted, Refusal):
         return permitted
     problem = _version_problem(lend.versions, request.versions) or _offer_problem(lend.offer, request.need)
