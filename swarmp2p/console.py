@@ -1,4 +1,4 @@
-"""What the commands have in common: options, events on standard output, and when to stop."""
+"""What the commands have in common: options, events on standard output, exit statuses, and when to stop."""
 
 from __future__ import annotations
 
@@ -6,9 +6,48 @@ import argparse
 import json
 import os
 import signal
+import sys
 from pathlib import Path
+from typing import Final
 
 import trio
+
+from .errors import NotEnoughWorkers, SwarmError, UsageError
+
+FAILED: Final = 1
+WRONG_USAGE: Final = 2
+NOT_ENOUGH: Final = 3
+CANNOT_RUN: Final = 125
+NOT_EXECUTABLE: Final = 126
+NOT_FOUND: Final = 127
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+EXIT_STATUSES: Final = """exit status:
+  0    done
+  1    failed; one message on standard error says why and what to do
+  2    wrong usage; nothing was started
+  3    not enough workers within the time given
+  130  interrupted (Ctrl-C), and ended in good order
+  143  told to end (SIGTERM) before there was a result
+
+`swarmp2p run` passes on its command's status, 128 + N where signal N ended it. Where swarmp2p itself fails, it is 125,
+126 for a command that cannot be executed, and 127 for one that is not found.
+"""
+
+
+def exit_status(problem: SwarmError) -> int:
+    """Of a command that failed."""
+    if isinstance(problem, UsageError):
+        return WRONG_USAGE
+    return NOT_ENOUGH if isinstance(problem, NotEnoughWorkers) else FAILED
+
+
+def failed(options: argparse.Namespace, problem: SwarmError) -> None:
+    """Say why a command failed: for people on standard error, and with --json as an event as well."""
+    if getattr(options, "json", False):
+        emit(options, "failed", error=type(problem).__name__, message=str(problem))
+    print(f"swarmp2p: {problem}", file=sys.stderr)
 
 
 def home() -> Path:
@@ -76,6 +115,11 @@ def state_file(options: argparse.Namespace) -> Path | None:
     return identity.with_name(f"{identity.name}.state") if os.access(identity.parent, os.W_OK) else None
 
 
+def addresses_file(key: Path) -> Path:
+    """Where a peer that runs with this key and stays (`swarmp2p join`) says where it can be dialled."""
+    return key.with_name(f"{key.name}.addresses")
+
+
 def network_key_file(options: argparse.Namespace, identity: Path | None) -> Path | None:
     """Where the private swarm's key is: as told, else where `swarmp2p join` kept it beside the peer's own."""
     told: Path | None = options.network_key
@@ -83,6 +127,20 @@ def network_key_file(options: argparse.Namespace, identity: Path | None) -> Path
         return told
     kept = identity.with_name(f"{identity.name}.network")
     return kept if os.path.lexists(kept) else None
+
+
+def way_in(options: argparse.Namespace) -> tuple[list[str], Path | None]:
+    """Whom to join through, and the file of the private swarm's key: as told, else as this machine's own peer has it
+    that `swarmp2p join` runs, if it does."""
+    bootstrap: list[str] = options.bootstrap
+    key = network_key_file(options, options.identity)
+    if bootstrap or options.mdns:
+        return bootstrap, key
+    try:
+        addresses = addresses_file(home() / "key").read_text().split()
+    except OSError:
+        return [], key
+    return addresses, key or network_key_file(options, home() / "key")
 
 
 def emit(options: argparse.Namespace, event: str, **fields: object) -> None:

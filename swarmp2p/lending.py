@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
-from .arguments import peer_argument
+from .arguments import peer_argument, text_argument
 from .dht.records import Attribute
 from .errors import UsageError
 from .gossip.load import LoadSignal, SetLoad
@@ -26,6 +26,7 @@ from .ray_bridge.events import (
     Lend,
     Offer,
     OpenPath,
+    TakeBack,
     Versions,
 )
 from .ray_bridge.lender import Lender, Place
@@ -77,6 +78,11 @@ class Lending:
         # a newer record tells those who were refused that asking again may help
         if self.announcement is not None:
             await self.announcement.update(self.attributes())
+
+    def take_back(self, notice_s: float, reason: str = "its owner wants the machine back") -> None:
+        """End all leases after a notice, of which the borrowers are told now, and give no more of them until `allow`
+        is called. notice_s: seconds; 0 ends them at once."""
+        self._post(TakeBack(None, notice_s, text_argument(reason, "a reason")))
 
     async def changed(self) -> None:
         """Wait for the next lease to begin or end."""

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from .console import add_peer_options, emit, home, network_key_file, state_file, until_told_to_stop
+from .console import (
+    add_peer_options,
+    addresses_file,
+    emit,
+    home,
+    network_key_file,
+    state_file,
+    until_told_to_stop,
+)
 from .errors import UsageError
 from .identity import Identity
 from .invite import Invite, invitable, is_invite
@@ -126,7 +134,7 @@ def _full(address: str, identity: Identity) -> str:
 
 def _addresses_of(key: Path) -> list[str]:
     try:
-        lines = _beside(key).read_text().split()
+        lines = addresses_file(key).read_text().split()
     except OSError:
         lines = []
     if not lines:
@@ -233,10 +241,6 @@ def _network_name(key: NetworkKey | None) -> str:
 # Where the peer is, for `invite` ----------------------------------------------------------------------------------
 
 
-def _beside(key: Path) -> Path:
-    return key.with_name(f"{key.name}.addresses")
-
-
 class _Told:
     """The file that says where a running peer can be dialled; it is only a help, and what goes wrong with it is not
     worth ending a peer for."""
@@ -263,9 +267,9 @@ class _Told:
 
 @contextmanager
 def _told_where(peer: Peer, key: Path) -> Generator[_Told, None, None]:
-    told = _Told(peer, _beside(key))
+    told = _Told(peer, addresses_file(key))
     told.changed()
     try:
         yield told
     finally:
-        _beside(key).unlink(missing_ok=True)
+        addresses_file(key).unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Final
 
 from .errors import UsageError
@@ -38,6 +39,14 @@ def span_s(text: str) -> float:
     if found is None or not float(found[1]):
         raise UsageError(f"{text!r} is no span of time: write 90s, 30m, 12h or 7d")
     return float(found[1]) * _SECONDS[found[2]]
+
+
+class Phase(Enum):
+    """What a lender with hours does."""
+
+    LENDING = "lending"
+    NOTICE = "notice"
+    RESTING = "resting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,16 @@ class Hours:
                 if edge > when and self.open_at(edge) != now:
                     return edge
         return None
+
+    def phase(self, when: datetime, notice_s: float) -> tuple[Phase, datetime | None]:
+        """What a lender does at a moment, and until when; None for as long as can be seen."""
+        change = self.changes_after(when)
+        if not self.open_at(when):
+            return Phase.RESTING, change
+        if change is None:
+            return Phase.LENDING, None
+        notice = change - timedelta(seconds=notice_s)
+        return (Phase.LENDING, notice) if when < notice else (Phase.NOTICE, change)
 
     def __str__(self) -> str:
         return ",".join(f"{_clock(first)}-{_clock(end)}" for first, end in self.windows)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmp2p.errors import UsageError
-from swarmp2p.units import Hours, memory_bytes, memory_text, span_s
+from swarmp2p.units import Hours, Phase, memory_bytes, memory_text, span_s
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,14 @@ def test_the_next_change() -> None:
     assert night.changes_after(at("22:00")) == at("08:00") + timedelta(days=1)
     assert Hours.parse("0-24").changes_after(at("12:00")) is None
     assert Hours.parse("8-12,12-20").changes_after(at("09:00")) == at("20:00"), "windows that touch are one"
+
+
+def test_what_a_lender_does_by_the_clock() -> None:
+    night = Hours.parse("22:00-08:00")
+    assert night.phase(at("21:00"), 60) == (Phase.RESTING, at("22:00"))
+    assert night.phase(at("07:00"), 60) == (Phase.LENDING, at("07:59"))
+    assert night.phase(at("07:59"), 60) == (Phase.NOTICE, at("08:00"))
+    assert Hours.parse("0-24").phase(at("07:59"), 60) == (Phase.LENDING, None)
 
 
 @pytest.mark.parametrize("text", ["", "night", "25-26", "8:75-9", "8", "24-8", "-", ",".join(["1-2"] * 17)])
