@@ -129,6 +129,7 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
         command = _LendCommand(options, peer, offer, paths, terms)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(command.run, hours, notice_s)
+            await command.began.wait()
             await until_told_to_stop(options.exit_on_eof)
             nursery.cancel_scope.cancel()
     return 0
@@ -150,13 +151,14 @@ class _Terms:
 
 
 class _LendCommand:
-    """Lends by the clock, and tells what happens."""
+    """Lends by the clock, and tells what happens. began: set once it has told how it begins."""
 
     def __init__(
         self, options: argparse.Namespace, peer: Peer, offer: Offer, paths: Sequence[str], terms: _Terms
     ) -> None:
         self._options, self._peer, self._offer, self._paths, self._terms = options, peer, offer, paths, terms
         self._warned = False
+        self.began = trio.Event()
 
     async def run(self, hours: Hours | None, notice_s: float) -> None:
         """Lend until cancelled."""
@@ -165,6 +167,7 @@ class _LendCommand:
             if phase is Phase.RESTING:
                 assert hours is not None
                 self._emit("resting", until=str(ends))
+                self.began.set()
                 await _while_in(Phase.RESTING, hours, notice_s)
                 continue
             async with self._lending() as lending:
@@ -195,6 +198,7 @@ class _LendCommand:
             if not self._warned:
                 self._warned = True
                 await self._warn()
+                self.began.set()
             nursery.start_soon(self._report_borrowers, lending)
             if self._options.allow_file is not None:
                 nursery.start_soon(self._follow_allow_file, lending, self._options.allow_file)
