@@ -48,7 +48,7 @@ class Settings(TypedDict):
     head_address: GCS to join, host:port; "" to be the head. port: the head's GCS port, 0 for any. node_ip: the
     address that others reach this node at. ports: all that it may listen at; none for any free ones. name: shown by
     ray.nodes(). directory: Ray's own directory. memory_bytes: 0 leaves it to Ray. labels: node labels. connect_s:
-    how long to try to reach the head.
+    how long to try to reach the head. python: what the node's Python processes are started by; "" for Python itself.
     """
 
     head_address: str
@@ -63,6 +63,7 @@ class Settings(TypedDict):
     object_store_bytes: int
     labels: dict[str, str]
     connect_s: float
+    python: str
 
 
 class Failed(Exception):
@@ -226,6 +227,7 @@ def main() -> int:
     """The program. Returns its exit status: it ends by itself only in failure."""
     status = Status()
     settings: Settings = json.loads(sys.argv[1])
+    sys.executable = settings["python"] or sys.executable  # Ray asks it
     status.tell("failed", run(settings, status))
     return 1
 

@@ -49,8 +49,8 @@ HEALTH_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-def lender_environment(token: str) -> dict[str, str]:
-    """For a worker node: nothing of the lender's own but what tasks need."""
+def lender_environment(token: str = "") -> dict[str, str]:
+    """For a worker node: nothing of the lender's own but what tasks need. token: "" for one that is not leased yet."""
     kept = {
         name: value
         for name, value in os.environ.items()

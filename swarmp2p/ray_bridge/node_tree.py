@@ -132,6 +132,56 @@ async def open_node(plan: NodePlan, environment: Mapping[str, str]) -> AsyncGene
             f"a Ray node needs {MIN_PORTS} ports or more, not {len(plan.ports)}. Nothing was started"
         )
     directory = private_directory()
+    try:
+        logs = directory if plan.logs is None else plan.logs.absolute()
+        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with open_program(
+            [sys.executable, *arguments(plan, directory)],
+            environment,
+            directory=directory,
+            log_path=logs / f"{plan.kind}.log",
+            grace_s=plan.grace_s,
+            enter=plan.enter,
+            jail=plan.jail,
+        ) as tree:
+            yield NodeTree(plan, tree, directory)
+    finally:
+        rmtree(directory, ignore_errors=True)  # when the supervisor could not even be started
+
+
+@asynccontextmanager
+async def open_program(
+    command: list[str],
+    environment: Mapping[str, str],
+    *,
+    directory: Path,
+    log_path: Path,
+    grace_s: float,
+    enter: Sequence[int],
+    jail: Jail | None,
+    keep: Sequence[int] = (),
+) -> AsyncGenerator[Tree, None]:
+    """Run one of a node's programs as a tree, jailed or not. directory: goes with it, and holds tasks' temporary files
+    and relative paths. The others as `open_tree` has them."""
+    for name in ("tmp", "work"):
+        (directory / name).mkdir(mode=0o700)
+    environment = {**environment, "TMPDIR": str(directory / "tmp")}
+    async with open_tree(
+        command if jail is None else jail_command(jail, command),
+        environment=environment if jail is None else jail_environment(jail.system, environment),
+        log_path=log_path,
+        cwd=directory / "work",
+        remove=(directory,),
+        grace_s=grace_s,
+        enter=enter,
+        keep=keep,
+        jailed=jail is not None,
+    ) as tree:
+        yield tree
+
+
+def arguments(plan: NodePlan, directory: Path, python: str = "") -> list[str]:
+    """What starts the node, after the name of Python. python: what its own Python processes are started by."""
     settings: _ray_node.Settings = {
         "head_address": plan.head_address,
         "port": plan.port,
@@ -145,32 +195,10 @@ async def open_node(plan: NodePlan, environment: Mapping[str, str]) -> AsyncGene
         "object_store_bytes": plan.object_store_bytes,
         "labels": dict(plan.labels or {}),
         "connect_s": plan.connect_s,
+        "python": python,
     }
-    try:
-        # Tasks' temporary files and relative paths stay in a place that goes with the node.
-        for name in ("tmp", "work"):
-            (directory / name).mkdir(mode=0o700)
-        logs = directory if plan.logs is None else plan.logs.absolute()
-        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # -P: modules beside the program (worker, messages) must not hide others' of the same name
-        command = [sys.executable, "-P", _ray_node.__file__, json.dumps(settings)]
-        environment = {**environment, "TMPDIR": str(directory / "tmp")}
-        if plan.jail is not None:
-            command = jail_command(plan.jail, command)
-            environment = jail_environment(plan.jail.system, environment)
-        async with open_tree(
-            command,
-            environment=environment,
-            log_path=logs / f"{plan.kind}.log",
-            cwd=directory / "work",
-            remove=(directory,),
-            grace_s=plan.grace_s,
-            enter=plan.enter,
-            jailed=plan.jail is not None,
-        ) as tree:
-            yield NodeTree(plan, tree, directory)
-    finally:
-        rmtree(directory, ignore_errors=True)  # when the supervisor could not even be started
+    # -P: modules beside the program (worker, messages) must not hide others' of the same name
+    return ["-P", _ray_node.__file__, json.dumps(settings)]
 
 
 def private_directory() -> Path:

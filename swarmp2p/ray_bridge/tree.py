@@ -142,6 +142,13 @@ class Tree:
             return b""
         return os.pread(self._log, limit_bytes, max(0, os.fstat(self._log).st_size - limit_bytes))
 
+    def move_log(self, path: Path) -> int:
+        """Have the log at another path. Returns the descriptor that the tree's processes are to print to."""
+        log = open_log(path)
+        os.close(self._log)
+        self._log, self.log_path = log, path
+        return log
+
     async def close(self) -> None:
         """Let go of the log and the pipes. Without `stop` before, the supervisor takes it for our death."""
         if self._log >= 0:
@@ -202,7 +209,7 @@ async def open_tree(
         arguments += ["--remove", str(directory)]
     if jailed:
         arguments.append("--jailed")
-    log = os.open(log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    log = open_log(log_path)
     # Copies: whoever gave them may close them while the process starts, and their numbers become another's.
     namespaces = [os.dup(namespace) for namespace in enter]
     for namespace in namespaces:
@@ -236,6 +243,11 @@ async def open_tree(
         await tree.close()
         if tree.ended:
             entered.over()
+
+
+def open_log(path: Path) -> int:
+    """A descriptor of a log; a new file is readable by nobody else."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
 
 
 @contextmanager

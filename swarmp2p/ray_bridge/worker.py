@@ -19,9 +19,10 @@ from .cells import Cell
 from .environment import lender_environment
 from .events import JoinSecret, Need
 from .jail import Jail
-from .node_tree import OBJECT_STORE_BYTES, STARTING_GRACE_S, NodePlan, RayNode, open_node
+from .node_tree import OBJECT_STORE_BYTES, STARTING_GRACE_S, NodePlan, NodeTree, RayNode, open_node
 from .tree import Tree, TreeEnded
 from .versions import installed_versions
+from .warm import NotWarm, WarmNode
 
 PEER_LABEL: Final = "swarmp2p.peer"
 """Node label that holds the lender's peer id; its value is the node's name as well, where it is given."""
@@ -50,6 +51,7 @@ async def start_worker(
     ports: Sequence[int] = (),
     cell: Cell | None = None,
     jail: Jail | None = None,
+    warm: WarmNode | None = None,
     labels: Mapping[str, str] | None = None,
     directory: Path | None = None,
     object_store_bytes: int = OBJECT_STORE_BYTES,
@@ -59,10 +61,10 @@ async def start_worker(
 
     need: what it offers to Ray, CPUs and GPUs rounded up. node_ip: the address that its Ray ports are reached at; at
     127.0.0.1 they listen there alone, at any other they listen at all addresses. ports: all that it may listen at; none
-    for any free ones. cell: where it runs; None for this machine's own network. jail: what it is
-    jailed in, which takes a cell. labels: Ray node labels, see
-    PEER_LABEL. directory: where worker.log is kept; None to keep it only when the worker does not join. Raises
-    RayMissing, NoCell and WorkerNotStarted.
+    for any free ones. cell: where it runs; None for this machine's own network. jail: what it is jailed in, which takes
+    a cell. warm: what starts it, made in that very cell and jail, and ends with it; None to start it cold. labels: Ray
+    node labels, see PEER_LABEL. directory: where worker.log is kept; None to keep it only when the worker does not
+    join. Raises RayMissing, NoCell and WorkerNotStarted.
     """
     installed_versions()
     if cell is not None and not cell.namespaces:
@@ -81,7 +83,7 @@ async def start_worker(
         labels=labels,
         logs=directory,
     )
-    async with open_node(plan, lender_environment(secret.token)) as node:
+    async with _node(plan, lender_environment(secret.token), warm) as node:
         tree = node.tree
         problem = f"it did not join within {timeout_s:g} s"
         node_id: object = None
@@ -96,3 +98,23 @@ async def start_worker(
         if node_id is None:
             raise WorkerNotStarted(problem, node.kept_log())
         yield RayWorker(tree, str(node_id))
+
+
+@asynccontextmanager
+async def _node(
+    plan: NodePlan, environment: Mapping[str, str], warm: WarmNode | None
+) -> AsyncGenerator[NodeTree, None]:
+    """The node's processes, by a zygote if there is one."""
+    if warm is not None:
+        try:
+            node = warm.start(plan, environment)
+        except NotWarm:
+            pass  # it has ended
+        else:
+            try:
+                yield node
+            finally:
+                await node.tree.stop()
+            return
+    async with open_node(plan, environment) as node:
+        yield node

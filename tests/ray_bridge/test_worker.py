@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ import trio
 
 from swarmp2p.errors import WorkerNotStarted
 from swarmp2p.ray_bridge import supervisor
+from swarmp2p.ray_bridge.environment import lender_environment
 from swarmp2p.ray_bridge.events import JoinSecret, Need
 from swarmp2p.ray_bridge.head import RayHead, start_head
+from swarmp2p.ray_bridge.warm import WarmNode, open_warm
 from swarmp2p.ray_bridge.worker import PEER_LABEL, start_worker
 
 from .process_marks import all_gone, family, living, marked, plasma_files, until
@@ -36,11 +40,21 @@ def where():
     here = ray.get_runtime_context()
     return here.get_node_id(), here.get_node_labels(), os.getcwd(), dict(os.environ)
 
+@ray.remote(num_cpus=1)
+def forked():
+    return "_swarmp2p_forked" in sys.modules, os.environ.get("WORD")
+
 with applied(json.load(sys.stdin)):
     ray.init(logging_level="ERROR", log_to_driver=False)
     node, labels, cwd, environment = ray.get(where.remote(), timeout=60)
     names = {entry["NodeID"]: entry["NodeName"] for entry in ray.nodes()}
-    print(json.dumps({"node": node, "labels": labels, "cwd": cwd, "environment": environment, "names": names}))
+    ray.shutdown()
+    ray.init(logging_level="ERROR", log_to_driver=False)  # another job
+    other = forked.options(runtime_env={"env_vars": {"WORD": "x"}})
+    of = ray.get([forked.remote(), other.remote()], timeout=60)
+    print(json.dumps(
+        {"node": node, "labels": labels, "cwd": cwd, "environment": environment, "names": names, "forked": of}
+    ))
     ray.shutdown()
 """
 
@@ -113,13 +127,24 @@ def labels(peer: str) -> dict[str, str]:
     return {PEER_LABEL: peer}
 
 
+@asynccontextmanager
+async def either(warm: bool) -> AsyncGenerator[WarmNode | None, None]:
+    """What a worker is started from: a zygote or nothing."""
+    if not warm:
+        yield None
+        return
+    async with open_warm(lender_environment()) as node:
+        yield node
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
 async def test_tasks_run_on_a_worker_and_nothing_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: bool
 ) -> None:
     monkeypatch.setenv("OWNERS_SECRET", "private")
     before = plasma_files()
     with trio.fail_after(120):
-        async with start_head(node_ip=HEAD_IP, directory=tmp_path / "head") as head:
+        async with either(warm) as zygote, start_head(node_ip=HEAD_IP, directory=tmp_path / "head") as head:
             await head.gcs_ready()  # and no more: the worker starts beside the rest of the head
             assert head.secret.address.startswith(HEAD_IP + ":")
             assert head.address.startswith("[::ffff:127.0.0.1]:")
@@ -132,9 +157,14 @@ async def test_tasks_run_on_a_worker_and_nothing_is_left(
                 node_ip=WORKER_IP,
                 labels=labels("abc"),
                 directory=tmp_path / "worker",
+                warm=zygote,
             ) as worker:
                 await head.ready()
                 said: Any = json.loads(await python(WORK, stdin=json.dumps(head.driver_environment())))
+                assert said["forked"] == [
+                    [warm, None],
+                    [False, "x"],
+                ]  # with an environment, Ray executes anew
                 assert said["node"] == worker.node_id
                 assert said["names"][worker.node_id] == "abc"
                 assert said["labels"][PEER_LABEL] == "abc"
