@@ -192,12 +192,12 @@ class RayMissing(SwarmError):
 class HeadFailed(SwarmError):
     """The Ray head did not start, or died; everything it had started was stopped.
 
-    log: path of its log.
+    problem: what happened, in one line. log: path of its log.
     """
 
     def __init__(self, problem: str, log: str) -> None:
         super().__init__(f"the Ray head failed: {problem}; nothing is left running. Its log is {log}")
-        self.log = log
+        self.problem, self.log = problem, log
 
 
 class NoCell(SwarmError):

@@ -18,7 +18,7 @@ import trio
 
 from .choosing import Choosing
 from .dht.records import ServiceRecord
-from .errors import HeadFailed, UsageError
+from .errors import UsageError
 from .gossip.balancer import ANYWHERE, Placement
 from .gossip.load import FollowLoads, LoadTable, UnfollowLoads
 from .gossip.placement import Distance
@@ -160,8 +160,6 @@ class Market:
             self.follow_loads(),
             background_nursery() as nursery,
         ):
-            nursery.start_soon(_watch, head)
-
             recruiter = Recruiter(workers)
 
             async def candidates() -> Sequence[tuple[Candidate, str]]:
@@ -174,6 +172,7 @@ class Market:
             self._clusters.append(cluster)
             self._recruiters.append(recruiter)
             try:
+                nursery.start_soon(_watch, head, cluster, self._peer.id)
                 nursery.start_soon(cluster.hire)
                 await cluster.wait_for_workers(first, timeout_s)
                 await head.ready()
@@ -264,6 +263,9 @@ def _placement(need: Need, distance: Distance) -> Placement:
     return Placement(distance=distance, distance_weight=_ROUND_TRIPS)
 
 
-async def _watch(head: RayHead) -> None:
-    """Raise HeadFailed when the head dies while the cluster is in use."""
-    raise HeadFailed(await head.died(), str(head.log_path))
+async def _watch(head: RayHead, cluster: Cluster, own: PeerId) -> None:
+    """Tell when the head was started again; raise HeadFailed when it cannot be."""
+    restart = await head.restarted()
+    while True:
+        cluster.head_restarted(own, restart)
+        restart = await head.restarted(restart.number)

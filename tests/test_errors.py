@@ -93,7 +93,7 @@ CASES: list[tuple[SwarmError, tuple[str, ...], dict[str, object]]] = [
     (PeerNotFound("12D3"), ("12D3", "nobody asked"), {"peer": "12D3"}),
     (ValueNotFound(b"\x0a\x0b"), ("0a0b",), {"key": b"\x0a\x0b"}),
     (RayMissing(), ("pip install",), {}),
-    (HeadFailed("exit 1", "/log"), ("exit 1", "/log"), {"log": "/log"}),
+    (HeadFailed("exit 1", "/log"), ("exit 1", "/log"), {"problem": "exit 1", "log": "/log"}),
     (NoCell("forbidden"), ("forbidden", "Nothing was started"), {"reason": "forbidden"}),
     (
         WireGuardFailed("swarm7", "no such device"),

@@ -25,6 +25,7 @@ from swarmp2p.market import _placement  # pyright: ignore[reportPrivateUsage]
 from swarmp2p.ray_bridge.cluster import Cluster, ClusterEventKind
 from swarmp2p.ray_bridge.environment import driver_environment
 from swarmp2p.ray_bridge.events import JoinSecret, Need, Offer, Versions
+from swarmp2p.ray_bridge.head import HeadRestart
 from swarmp2p.ray_bridge.recruit import Candidate, Recruiter
 from swarmp2p.scopes import cancel_scope
 from tests.test_peer import Swarm
@@ -48,9 +49,12 @@ class FakeHead:
     async def ready(self) -> None:
         await trio.sleep(2)
 
-    async def died(self) -> str:
+    async def restarted(self, after: int = 0) -> HeadRestart:
         await self.dead.wait()
-        return "somebody stopped it"
+        if not after:
+            return HeadRestart(1, "somebody stopped it", drivers=False)
+        await trio.sleep(3)
+        raise HeadFailed("it does not start any more", "head.log")
 
     def driver_environment(self) -> dict[str, str]:
         return driver_environment(self.secret)
@@ -298,11 +302,19 @@ async def test_traffic_does_not_leave_the_machine_unencrypted(autojump_clock: Mo
         assert ray.secrets == []
 
 
-async def test_a_head_that_dies_ends_the_body_with_its_reason(autojump_clock: MockClock, ray: Ray) -> None:
+async def test_a_head_that_was_started_again_is_told_and_one_that_cannot_be_ends_the_body(
+    autojump_clock: MockClock, ray: Ray
+) -> None:
     async with Swarm().of(2) as (borrower, lender), lender.lend(allow=None):
-        with pytest.raises(HeadFailed, match="somebody stopped it"):
-            async with borrower.borrow():
+        with pytest.raises(HeadFailed, match="it does not start any more"):
+            async with borrower.borrow() as cluster:
                 ray.heads[0].dead.set()
+                await trio.sleep(1)
+                last = cluster.past_events[-1]
+                assert (last.kind, last.peer) == (ClusterEventKind.HEAD_RESTARTED, borrower.id)
+                assert last.reason == (
+                    "somebody stopped it; drivers have to call ray.shutdown() and ray.init()"
+                )
                 await trio.sleep_forever()
         await trio.sleep(0.1)
         assert ray.workers == {}

@@ -33,7 +33,7 @@ from .events import (
     RequestLease,
     Versions,
 )
-from .head import RayHead
+from .head import HeadRestart, RayHead
 from .recruit import Candidate, Recruiter
 
 _LOOK_AGAIN_S = 1.0  # between searches while workers are missing
@@ -42,7 +42,7 @@ _MAX_EVENTS = 1024
 
 
 class ClusterEventKind(Enum):
-    """What happened to a lease."""
+    """What happened to a lease, or to the head."""
 
     FOUND = "found"
     ASKED = "asked"
@@ -50,12 +50,14 @@ class ClusterEventKind(Enum):
     ACTIVE = "active"
     REFUSED = "refused"
     ENDED = "ended"
+    HEAD_RESTARTED = "head restarted"
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterEvent:
     """One change. at: seconds as the peer's clock. reason: why, for REFUSED and ENDED; load for
-    FOUND; path, and why it was taken, for ACTIVE."""
+    FOUND; path, and why it was taken, for ACTIVE. HEAD_RESTARTED: peer is the borrower; reason says what had happened,
+    and what drivers have to do."""
 
     at: float
     kind: ClusterEventKind
@@ -201,6 +203,11 @@ class Cluster:
                 self._record(ClusterEventKind.ENDED, peer, reason)
             case _:
                 pass  # workers are the lender's affair
+
+    def head_restarted(self, own: PeerId, restart: HeadRestart) -> None:
+        """The head was started again. own: this peer."""
+        goes_on = "drivers go on" if restart.drivers else "drivers have to call ray.shutdown() and ray.init()"
+        self._record(ClusterEventKind.HEAD_RESTARTED, own, f"{restart.reason}; {goes_on}")
 
     async def hire(self) -> None:
         """Keep the cluster at its size until cancelled."""

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -59,11 +60,22 @@ def lender_environment(token: str = "") -> dict[str, str]:
     return {**kept, **NODE_SETTINGS, **_token(token)}
 
 
-def head_environment(token: str) -> dict[str, str]:
-    """For a head node: the borrower's own environment, without what it says to Ray about other clusters."""
+def head_environment(token_path: Path, storage: Path) -> dict[str, str]:
+    """For a head node: the borrower's own environment, without what it says to Ray about other clusters.
+
+    token_path: a file that holds the token. storage: directory of what GCS keeps, by which it can be started again.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     kept.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling Ray anew costs each of its processes a second
-    return {**kept, **NODE_SETTINGS, **HEALTH_SETTINGS, **_token(token)}
+    return {
+        **kept,
+        **NODE_SETTINGS,
+        **HEALTH_SETTINGS,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_path),
+        "RAY_gcs_storage": "rocksdb",
+        "RAY_gcs_storage_path": str(storage),
+    }
 
 
 def driver_environment(secret: JoinSecret) -> dict[str, str]:

@@ -1,24 +1,36 @@
-"""A borrower's Ray head: GCS and a node for the driver, on this machine.
+"""A borrower's Ray head: GCS and a node for the driver, on this machine, started again when it is killed.
 
 GCS chooses its port itself when it binds it. Two servers can share a port without either noticing (gRPC sets
 SO_REUSEPORT), so choosing one beforehand could mix two clusters; and as every head makes a token of its own,
 a node that meets the wrong head is refused.
+
+What dies, and what goes on (head_state.py says what is kept for it):
+
+    GCS alone           _ray_node.py starts it again at its port: drivers, tasks and actors go on
+    anything else       all of the head's processes end and are started again: workers and their actors go on; drivers
+                        have lost their node, and go on after `ray.shutdown()` and `ray.init()`
+    it again and again  `died`: the cluster cannot be used any more
+    its borrower        all of its processes end; with a directory of its own, another head can go on from there
 """
 
 from __future__ import annotations
 
-import os
-import secrets
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from ..errors import HeadFailed, UsageError
+from ..scopes import TaskStatus, background_nursery, start
+from . import supervisor
 from .environment import driver_environment, head_environment
 from .events import JoinSecret
-from .node_tree import OBJECT_STORE_BYTES, NodePlan, NodeTree, RayNode, open_node
+from .head_state import HeadState, open_head_state
+from .node_tree import OBJECT_STORE_BYTES, NodePlan, NodeTree, open_node
 from .tree import TreeEnded
 from .versions import installed_versions
 
@@ -30,18 +42,33 @@ _FOR_DRIVERS: Final = "[::ffff:127.0.0.1]"
 """LOOPBACK_IP as an IPv6 address (RFC 4291, 2.5.5.2), for drivers: `ray.init` replaces "127.0.0.1" by the host's
 outward address, where such a head does not listen, and leaves this one as it is."""
 
-_TOKEN_BYTES: Final = 32
+_SHORT_S: Final = 10.0
+_MOST_SHORT: Final = 3
+"""So many times in a row may it end within `_SHORT_S` of being started again."""
 
 
-class RayHead(RayNode):
+@dataclass(frozen=True, slots=True)
+class HeadRestart:
+    """A head, or a part of it, was started again. number: how many times that was so far. reason: what had happened.
+    drivers: whether they go on; if not, each calls `ray.shutdown()` and `ray.init()`."""
+
+    number: int
+    reason: str
+    drivers: bool
+
+
+class RayHead:
     """A head that is starting or running; made by `start_head`."""
 
-    def __init__(self, node: NodeTree, token: str) -> None:
-        super().__init__(node.tree)
-        self._node, self._token = node, token
+    def __init__(self, state: HeadState) -> None:
+        self._state = state
         self._gcs = ""
-        self.token_path = node.directory / "token"
-        """A file of mode 0600 that holds the token, for RAY_AUTH_TOKEN_PATH."""
+        self._node: NodeTree | None = None
+        self._joined = False
+        self._stopping = False
+        self._restart = HeadRestart(0, "", drivers=True)
+        self._failed: HeadFailed | None = None
+        self._changed = trio.Event()
 
     def __repr__(self) -> str:
         return f"RayHead(address={self._gcs!r}, pid={self.pid})"
@@ -49,7 +76,12 @@ class RayHead(RayNode):
     @property
     def token(self) -> str:
         """64 hex digits: full power over this cluster."""
-        return self._token
+        return self._state.token
+
+    @property
+    def token_path(self) -> Path:
+        """A file of mode 0600 that holds the token, for RAY_AUTH_TOKEN_PATH."""
+        return self._state.token_path
 
     @property
     def address(self) -> str:
@@ -62,26 +94,114 @@ class RayHead(RayNode):
         """What a worker needs to join. Raises UsageError before `gcs_ready`."""
         if not self._gcs:
             raise UsageError("the Ray head chooses its port when it starts: await gcs_ready() first")
-        return JoinSecret(self._gcs, self._token)
+        return JoinSecret(self._gcs, self.token)
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id; another one after each restart."""
+        return self._now.tree.pid
+
+    @property
+    def mark(self) -> str:
+        """Value of SWARMP2P_TREE in its processes' environment."""
+        return self._now.tree.mark
+
+    @property
+    def directory(self) -> Path:
+        """Ray's own directory and others of its processes; another one after each restart."""
+        return self._now.directory
+
+    @property
+    def log_path(self) -> Path:
+        """What its processes print."""
+        return self._now.tree.log_path
 
     def driver_environment(self) -> dict[str, str]:
         """What a driver needs in its environment; see environment.py. Keep it secret."""
-        return driver_environment(JoinSecret(self.address, self._token))
+        return driver_environment(JoinSecret(self.address, self.token))
 
     async def gcs_ready(self) -> None:
-        """Until GCS answers: workers may be started. Raises HeadFailed."""
-        self._gcs = str(await self._told("gcs"))
+        """Until GCS has answered: workers may be started. Raises HeadFailed."""
+        await self._until(lambda: bool(self._gcs))
 
     async def ready(self) -> None:
         """Until the head's own node is up as well: `ray.init(address)` works. Raises HeadFailed."""
-        await self.gcs_ready()
-        await self._told("joined")
+        await self._until(lambda: self._joined)
 
-    async def _told(self, subject: str) -> object:
+    async def restarted(self, after: int = 0) -> HeadRestart:
+        """Until it has been started again more than `after` times, and works. Raises HeadFailed when it is over."""
+        await self._until(lambda: self._joined and self._restart.number > after)
+        return self._restart
+
+    async def died(self) -> str:
+        """Until it is over, and nothing is left of it. Returns why, in one line."""
         try:
-            return await self._tree.told(subject)
+            await self._until(lambda: False)
+        except HeadFailed as failed:
+            return failed.problem
+        raise AssertionError("nothing else ends the wait")
+
+    async def stop(self, grace_s: float = supervisor.GRACE_S) -> None:
+        """End it: SIGTERM, of which the cluster learns at once; SIGKILL after the grace."""
+        self._stopping = True
+        await self._now.tree.stop(grace_s)
+
+    async def run(self, plan: NodePlan, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """`start_head`'s: start it, and start it again, until that is of no use. Raises UsageError."""
+        environment = head_environment(self.token_path, self._state.storage)
+        short = 0
+        while True:
+            began = trio.current_time()
+            async with open_node(plan, environment) as node:
+                self._node = node
+                task_status.started()
+                task_status = trio.TASK_STATUS_IGNORED
+                reason = await self._follow(node)
+                self._joined = False
+                short = short + 1 if trio.current_time() < began + _SHORT_S else 0
+                if self._stopping or not self._gcs or short > _MOST_SHORT:
+                    self._failed = HeadFailed(reason, node.kept_log())
+                    self._news()
+                    return
+            self._restart = HeadRestart(self._restart.number + 1, reason, drivers=False)
+            plan = replace(plan, port=self._port)
+
+    @property
+    def _port(self) -> int:
+        return int(self._gcs.rpartition(":")[2])
+
+    async def _follow(self, node: NodeTree) -> str:
+        """Take in what the head's processes say, until they have ended. Returns why."""
+        try:
+            self._gcs = str(await node.tree.told("gcs"))
+            self._state.remember_port(self._port)
+            self._news()
+            await node.tree.told("joined")
+            self._joined = True
+            self._news()
+            revived = 0
+            while True:
+                revived += 1
+                reason = str(await node.tree.told(f"gcs again {revived}"))
+                self._restart = HeadRestart(self._restart.number + 1, reason, drivers=True)
+                self._news()
         except TreeEnded as ended:
-            raise HeadFailed(ended.reason, self._node.kept_log()) from None
+            return ended.reason
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        while not true():
+            if self._failed is not None:
+                raise HeadFailed(self._failed.problem, self._failed.log)
+            await self._changed.wait()
+
+    def _news(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    @property
+    def _now(self) -> NodeTree:
+        assert self._node is not None, "start_head yields a head whose processes have been started"
+        return self._node
 
 
 @asynccontextmanager
@@ -92,6 +212,7 @@ async def start_head(
     ports: Sequence[int] = (),
     cpus: float = 0,
     directory: Path | None = None,
+    state: Path | None = None,
     object_store_bytes: int = OBJECT_STORE_BYTES,
 ) -> AsyncGenerator[RayHead, None]:
     """Run a Ray head for the length of the context, which is entered at once: await `gcs_ready` or `ready`.
@@ -99,24 +220,34 @@ async def start_head(
     node_ip: the address that its Ray ports are reached at, see LOOPBACK_IP. port: of GCS, 0 for any free one.
     ports: all that it, its node and its drivers may listen at, the first one GCS; none for any free ones. cpus: what
     tasks may use of this machine; with 0 they run on workers only. directory: where head.log is kept; None to keep it
-    only when the head fails to start. Raises RayMissing and UsageError.
+    only when the head fails to start. state: directory of a cluster that is to outlive this process, see
+    head_state.py; when there is one in it already, the head goes on with that, at its port if that is free. Raises
+    RayMissing and UsageError.
     """
     installed_versions()
-    for each in ports or ((port,) if port else ()):
-        _refuse_used_port(each)
-    token = secrets.token_hex(_TOKEN_BYTES)
-    plan = NodePlan(
-        node_ip=usable_ip(node_ip),
-        name="head",
-        port=port,
-        ports=ports,
-        cpus=cpus,
-        object_store_bytes=object_store_bytes,
-        logs=directory,
-    )
-    async with open_node(plan, head_environment(token)) as node:
-        head = RayHead(node, token)
-        _write_private(head.token_path, token)
+    async with open_head_state(state) as kept, background_nursery() as nursery:
+        for each in ports or ((port,) if port else ()):
+            problem = _used(each)
+            if problem is not None:
+                raise UsageError(
+                    f"port {each} cannot be the Ray head's: {problem}; choose another, or 0 for any free one. "
+                    "Nothing was started"
+                )
+        if not port and kept.port and _used(kept.port) is None:
+            port = kept.port
+        plan = NodePlan(
+            node_ip=usable_ip(node_ip),
+            name="head",
+            port=port,
+            ports=ports,
+            cpus=cpus,
+            object_store_bytes=object_store_bytes,
+            logs=directory,
+            orphans=None if kept.kept else kept.directory,
+            keep=(kept.lock,),
+        )
+        head = RayHead(kept)
+        await start(nursery, head.run, plan)
         yield head
 
 
@@ -125,18 +256,14 @@ def usable_ip(node_ip: str) -> str:
     return LOOPBACK_IP if node_ip == "localhost" else node_ip
 
 
-def _refuse_used_port(port: int) -> None:
-    """Raise UsageError when somebody listens on the port, at whatever address: Ray listens on all of them."""
+def _used(port: int) -> OSError | OverflowError | None:
+    """Why nobody can listen on the port: somebody does, at whatever address, for Ray listens on all of them."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # what is left of earlier connections is no matter
         try:
             probe.bind(("", port))
         except (OSError, OverflowError) as error:
-            raise UsageError(
-                f"port {port} cannot be the Ray head's: {error}; choose another, or 0 for any free one. "
-                "Nothing was started"
-            ) from None
-
-
-def _write_private(path: Path, text: str) -> None:
-    with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(text)
+            return error
+    return None

@@ -47,7 +47,8 @@ class NodePlan:
     address that others reach the node at. ports: all that its processes may listen at, MIN_PORTS at least; none for
     any free ones. enter: namespaces that it runs in, see Cell. jail: what it is jailed in, if so.
     memory_bytes: 0 leaves it to Ray. logs: folder of the log file, which is appended to; None for one that goes with
-    the node, unless the node fails. connect_s: how long to try to reach the head.
+    the node, unless the node fails. connect_s: how long to try to reach the head. orphans: a directory of the caller's
+    that the node deletes if the caller is killed. keep: descriptors that stay open as long as the node is there.
     """
 
     node_ip: str
@@ -64,6 +65,8 @@ class NodePlan:
     labels: Mapping[str, str] | None = None
     logs: Path | None = None
     connect_s: float = 2.0
+    orphans: Path | None = None
+    keep: Sequence[int] = ()
 
     @property
     def grace_s(self) -> float:
@@ -143,6 +146,8 @@ async def open_node(plan: NodePlan, environment: Mapping[str, str]) -> AsyncGene
             grace_s=plan.grace_s,
             enter=plan.enter,
             jail=plan.jail,
+            orphans=plan.orphans,
+            keep=plan.keep,
         ) as tree:
             yield NodeTree(plan, tree, directory)
     finally:
@@ -159,10 +164,11 @@ async def open_program(
     grace_s: float,
     enter: Sequence[int],
     jail: Jail | None,
+    orphans: Path | None = None,
     keep: Sequence[int] = (),
 ) -> AsyncGenerator[Tree, None]:
     """Run one of a node's programs as a tree, jailed or not. directory: goes with it, and holds tasks' temporary files
-    and relative paths. The others as `open_tree` has them."""
+    and relative paths. orphans: see NodePlan. The others as `open_tree` has them."""
     for name in ("tmp", "work"):
         (directory / name).mkdir(mode=0o700)
     environment = {**environment, "TMPDIR": str(directory / "tmp")}
@@ -172,6 +178,7 @@ async def open_program(
         log_path=log_path,
         cwd=directory / "work",
         remove=(directory,),
+        remove_orphaned=() if orphans is None else (orphans,),
         grace_s=grace_s,
         enter=enter,
         keep=keep,

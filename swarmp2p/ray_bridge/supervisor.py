@@ -18,7 +18,8 @@ The tree ends when any of these happens:
 Then the command gets SIGTERM, for it knows in which order its own processes should go (a Ray head takes 0.2 s
 that way, and 2.3 s when all of it is asked at once). When it has ended, or half of the grace is over, every
 other descendant gets SIGTERM; those left after the grace get SIGKILL, over and over until none is left; the
-directories of --remove are deleted; the exit status is the command's (128 + n when signal n ended it). A
+directories of --remove are deleted, and those of --remove-orphaned when nobody is left who could use them: the leash or
+the parent ended and no `stop` came before; the exit status is the command's (128 + n when signal n ended it). A
 process that is no descendant is never touched: a signal goes through a pidfd, after checking that the pid
 still names the process that was seen (Linux 5.4 or newer).
 
@@ -161,6 +162,7 @@ class Supervisor:
     ) -> None:
         self.grace_s, self.jailed = grace_s, jailed
         self.status: int | None = None
+        self.told_to_stop = self.orphaned = False
         self.ask_all_at = self.kill_at = math.inf
         self.asked = set[tuple[int, int]]()
         self.line = b""
@@ -211,11 +213,13 @@ class Supervisor:
                 self.end(self.grace_s)
         elif descriptor == self.parent:
             self.poll.unregister(descriptor)
+            self.orphaned = True
             self.end(self.grace_s)
         else:
             heard = os.read(descriptor, 512)
             if not heard:
                 self.poll.unregister(descriptor)
+                self.orphaned = self.orphaned or not self.told_to_stop
                 self.end(self.grace_s)
             *lines, rest = (self.line + heard).split(b"\n")
             self.line = rest[-512:]
@@ -225,6 +229,7 @@ class Supervisor:
     def obey(self, words: list[str]) -> None:
         """`stop` or `stop SECONDS`; anything else is ignored."""
         if words[:1] == ["stop"]:
+            self.told_to_stop = True
             try:
                 grace_s = float(words[1]) if len(words) > 1 else self.grace_s
             except ValueError:
@@ -359,7 +364,8 @@ def remove(directory: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """The program. Returns the exit status."""
-    grace_s, parent, directories, enter, jailed = GRACE_S, 0, list[str](), list[int](), False
+    grace_s, parent, enter, jailed = GRACE_S, 0, list[int](), False
+    directories, orphaned = list[str](), list[str]()
     words = iter(arguments)
     for word in words:
         if word == "--":
@@ -374,22 +380,26 @@ def main(arguments: list[str]) -> int:
             parent = int(value)
         elif word == "--remove":
             directories.append(value)
+        elif word == "--remove-orphaned":
+            orphaned.append(value)
         elif word == "--enter":
             enter.append(int(value))
         else:
             raise SystemExit(
                 f"unknown option {word}; usage: supervisor.py [--parent PID] [--grace S] "
-                "[--remove DIRECTORY]... [--enter FD]... [--jailed] -- COMMAND..."
+                "[--remove DIRECTORY]... [--remove-orphaned DIRECTORY]... [--enter FD]... [--jailed] -- COMMAND..."
             )
     command = list(words)
     if not command:
         raise SystemExit("no command given; it follows --")
     if os.getsid(0) != os.getpid():
         os.setsid()
+    tree: Supervisor | None = None
     try:
-        return Supervisor(command, grace_s, parent, enter, jailed).run()
+        tree = Supervisor(command, grace_s, parent, enter, jailed)
+        return tree.run()
     finally:
-        for directory in directories:
+        for directory in directories + (orphaned if tree is not None and tree.orphaned else []):
             remove(directory)
 
 

@@ -190,6 +190,7 @@ async def open_tree(
     log_path: Path,
     cwd: Path | None = None,
     remove: Sequence[Path] = (),
+    remove_orphaned: Sequence[Path] = (),
     grace_s: float = supervisor.GRACE_S,
     enter: Sequence[int] = (),
     keep: Sequence[int] = (),
@@ -199,9 +200,9 @@ async def open_tree(
 
     environment: all of it, nothing is inherited. log_path: what the tree prints is appended there; a new file
     is readable by nobody else. remove: directories that are deleted once the tree has ended, even when this
-    process was killed. grace_s: from SIGTERM to SIGKILL when the context or this process ends. enter: descriptors
-    of the namespaces that the command runs in, see Cell. keep: further descriptors that the command inherits. jailed:
-    the command is jail_command's.
+    process was killed; remove_orphaned: only when it was. grace_s: from SIGTERM to SIGKILL when the context or this
+    process ends. enter: descriptors of the namespaces that the command runs in, see Cell. keep: further descriptors
+    that the command inherits. jailed: the command is jail_command's.
     """
     mark = secrets.token_hex(8)
     arguments = ["--parent", str(os.getpid()), "--grace", str(grace_s)]
@@ -209,6 +210,8 @@ async def open_tree(
         arguments += ["--remove", str(directory)]
     if jailed:
         arguments.append("--jailed")
+    for directory in remove_orphaned:
+        arguments += ["--remove-orphaned", str(directory)]
     log = open_log(log_path)
     # Copies: whoever gave them may close them while the process starts, and their numbers become another's.
     namespaces = [os.dup(namespace) for namespace in enter]

@@ -36,8 +36,10 @@ def test_a_head_hears_nothing_of_other_clusters(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("MINE", "kept")
-    environment = head_environment("5ec7e7")
-    assert environment["RAY_AUTH_TOKEN"] == "5ec7e7"
+    environment = head_environment(Path("/kept/token"), Path("/kept/gcs"))
+    assert "RAY_AUTH_TOKEN" not in environment
+    assert (environment["RAY_AUTH_MODE"], environment["RAY_AUTH_TOKEN_PATH"]) == ("token", "/kept/token")
+    assert environment["RAY_gcs_storage_path"] == "/kept/gcs"
     assert environment["MINE"] == "kept"
     assert environment["RAY_health_check_failure_threshold"] == "4"
     assert not {"RAY_ADDRESS", "PYTHONDONTWRITEBYTECODE"} & environment.keys()

@@ -42,8 +42,14 @@ from pathlib import Path
 from swarmp2p.ray_bridge.tree import open_tree
 
 async def main():
-    log, remove, script = sys.argv[1:]
-    tree = open_tree(["sh", "-c", script], environment=os.environ, log_path=Path(log), remove=[Path(remove)])
+    log, remove, orphans, script = sys.argv[1:]
+    tree = open_tree(
+        ["sh", "-c", script],
+        environment=os.environ,
+        log_path=Path(log),
+        remove=[Path(remove)],
+        remove_orphaned=[Path(orphans)],
+    )
     async with tree as tree:
         await tree.told("up")
         fork = os.fork()
@@ -186,12 +192,14 @@ async def test_signals_to_the_supervisor_end_the_tree(tmp_path: Path, number: in
 
 
 async def test_a_killed_supervisor_takes_its_session_with_it(tmp_path: Path) -> None:
-    (tmp_path / "node").mkdir()
+    for name in ("node", "kept"):
+        (tmp_path / name).mkdir()
     async with open_tree(
         ["sh", "-c", "sleep 1000 & sleep 1000 & echo '{\"up\": 1}'; wait"],
         environment=os.environ,
         log_path=tmp_path / "log",
         remove=[tmp_path / "node"],
+        remove_orphaned=[tmp_path / "kept"],
     ) as tree:
         await tree.told("up")
         everyone = family(tree.pid)
@@ -199,6 +207,7 @@ async def test_a_killed_supervisor_takes_its_session_with_it(tmp_path: Path) -> 
         assert await tree.died() == "its supervisor was killed by signal 9"
         assert not living(everyone)
         assert not (tmp_path / "node").exists()
+    assert (tmp_path / "kept").exists()  # its user is there, and may start another on it
 
 
 async def test_the_command_dies_with_a_killed_supervisor_nobody_watches() -> None:
@@ -220,8 +229,11 @@ async def test_our_own_sudden_death_ends_the_tree(tmp_path: Path) -> None:
     directory = tmp_path / "node"
     (directory / "deep").mkdir(parents=True)
     (directory / "deep" / "file").write_text("x")
+    orphans = tmp_path / "orphans"
+    orphans.mkdir()
     us = await trio.lowlevel.open_process(
-        [sys.executable, "-c", HOLDER, str(tmp_path / "log"), str(directory), MEEK], stdout=subprocess.PIPE
+        [sys.executable, "-c", HOLDER, str(tmp_path / "log"), str(directory), str(orphans), MEEK],
+        stdout=subprocess.PIPE,
     )
     assert us.stdout is not None
     try:
@@ -236,6 +248,7 @@ async def test_our_own_sudden_death_ends_the_tree(tmp_path: Path) -> None:
         await us.stdout.aclose()
     await all_gone(mark, everyone)
     assert not directory.exists()
+    assert not orphans.exists()
     assert supervisor.look(int(fork)) is not None
     os.kill(int(fork), signal.SIGKILL)
 

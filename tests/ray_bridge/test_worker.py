@@ -171,7 +171,7 @@ async def test_tasks_run_on_a_worker_and_nothing_is_left(
                 assert "OWNERS_SECRET" not in said["environment"]
                 assert "RAY_ADDRESS" not in said["environment"]
 
-                directories = [head.token_path.parent, Path(said["cwd"]).parent]
+                directories = [head.token_path.parent, Path(said["cwd"]).parent, head.directory]
                 assert all(directory.stat().st_mode & 0o777 == 0o700 for directory in directories)
                 everyone = family(head.pid) + family(worker.pid)
                 for process in everyone:
