@@ -23,6 +23,7 @@ from swarmp2p.errors import (
     MdnsError,
     NetworkKeyError,
     NoCell,
+    NoJail,
     NotEnoughWorkers,
     PeerClosed,
     PeerMismatch,
@@ -95,6 +96,7 @@ CASES: list[tuple[SwarmError, tuple[str, ...], dict[str, object]]] = [
     (RayMissing(), ("pip install",), {}),
     (HeadFailed("exit 1", "/log"), ("exit 1", "/log"), {"problem": "exit 1", "log": "/log"}),
     (NoCell("forbidden"), ("forbidden", "Nothing was started"), {"reason": "forbidden"}),
+    (NoJail("no bwrap"), ("no bwrap", "Nothing was started"), {"reason": "no bwrap"}),
     (
         WireGuardFailed("swarm7", "no such device"),
         ("swarm7", "no such device", "Other paths work"),
