@@ -56,13 +56,14 @@ class BlockingCluster:
 @contextmanager
 def ray_cluster(
     *,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     bootstrap: Iterable[Multiaddr | str] | Multiaddr | str | Invite | None = (),
     need: Need | None = None,
     min_workers: int | None = None,
     timeout_s: float = 60.0,
     lenders: Iterable[PeerId | str] | None = None,
     paths: Iterable[str] = ("direct", "overlay"),
+    idle_s: float = 60.0,
     identity: Identity | str | os.PathLike[str] | None = None,
     listen: Iterable[Multiaddr | str] | Multiaddr | str | None = DEFAULT_LISTEN,
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
@@ -96,6 +97,7 @@ def ray_cluster(
                 timeout_s=timeout_s,
                 lenders=lenders,
                 paths=paths,
+                idle_s=idle_s,
             ) as cluster,
         ):
             yield cluster

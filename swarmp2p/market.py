@@ -7,17 +7,13 @@ to ask next). Here is what joins them: one lending at a time, any number of clus
 from __future__ import annotations
 
 import math
-import os
-import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
-import trio
-
 from .choosing import Choosing
-from .dht.records import ServiceRecord
 from .errors import UsageError
 from .gossip.balancer import ANYWHERE, Placement
 from .gossip.load import FollowLoads, LoadTable, UnfollowLoads
@@ -29,6 +25,7 @@ from .node import NodeCommand
 from .paths import DEFAULT_PATHS, Paths
 from .providers import KINDS, RankBy
 from .ray_bridge.cluster import Cluster
+from .ray_bridge.elastic import MOST_WORKERS, Ask, Elastic, ElasticConfig
 from .ray_bridge.environment import applied
 from .ray_bridge.events import (
     ClosePath,
@@ -44,6 +41,7 @@ from .ray_bridge.policy import check_need, check_offer
 from .ray_bridge.recruit import Candidate, Recruiter
 from .ray_bridge.versions import installed_versions
 from .scopes import background_nursery, cancel_scope, start
+from .scouting import Scout
 from .transport.mesh.events import Invited, MeshFailed, MeshOutput, Paired, Planned
 from .transport.mesh.members import Carrier
 from .transport.overlay.carrier_streams import PROTOCOL as CARRIER_PROTOCOL
@@ -52,11 +50,6 @@ if TYPE_CHECKING:
     from .peer import Peer
 
 _ROUND_TRIPS: Final = 1000.0  # what a lease of an edge kind is used for, weighed against waiting; a guess
-_PROBES: Final = 4
-"""Providers at most that are asked for their load before leases are: one more than are needed, so that each may have
-somebody to stand in. A guess."""
-_PROBE_S: Final = 0.5  # how long they may take: a dial and an answer across the Earth
-_FIND_S: Final = 2.0  # how long one search for providers may take before those found so far are ranked
 
 
 class Market:
@@ -66,7 +59,6 @@ class Market:
         self, peer: Peer, post: Callable[[NodeCommand], None], loads: LoadTable, choosing: Choosing
     ) -> None:
         self._peer, self._post, self._loads, self._choosing = peer, post, loads, choosing
-        self._rng = random.Random(os.urandom(16))
         self._lending: Lending | None = None
         self._paths = Paths(peer, post)
         self._clusters: list[Cluster] = []
@@ -137,20 +129,17 @@ class Market:
     async def borrow(
         self,
         need: Need,
-        workers: int,
+        workers: int | tuple[int, int],
         min_workers: int | None,
         timeout_s: float,
         lenders: frozenset[PeerId] | None,
         logs: Path | None,
         placement: Placement | None = None,
         paths: tuple[Carrier, ...] = DEFAULT_PATHS,
+        idle_s: float = 60.0,
     ) -> AsyncGenerator[Cluster, None]:
         """See Peer.borrow."""
-        if not isinstance(cast(object, workers), int) or workers < 1:
-            raise UsageError(f"workers is a count of at least 1, not {workers!r}")
-        first = workers if min_workers is None else min_workers
-        if not isinstance(cast(object, first), int) or not 0 <= first <= workers:
-            raise UsageError(f"min_workers is between 0 and workers ({workers}), not {first!r}")
+        size = cluster_size(workers, min_workers)
         check_need(need)
         versions = installed_versions()
         self._take_carriers()
@@ -160,21 +149,34 @@ class Market:
             self.follow_loads(),
             background_nursery() as nursery,
         ):
-            recruiter = Recruiter(workers)
+            recruiter = Recruiter(size.least)
+            scout = Scout(self._peer, self._loads, self._choosing, versions, lenders)
 
-            async def candidates() -> Sequence[tuple[Candidate, str]]:
-                return await self._candidates(need, lenders, recruiter, placement)
+            async def candidates(ask: Ask, search: bool) -> Sequence[tuple[Candidate, str]]:
+                if search:
+                    await scout.search()
+                return await scout.candidates(
+                    ask, recruiter, self._outstanding(), self._place(ask.need, recruiter, placement)
+                )
 
             cluster = Cluster(
-                head, need, recruiter, versions, candidates, self._post, self._peer.now, led.path
+                head,
+                need,
+                recruiter,
+                versions,
+                candidates,
+                self._post,
+                self._peer.now,
+                led.path,
+                size.elastic(need, idle_s),
             )
             self._led[cluster] = led
             self._clusters.append(cluster)
             self._recruiters.append(recruiter)
             try:
                 nursery.start_soon(_watch, head, cluster, self._peer.id)
-                nursery.start_soon(cluster.hire)
-                await cluster.wait_for_workers(first, timeout_s)
+                nursery.start_soon(cluster.run)
+                await cluster.wait_for_workers(size.first, timeout_s)
                 await head.ready()
                 with applied(cluster.environment):
                     yield cluster
@@ -190,48 +192,6 @@ class Market:
         if not self._carried:
             self._carried = True
             self._peer.handle(CARRIER_PROTOCOL, self._paths.streams.handle)
-
-    async def _candidates(
-        self,
-        need: Need,
-        lenders: frozenset[PeerId] | None,
-        recruiter: Recruiter,
-        placement: Placement | None = None,
-    ) -> Sequence[tuple[Candidate, str]]:
-        """Providers that announce themselves in the DHT, best first by their load signals and what the best few
-        say when they are asked now."""
-        records: dict[PeerId, ServiceRecord] = {}
-        with trio.move_on_after(_FIND_S):
-            async with self._peer.find(RAY_SERVICE) as found:
-                async for record in found:
-                    if lenders is not None and record.provider not in lenders:
-                        continue
-                    known = records.get(record.provider)
-                    if known is None or record.sequence > known.sequence:
-                        records[record.provider] = record
-        records.pop(self._peer.id, None)
-        candidates = {provider: Candidate(provider, record.sequence) for provider, record in records.items()}
-        entries = [entry for entry in self._loads if entry.provider in records]
-        now = self._peer.now()
-        ranked = await self._choosing.choose(
-            entries,
-            need,
-            self._peer.now,
-            self._outstanding(),
-            placement=self._place(need, recruiter, placement),
-            probes=min(_PROBES, recruiter.missing() + 1),
-            timeout_s=_PROBE_S,
-            probed=lambda provider: recruiter.may_ask(candidates[provider], now),
-        )
-        # not heard of yet: it may have just come up, so it is asked after those that are known to have room
-        heard = {entry.provider for entry in entries}
-        unheard = [
-            (candidate, "no load signal yet")
-            for provider, candidate in candidates.items()
-            if provider not in heard
-        ]
-        self._rng.shuffle(unheard)
-        return [(candidates[choice.provider], choice.reason) for choice in ranked] + unheard
 
     def _outstanding(self) -> dict[PeerId, int]:
         """This peer's leases, of all its clusters, that the lenders' signals cannot count yet."""
@@ -261,6 +221,42 @@ def _placement(need: Need, distance: Distance) -> Placement:
     if row is None or row.rank_by is RankBy.LOAD:
         return ANYWHERE
     return Placement(distance=distance, distance_weight=_ROUND_TRIPS)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSize:
+    """least, most: workers. first: how many are waited for."""
+
+    least: int
+    most: int
+    first: int
+
+    def elastic(self, need: Need, idle_s: float) -> Elastic | None:
+        """What decides how many there are; None for a cluster of one size."""
+        return (
+            None if self.least == self.most else Elastic(need, ElasticConfig(self.least, self.most, idle_s))
+        )
+
+
+def cluster_size(workers: object, min_workers: object = None) -> ClusterSize:
+    """From borrow's arguments; raises UsageError that says how they should be."""
+    if isinstance(workers, tuple | list):
+        bounds = cast("tuple[object, ...]", tuple(cast("Sequence[object]", workers)))
+        match bounds:
+            case (int(least), int(most)) if 0 <= least <= most and 1 <= most <= MOST_WORKERS:
+                pass
+            case _:
+                raise UsageError(
+                    f"workers=(2, 16) has from 2 to 16 of them, {MOST_WORKERS} at most; not {workers!r}"
+                )
+    elif isinstance(workers, int) and workers >= 1:
+        least = most = workers
+    else:
+        raise UsageError(f"workers is a count of at least 1, or two such as (2, 16), not {workers!r}")
+    first = least if min_workers is None else min_workers
+    if not isinstance(first, int) or not 0 <= first <= least:
+        raise UsageError(f"min_workers is between 0 and workers ({least}), not {first!r}")
+    return ClusterSize(least, most, first)
 
 
 async def _watch(head: RayHead, cluster: Cluster, own: PeerId) -> None:

@@ -414,26 +414,31 @@ class Peer:
         self,
         need: Need | None = None,
         *,
-        workers: int = 1,
+        workers: int | tuple[int, int] = 1,
         min_workers: int | None = None,
         timeout_s: float = 60.0,
         lenders: Iterable[PeerId | str] | None = None,
         placement: Placement | None = None,
         logs: str | os.PathLike[str] | None = None,
         paths: Iterable[str] = ("direct", "overlay"),
+        idle_s: float = 60.0,
     ) -> AbstractAsyncContextManager[Cluster]:
         """Start a Ray head and lease workers for it; all are released on exit.
 
-        Yields once `min_workers` run (all of them by default; 0 yields at once); the cluster goes on hiring
-        until it has `workers`, and replaces those that are lost. While the context is open, this process's
+        workers: how many, or two bounds such as (2, 16): then their number follows what Ray's tasks, actors and
+        placement groups wait for (their label selectors on "swarmp2p.kind", "swarmp2p.region" and lenders' own labels
+        too), and workers that were idle for `idle_s` seconds are given back.
+
+        Yields once `min_workers` run (all of them, or the lower bound, by default; 0 yields at once); the cluster goes
+        on hiring until it has `workers`, and replaces those that are lost. While the context is open, this process's
         environment holds RAY_ADDRESS and the cluster's token, so that `ray.init()` finds and may use it; on
         exit `ray.shutdown()` is called if it is still connected. lenders: the only peers to lease from; None
         for whoever announces itself. Whoever grants a lease gets the cluster's token, which is full power over
         the cluster, and this process unpickles what its workers return: name lenders that you trust.
         placement: where the workers should be (affinities, spreads over regions); by default anywhere, near for kinds
-        that are meant to be. Each is of another lender. logs: folder for the head's log, which is by default only
-        kept when the head fails. paths: as for `lend`; `cluster.workers[i].path` says which was taken, and
-        `path_reason` why.
+        that are meant to be. Each is of another lender, while there are enough of those. logs: folder for the head's
+        log, which is by default only kept when the head fails. paths: as for `lend`; `cluster.workers[i].path` says
+        which was taken, and `path_reason` why.
 
         Raises NotEnoughWorkers after `timeout_s` seconds, RayMissing, HeadFailed (also in the body, when the
         head dies while it is in use).
@@ -449,6 +454,7 @@ class Peer:
             log_folder(logs),
             placement,
             paths_argument(paths),
+            seconds_argument(idle_s, "idle_s"),
         )
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:

@@ -21,13 +21,15 @@ from swarmp2p.gossip.balancer import Affinity, Choice, Placement, Spread, Streng
 from swarmp2p.gossip.load_signal import LoadSignal
 from swarmp2p.gossip.load_table import LoadEntry
 from swarmp2p.identity import PeerId
-from swarmp2p.market import _placement  # pyright: ignore[reportPrivateUsage]
+from swarmp2p.market import ClusterSize, _placement, cluster_size  # pyright: ignore[reportPrivateUsage]
 from swarmp2p.ray_bridge.cluster import Cluster, ClusterEventKind
+from swarmp2p.ray_bridge.elastic import Ask
 from swarmp2p.ray_bridge.environment import driver_environment
 from swarmp2p.ray_bridge.events import JoinSecret, Need, Offer, Versions
 from swarmp2p.ray_bridge.head import HeadRestart
 from swarmp2p.ray_bridge.recruit import Candidate, Recruiter
 from swarmp2p.scopes import cancel_scope
+from swarmp2p.scouting import Scout
 from tests.test_peer import Swarm
 
 VERSIONS = Versions(ray="2.60.0", python="3.11", swarmp2p="0.1.0")
@@ -489,11 +491,53 @@ async def test_what_the_balancer_is_told(
         recruiter, market = Recruiter(2), borrower._market  # pyright: ignore[reportPrivateUsage]
         recruiter.asked(b"lease", Candidate(first.id, 1))
         market._recruiters.append(recruiter)  # pyright: ignore[reportPrivateUsage]
-        look = market._candidates  # pyright: ignore[reportPrivateUsage]
-        found = await look(Need(), None, recruiter, Placement(spreads=[Spread()]))
+        scout = Scout(borrower, market._loads, market._choosing, VERSIONS, None)  # pyright: ignore[reportPrivateUsage]
+        await scout.search()
+        place = market._place(Need(), recruiter, Placement(spreads=[Spread()]))  # pyright: ignore[reportPrivateUsage]
+        outstanding = market._outstanding()  # pyright: ignore[reportPrivateUsage]
+        found = await scout.candidates(Ask(Need()), recruiter, outstanding, place)
         assert [candidate.provider for candidate, _ in found] == [second.id, first.id]
         ((outstanding, named),) = told
         assert outstanding == {first.id: 1}
         assert named["placement"].spreads[0].used == {"eu": 1}
         assert named["probes"] == 2
         assert [named["probed"](peer.id) for peer in (first, second)] == [False, True]
+
+
+async def test_one_lender_gives_several_workers_when_there_are_too_few_others(
+    autojump_clock: MockClock, ray: Ray
+) -> None:
+    offer = Offer(cpus=4, max_leases=4)
+    async with (
+        Swarm().of(3) as (borrower, *lenders),
+        lenders[0].lend(offer, allow=None),
+        lenders[1].lend(offer, allow=None),
+        borrower.borrow(workers=5) as cluster,
+    ):
+        counts = [sum(worker.peer == lender.id for worker in cluster.workers) for lender in lenders]
+        assert sorted(counts) == [2, 3]
+        assert len({worker.lease for worker in cluster.workers}) == 5
+
+
+async def test_an_elastic_cluster_begins_with_its_least(autojump_clock: MockClock, ray: Ray) -> None:
+    async with (
+        Swarm().of(4) as (borrower, *lenders),
+        lenders[0].lend(allow=None),
+        lenders[1].lend(allow=None),
+        lenders[2].lend(allow=None),
+    ):
+        async with borrower.borrow(workers=(2, 3)) as cluster:
+            assert len(cluster.workers) == 2
+            await trio.sleep(20)
+            assert len(cluster.workers) == 2
+
+
+def test_sizes_that_make_no_sense() -> None:
+    assert cluster_size(3) == ClusterSize(3, 3, 3)
+    assert cluster_size((0, 5)) == ClusterSize(0, 5, 0)
+    assert cluster_size([2, 5], 1) == ClusterSize(2, 5, 1)
+    for workers in (0, "3", (3, 2), (1,), (1, 2, 3), (0, 0), (1, 1000), 1.5, None):
+        with pytest.raises(UsageError, match="workers"):
+            cluster_size(workers)
+    with pytest.raises(UsageError, match="min_workers"):
+        cluster_size((2, 5), 3)

@@ -1,7 +1,8 @@
 """A borrower's cluster: its Ray head and the workers that other peers lend to it.
 
 `Cluster` hires until it has as many workers as wanted, and again whenever a lease ends. It decides nothing
-about leases (lease.py) nor about whom to ask (recruit.py, gossip/balancer.py); it connects them to the head.
+about leases (lease.py), about whom to ask (recruit.py, gossip/balancer.py), nor how many workers are wanted where that
+follows Ray's demand (elastic.py); it connects them to the head.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import trio
 from ..errors import NotEnoughWorkers
 from ..identity import PeerId
 from ..scopes import cancel_scope
+from .demand import Bundle, ClusterState
+from .elastic import Ask, Elastic, Held
+from .environment import borrowers_environment
 from .events import (
     EndLease,
     LeaseActive,
@@ -33,10 +37,14 @@ from .events import (
     RequestLease,
     Versions,
 )
+from .gcs import Gcs
 from .head import HeadRestart, RayHead
 from .recruit import Candidate, Recruiter
 
 _LOOK_AGAIN_S = 1.0  # between searches while workers are missing
+_GCS_EVERY_S = 0.25  # between two looks at Ray's demand, 0.5 ms each
+_DRAIN_S = 5.0  # how long Ray may take to say whether it drains a node
+_SHAPES_AT_ONCE = 8  # different needs looked for in one go
 _RELEASE_S = 5.0  # how long closing waits for lenders to confirm; leases that do not end by then expire
 _MAX_EVENTS = 1024
 
@@ -49,15 +57,16 @@ class ClusterEventKind(Enum):
     GRANTED = "granted"
     ACTIVE = "active"
     REFUSED = "refused"
+    DRAINED = "drained"
     ENDED = "ended"
     HEAD_RESTARTED = "head restarted"
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterEvent:
-    """One change. at: seconds as the peer's clock. reason: why, for REFUSED and ENDED; load for
-    FOUND; path, and why it was taken, for ACTIVE. HEAD_RESTARTED: peer is the borrower; reason says what had happened,
-    and what drivers have to do."""
+    """One change. at: seconds as the peer's clock. reason: why, for REFUSED, DRAINED and ENDED; load for
+    FOUND; path, and why it was taken, for ACTIVE. DRAINED: its worker gets no more work, for it is about to go.
+    HEAD_RESTARTED: peer is the borrower; reason says what had happened, and what drivers have to do."""
 
     at: float
     kind: ClusterEventKind
@@ -90,6 +99,11 @@ class ClusterEvents(AsyncIterable[ClusterEvent]):
         return self._stream()
 
 
+Candidates = Callable[[Ask, bool], Awaitable[Sequence[tuple[Candidate, str]]]]
+"""Returns providers for a worker, best first, each with a word on its load; True to search for them anew, instead of
+going by those known."""
+
+
 class Cluster:
     """A Ray head and its leased workers; made by `Peer.borrow`."""
 
@@ -99,16 +113,31 @@ class Cluster:
         need: Need,
         recruiter: Recruiter,
         versions: Versions,
-        candidates: Callable[[], Awaitable[Sequence[tuple[Candidate, str]]]],
+        candidates: Candidates,
         post: Callable[[LeaseCommand], None],
         now: Callable[[], float],
         path: Callable[[LeaseId], tuple[str, str, str]] = lambda lease: ("direct", "", ""),
+        elastic: Elastic | None = None,
     ) -> None:
         """path: of a lease's worker: its name, why, and the address that it has by it, or "".
-        candidates: finds providers and returns them best first, each with a word on its load."""
+        candidates: see Candidates. elastic: decides how many workers are wanted; None for as many as the recruiter
+        says."""
         self._head, self._need, self._recruiter = head, need, recruiter
         self._versions, self._candidates = versions, candidates
         self._post, self._now, self._path = post, now, path
+        self._elastic = elastic
+        self._gcs = Gcs(
+            lambda: head.secret.address,
+            lambda: borrowers_environment(head.driver_environment()),
+            0.0 if elastic is None else _GCS_EVERY_S,
+            self._follow,
+        )
+        least = 0 if elastic is None else elastic.config.least
+        self._asks = (Ask(need),) * least  # of an elastic cluster: workers to be asked for
+        self._unmeetable: tuple[Bundle, ...] = ()
+        self._needs: dict[LeaseId, Need] = {}
+        self._giving_back: dict[LeaseId, None] = {}
+        self._nursery: trio.Nursery | None = None
         self._workers: dict[LeaseId, LeasedWorker] = {}
         self._seen: dict[PeerId, int] = {}
         self._log: deque[ClusterEvent] = deque(maxlen=_MAX_EVENTS)
@@ -141,6 +170,12 @@ class Cluster:
     def refusals(self) -> tuple[tuple[PeerId, str], ...]:
         """Providers that declined or were lost, with the last reason of each."""
         return self._recruiter.refusals()
+
+    @property
+    def unmeetable(self) -> tuple[Bundle, ...]:
+        """Of an elastic cluster: what Ray's tasks, actors and placement groups wait for in vain, for no worker could
+        have it (resources and labels of your own), or not within the cluster's size."""
+        return self._unmeetable
 
     @property
     def events(self) -> ClusterEvents:
@@ -190,16 +225,20 @@ class Cluster:
                 self._recruiter.granted(lease, self._now())
                 self._record(ClusterEventKind.GRANTED, peer)
             case LeaseActive(lease=lease, peer=peer, node_ip=node_ip):
-                self._recruiter.active(lease)
                 path, reason, address = self._path(lease)
                 self._workers[lease] = LeasedWorker(lease, peer, address or node_ip, path, reason)
                 self._record(ClusterEventKind.ACTIVE, peer, f"{path}: {reason}" if reason else path)
             case LeaseRefusal(lease=lease, provider=peer, reason=reason, retry_after_s=retry_after_s):
+                need = self._needs[lease]
+                self._forget(lease)
                 self._recruiter.refused(lease, reason, retry_after_s, self._now())
+                if self._elastic is not None:
+                    self._want((*self._asks, Ask(need)))  # of another, until GCS has told more
                 self._record(ClusterEventKind.REFUSED, peer, reason)
             case LeaseEnded(lease=lease, peer=peer, reason=reason):
                 self._workers.pop(lease, None)
-                self._recruiter.ended(lease, reason, self._now())
+                self._recruiter.ended(lease, reason, self._now(), lease in self._giving_back)
+                self._forget(lease)
                 self._record(ClusterEventKind.ENDED, peer, reason)
             case _:
                 pass  # workers are the lender's affair
@@ -209,21 +248,92 @@ class Cluster:
         goes_on = "drivers go on" if restart.drivers else "drivers have to call ray.shutdown() and ray.init()"
         self._record(ClusterEventKind.HEAD_RESTARTED, own, f"{restart.reason}; {goes_on}")
 
-    async def hire(self) -> None:
-        """Keep the cluster at its size until cancelled."""
-        # a worker that starts before GCS answers would only wait; who is there can be found out meanwhile
-        self._note_found(await self._candidates())
+    def _forget(self, lease: LeaseId) -> None:
+        self._needs.pop(lease, None)
+        self._giving_back.pop(lease, None)
+
+    async def run(self) -> None:
+        """Keep the cluster at its size, and follow Ray's demand, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._ask_gcs)
+            await self._hire()
+
+    async def _ask_gcs(self) -> None:
         await self._head.gcs_ready()
+        await self._gcs.run()
+
+    async def _hire(self) -> None:
+        # a worker that starts before GCS answers would only wait; who is there can be found out meanwhile
+        self._note_found(await self._candidates(Ask(self._need), True))
+        await self._head.gcs_ready()
+        search = False
         while True:
             changed = self._changed
             if self._recruiter.missing() > 0 and not self._closing:
-                found = await self._candidates()
-                self._note_found(found)
-                self._ask([candidate for candidate, _ in found])
-                with trio.move_on_after(_LOOK_AGAIN_S):
+                search = not await self._seek(search)
+                share_s = self._recruiter.share_at() - self._now()
+                with trio.move_on_after(share_s if 0 < share_s < _LOOK_AGAIN_S else _LOOK_AGAIN_S):
                     await changed.wait()
             else:
                 await changed.wait()
+
+    async def _seek(self, search: bool) -> bool:
+        """Ask for the workers that are missing, as far as somebody can be asked. search: look for providers anew,
+        instead of going by those known. False when there was nobody for some of them."""
+        missing = self._asks if self._elastic else (Ask(self._need),) * self._recruiter.missing()
+        wanted: dict[Ask, int] = {}
+        for ask in missing:
+            if ask in wanted or len(wanted) < _SHAPES_AT_ONCE:
+                wanted[ask] = wanted.get(ask, 0) + 1
+        enough = True
+        for ask, count in wanted.items():
+            found = await self._candidates(ask, search)
+            self._note_found(found)
+            enough &= self._ask(ask, count, [candidate for candidate, _ in found])
+        return enough
+
+    # How many workers ----------------------------------------------------------------------------------------
+
+    def _follow(self, state: ClusterState) -> None:
+        """Take what GCS says of the cluster, and decide by it."""
+        if self._elastic is None or self._closing:
+            return
+        held = [
+            Held(
+                lease,
+                need,
+                lease in self._workers,
+                self._recruiter.is_ending(lease) or lease in self._giving_back,
+            )
+            for lease, need in self._needs.items()
+        ]
+        step = self._elastic.step(state, held, self._now())
+        self._unmeetable = step.unmeetable
+        for lease in step.idle:
+            self._give_back(lease)
+        if step.asks != self._asks:
+            self._want(step.asks)
+            self._wake()
+
+    def _want(self, asks: tuple[Ask, ...]) -> None:
+        self._asks = asks
+        ending = sum(map(self._recruiter.is_ending, self._needs))
+        self._recruiter.wanted = len(self._needs) - ending + len(asks)
+
+    def _give_back(self, lease: LeaseId) -> None:
+        if self._nursery is not None and lease not in self._giving_back:
+            self._giving_back[lease] = None
+            self._nursery.start_soon(self._drain_idle, lease)
+
+    async def _drain_idle(self, lease: LeaseId) -> None:
+        """End a lease whose worker is not needed, unless a task has come there meanwhile: Ray knows."""
+        why = "it was idle"
+        problem = await self._gcs.drain(lease, idle=True, why=why, timeout_s=_DRAIN_S)
+        if problem:
+            self._giving_back.pop(lease, None)
+        else:
+            self._post(EndLease(lease, why))
 
     async def release(self) -> None:
         """End every lease and wait a short while for the ends to be confirmed."""
@@ -238,17 +348,23 @@ class Cluster:
 
     # ----------------------------------------------------------------------------------------------------------
 
-    def _ask(self, candidates: Sequence[Candidate]) -> None:
-        while not self._closing:
+    def _ask(self, ask: Ask, count: int, candidates: Sequence[Candidate]) -> bool:
+        """Ask for so many workers. False when there is nobody left to ask for one."""
+        for _ in range(count):
+            if self._closing:
+                return True
             provider = self._recruiter.next(candidates, self._now())
             if provider is None:
-                return
+                return self._recruiter.missing() <= 0
             lease = os.urandom(16)
+            self._needs[lease] = ask.need
             self._recruiter.asked(lease, next(c for c in candidates if c.provider == provider))
+            if ask in self._asks:
+                position = self._asks.index(ask)
+                self._asks = self._asks[:position] + self._asks[position + 1 :]
             self._record(ClusterEventKind.ASKED, provider)
-            self._post(
-                RequestLease(lease, provider, self._need, self._versions, self._head.secret, self.name)
-            )
+            self._post(RequestLease(lease, provider, ask.need, self._versions, self._head.secret, self.name))
+        return True
 
     def _note_found(self, found: Sequence[tuple[Candidate, str]]) -> None:
         for candidate, load in found:
@@ -259,5 +375,8 @@ class Cluster:
     def _record(self, kind: ClusterEventKind, peer: PeerId, reason: str = "") -> None:
         self._log.append(ClusterEvent(self._now(), kind, peer, reason))
         self._logged += 1
+        self._wake()
+
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = trio.Event()

@@ -65,17 +65,23 @@ def head_environment(token_path: Path, storage: Path) -> dict[str, str]:
 
     token_path: a file that holds the token. storage: directory of what GCS keeps, by which it can be started again.
     """
+    return borrowers_environment(
+        {
+            **NODE_SETTINGS,
+            **HEALTH_SETTINGS,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token_path),
+            "RAY_gcs_storage": "rocksdb",
+            "RAY_gcs_storage_path": str(storage),
+        }
+    )
+
+
+def borrowers_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """For a process of a cluster's on the borrower's machine: all of this process's, but for what that says to Ray."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     kept.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling Ray anew costs each of its processes a second
-    return {
-        **kept,
-        **NODE_SETTINGS,
-        **HEALTH_SETTINGS,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token_path),
-        "RAY_gcs_storage": "rocksdb",
-        "RAY_gcs_storage_path": str(storage),
-    }
+    return {**kept, **more}
 
 
 def driver_environment(secret: JoinSecret) -> dict[str, str]:

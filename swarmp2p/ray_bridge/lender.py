@@ -17,6 +17,7 @@ import trio
 from ..errors import SwarmError
 from ..scopes import TaskStatus, cancel_scope
 from .cells import Cell
+from .demand import node_labels
 from .events import (
     LeaseCommand,
     LeaseId,
@@ -29,7 +30,7 @@ from .events import (
     WorkerFailed,
     WorkerStarted,
 )
-from .worker import PEER_LABEL, start_worker
+from .worker import start_worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ class Lender:
                         node_ip=node_ip,
                         ports=() if place is None else place.ports,
                         cell=cell,
-                        labels={**dict(self.offer.labels), PEER_LABEL: self._label},
+                        labels=node_labels(self.offer, self._label, order.lease),
                         directory=None if self._logs is None else self._logs / order.lease.hex()[:12],
                     ) as worker,
                 ):

@@ -81,7 +81,7 @@ def admit(
     permitted = permit(lend, request, borrower, standing, now)
     if isinstance(permitted, Refusal):
         return permitted
-    problem = _version_problem(lend.versions, request.versions) or _offer_problem(lend.offer, request.need)
+    problem = version_problem(lend.versions, request.versions) or _offer_problem(lend.offer, request.need)
     if problem is not None:
         return Refusal(problem)
     full = _full_problem(lend.offer, request.need, taken)
@@ -131,7 +131,7 @@ def _minor(python: str) -> str:
     return ".".join(python.split(".")[:2])
 
 
-def _version_problem(here: Versions, head: Versions) -> str | None:
+def version_problem(here: Versions, head: Versions) -> str | None:
     """Ray's nodes must run one version of Ray, and pickles need one minor version of Python."""
     runs = f"this lender runs Ray {here.ray} and Python {_minor(here.python)}, the head runs"
     same_python = _minor(here.python) == _minor(head.python)

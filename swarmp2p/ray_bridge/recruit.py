@@ -1,7 +1,11 @@
 """Whom to ask for the next worker: the borrower's side of hiring, as a pure table.
 
-    idle --ask()--> asked --granted/active--> hired --ended--> idle (after a pause)
-                      '------refused--------> declined --(record renewed, or pause over)--> idle
+    idle --asked()--> busy (leases asked for or standing) --ended--> idle (after a pause)
+                        '--refused--> declined --(record renewed, or pause over)--> idle
+
+Workers are spread over providers: one that gives this cluster a worker already is asked for another when nobody else
+could be asked for `share_after_s`, those with the fewest first. A worker that is known to end soon (`ending`) counts as
+gone at once, so that another is there before.
 
 A provider that declined is asked again when it publishes a newer service record (a lender does so when its
 policy changes), when the time it named is over, or after `decline_pause_s`. One whose lease ended is left
@@ -13,9 +17,8 @@ again would otherwise keep a cluster from ever asking anybody else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from ..identity import PeerId
 from .events import LeaseId
@@ -33,34 +36,28 @@ class Candidate:
 class RecruitConfig:
     """Pauses in seconds: guesses, long enough not to pester, short enough for a person who waits.
 
-    max_remembered: providers whose answers are remembered; beyond it those asked longest ago are forgotten.
+    share_after_s: how long there must have been nobody new to ask; about what it takes to find who is there.
+    max_each: workers of one provider. max_remembered: providers whose answers are remembered; beyond it those asked
+    longest ago are forgotten.
     """
 
     decline_pause_s: float = 30.0
     lost_pause_s: float = 10.0
     least_pause_s: float = 1.0
+    share_after_s: float = 0.5
+    max_each: int = 64
     max_remembered: int = 1024
-
-
-class _State(Enum):
-    IDLE = "idle"
-    ASKED = "asked"
-    HIRED = "hired"
-    DECLINED = "declined"
 
 
 @dataclass(slots=True)
 class _Entry:
-    state: _State = _State.IDLE
-    sequence: int = 0
-    not_before: float = -math.inf
-    left: float = -math.inf  # when it declined, or its lease ended
-    reason: str = ""
+    """leases: asked for or standing. left: when one was declined, or ended."""
 
-    @property
-    def busy(self) -> bool:
-        """Whether a lease of this provider is asked for or stands."""
-        return self.state in (_State.ASKED, _State.HIRED)
+    sequence: int = 0
+    leases: int = 0
+    not_before: float = -math.inf
+    left: float = -math.inf
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -72,34 +69,60 @@ class Recruiter:
     _entries: dict[PeerId, _Entry] = field(default_factory=dict)
     _leases: dict[LeaseId, PeerId] = field(default_factory=dict)
     _granted: dict[LeaseId, float] = field(default_factory=dict)  # when, of some of these
+    _ending: dict[LeaseId, None] = field(default_factory=dict)  # some of these
+    _alone: float = math.inf  # since when there has been nobody new to ask
 
     def missing(self) -> int:
         """Workers still to be asked for: wanted, less those hired and those asked."""
-        return self.wanted - len(self._leases)
+        return self.wanted - len(self._leases) + len(self._ending)
 
-    def next(self, candidates: Iterable[Candidate], now: float) -> PeerId | None:
+    def next(self, candidates: Sequence[Candidate], now: float) -> PeerId | None:
         """The first of the candidates, best first, that may be asked now; None when there is none."""
         if self.missing() <= 0:
+            self._alone = math.inf
             return None
-        return next((each.provider for each in candidates if self.may_ask(each, now)), None)
+        new = next((each.provider for each in candidates if self.may_ask(each, now)), None)
+        if new is not None:
+            self._alone = math.inf
+            return new
+        self._alone = min(self._alone, now)
+        if now < self.share_at():
+            return None
+        again = [each for each in candidates if self._may_share(each, now)]
+        return min(again, key=lambda each: self._entries[each.provider].leases).provider if again else None
+
+    def share_at(self) -> float:
+        """When those that give workers already may be asked for more; infinity while others can be asked."""
+        return self._alone + self.config.share_after_s
 
     def may_ask(self, candidate: Candidate, now: float) -> bool:
-        """Whether a provider has no lease of this cluster's, nor declined or lost one just now. A cluster has one
-        worker of each provider, so that its workers are spread over them."""
+        """Whether a provider has no lease of this cluster's, nor declined or lost one just now."""
         entry = self._entries.get(candidate.provider)
-        if entry is None:
-            return True
-        if entry.busy or now < entry.left + self.config.least_pause_s:
+        return entry is None or (entry.leases == 0 and self._rested(entry, candidate, now))
+
+    def _may_share(self, candidate: Candidate, now: float) -> bool:
+        """Whether one that gives this cluster workers may be asked for another."""
+        entry = self._entries.get(candidate.provider)
+        return (
+            entry is not None
+            and 0 < entry.leases < self.config.max_each
+            and self._rested(entry, candidate, now)
+        )
+
+    def _rested(self, entry: _Entry, candidate: Candidate, now: float) -> bool:
+        if now < entry.left + self.config.least_pause_s:
             return False
         return now >= entry.not_before or candidate.sequence > entry.sequence
 
     def asked(self, lease: LeaseId, candidate: Candidate) -> None:
         """A request went out."""
         self._leases[lease] = candidate.provider
-        self._entries.pop(candidate.provider, None)  # the dict's order is that of asking
-        self._entries[candidate.provider] = _Entry(_State.ASKED, candidate.sequence)
+        entry = self._entries.pop(candidate.provider, None) or _Entry()
+        self._entries[candidate.provider] = entry  # the dict's order is that of asking
+        entry.sequence, entry.leases, entry.reason = candidate.sequence, entry.leases + 1, ""
+        entry.not_before = -math.inf
         if len(self._entries) > self.config.max_remembered:
-            idle = next((peer for peer, entry in self._entries.items() if not entry.busy), None)
+            idle = next((peer for peer, each in self._entries.items() if not each.leases), None)
             if idle is not None:
                 del self._entries[idle]
 
@@ -117,28 +140,43 @@ class Recruiter:
                 counts[provider] = counts.get(provider, 0) + 1
         return counts
 
-    def active(self, lease: LeaseId) -> None:
-        """The lease's worker runs."""
-        provider = self._leases.get(lease)
-        if provider is not None:
-            self._entries[provider].state = _State.HIRED
-
     def refused(self, lease: LeaseId, reason: str, retry_after_s: float | None, now: float) -> None:
         """The provider declined."""
         pause = self.config.decline_pause_s if retry_after_s is None else retry_after_s
-        self._leave(lease, _State.DECLINED, reason, pause, now)
+        self._leave(lease, reason, pause, now)
 
-    def ended(self, lease: LeaseId, reason: str, now: float) -> None:
-        """A granted lease is over."""
-        self._leave(lease, _State.IDLE, reason, self.config.lost_pause_s, now)
+    def ending(self, lease: LeaseId, reason: str, until: float) -> None:
+        """A lease will be over at `until`: it is to be replaced now, and not by the same provider."""
+        provider = self._leases.get(lease)
+        if provider is not None:
+            self._ending[lease] = None
+            entry = self._entries[provider]
+            entry.reason, entry.not_before = reason, max(entry.not_before, until + self.config.lost_pause_s)
 
-    def _leave(self, lease: LeaseId, state: _State, reason: str, pause_s: float, now: float) -> None:
+    def ended(self, lease: LeaseId, reason: str, now: float, given_back: bool = False) -> None:
+        """A granted lease is over. given_back: because its worker was not needed, so that nothing speaks against its
+        provider."""
+        self._leave(lease, "" if given_back else reason, 0.0 if given_back else self.config.lost_pause_s, now)
+
+    def unfit(self, provider: PeerId, reason: str) -> None:
+        """A provider was found that is not even asked; remembered to be told."""
+        if provider in self._entries or len(self._entries) < self.config.max_remembered:
+            entry = self._entries.setdefault(provider, _Entry())
+            if not entry.leases:
+                entry.reason = reason
+
+    def _leave(self, lease: LeaseId, reason: str, pause_s: float, now: float) -> None:
         provider = self._leases.pop(lease, None)
         self._granted.pop(lease, None)
+        self._ending.pop(lease, None)
         if provider is not None:
             entry = self._entries[provider]
-            entry.state, entry.reason = state, reason
-            entry.left, entry.not_before = now, now + pause_s
+            entry.leases, entry.reason = entry.leases - 1, reason
+            entry.left, entry.not_before = now, max(now + pause_s, entry.not_before)
+
+    def is_ending(self, lease: LeaseId) -> bool:
+        """Whether it counts as gone."""
+        return lease in self._ending
 
     def provider(self, lease: LeaseId) -> PeerId | None:
         """Who gives this lease, while it is asked for or stands."""

@@ -16,6 +16,7 @@ import trio
 
 from ..errors import NoCell, WorkerNotStarted
 from .cells import Cell
+from .demand import PEER_LABEL as PEER_LABEL
 from .environment import lender_environment
 from .events import JoinSecret, Need
 from .jail import Jail
@@ -23,9 +24,6 @@ from .node_tree import OBJECT_STORE_BYTES, STARTING_GRACE_S, NodePlan, NodeTree,
 from .tree import Tree, TreeEnded
 from .versions import installed_versions
 from .warm import NotWarm, WarmNode
-
-PEER_LABEL: Final = "swarmp2p.peer"
-"""Node label that holds the lender's peer id; its value is the node's name as well, where it is given."""
 
 JOIN_S: Final = 60.0
 """Seconds that a worker may take to join. It needs 1 s, and 10 s where Ray's modules are not compiled yet."""

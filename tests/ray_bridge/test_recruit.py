@@ -65,7 +65,6 @@ def test_the_refusers_own_time_counts() -> None:
 def test_a_lost_worker_is_replaced_by_another_provider() -> None:
     recruiter = Recruiter(wanted=1)
     ask(recruiter, lease(1), CANDIDATES, 0.0)
-    recruiter.active(lease(1))
     recruiter.ended(lease(1), "silent", 5.0)
     assert ask(recruiter, lease(2), CANDIDATES, 5.0) == peer(1)
 
@@ -74,7 +73,6 @@ def test_answers_about_unknown_leases_change_nothing() -> None:
     recruiter = Recruiter(wanted=1)
     recruiter.refused(lease(9), "?", None, 0.0)
     recruiter.ended(lease(9), "?", 0.0)
-    recruiter.active(lease(9))
     assert recruiter.missing() == 1
     assert recruiter.refusals() == ()
 
@@ -93,11 +91,11 @@ def test_what_is_remembered_is_bounded_and_busy_providers_are_never_forgotten() 
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["ask", "active", "refused", "ended"]), st.integers(0, 7), st.floats(0, 5)),
+        st.tuples(st.sampled_from(["ask", "refused", "ended"]), st.integers(0, 7), st.floats(0, 5)),
         max_size=60,
     )
 )
-def test_never_more_leases_than_wanted_and_never_two_at_one_provider(
+def test_never_more_leases_than_wanted_and_two_at_one_provider_only_when_nobody_else_can_be_asked(
     steps: list[tuple[str, int, float]],
 ) -> None:
     recruiter = Recruiter(wanted=3)
@@ -109,11 +107,11 @@ def test_never_more_leases_than_wanted_and_never_two_at_one_provider(
         match action:
             case "ask":
                 new = next(names).to_bytes(16, "big")
+                others = any(recruiter.may_ask(each, now) for each in CANDIDATES)
                 provider = ask(recruiter, new, CANDIDATES, now)
                 if provider is not None:
+                    assert not (others and provider in standing.values())
                     standing[new] = provider
-            case "active":
-                recruiter.active(name)
             case "refused":
                 recruiter.refused(name, "no", None, now)
                 standing.pop(name, None)
@@ -121,7 +119,6 @@ def test_never_more_leases_than_wanted_and_never_two_at_one_provider(
                 recruiter.ended(name, "gone", now)
                 standing.pop(name, None)
         assert len(standing) <= 3
-        assert len(set(standing.values())) == len(standing)
         assert recruiter.missing() == 3 - len(standing)
 
 
@@ -156,3 +153,53 @@ def test_leases_count_until_a_signal_shows_them() -> None:
     assert recruiter.unseen(lambda _: 9.0) == {}
     assert not recruiter.may_ask(CANDIDATES[1], 12.0)
     assert recruiter.may_ask(CANDIDATES[2], 12.0)
+
+
+def test_who_gives_a_worker_is_asked_for_another_once_nobody_else_could_be_for_a_while() -> None:
+    recruiter = Recruiter(wanted=4)
+    two = CANDIDATES[:2]
+    assert [ask(recruiter, lease(n), two, 0.0) for n in (1, 2, 3)] == [peer(0), peer(1), None]
+    assert recruiter.share_at() == 0.5
+    assert ask(recruiter, lease(3), two, 0.4) is None
+    assert ask(recruiter, lease(3), two, 0.5) == peer(0)
+    assert ask(recruiter, lease(4), two, 0.5) == peer(1), "who gives fewest comes first"
+    assert ask(recruiter, lease(5), CANDIDATES, 0.5) is None
+    recruiter.ended(lease(1), "gone", 1.0)
+    assert ask(recruiter, lease(5), CANDIDATES, 1.0) == peer(2), "somebody new again"
+
+
+def test_of_one_provider_there_are_so_many_at_most() -> None:
+    recruiter = Recruiter(wanted=9, config=RecruitConfig(max_each=2))
+    given = [ask(recruiter, lease(n), CANDIDATES[:1], float(n)) for n in range(4)]
+    assert given == [peer(0), None, peer(0), None]
+
+
+def test_a_worker_that_is_about_to_end_is_replaced_before_and_not_by_the_same_provider() -> None:
+    recruiter = Recruiter(wanted=1)
+    ask(recruiter, lease(1), CANDIDATES[:1], 0.0)
+    recruiter.ending(lease(1), "its owner is back", 30.0)
+    assert recruiter.missing() == 1
+    assert recruiter.is_ending(lease(1))
+    assert [ask(recruiter, lease(2), CANDIDATES[:1], now) for now in (1.0, 9.0)] == [None, None]
+    assert ask(recruiter, lease(2), CANDIDATES, 9.0) == peer(1)
+    recruiter.ended(lease(1), "its owner is back", 30.0)
+    assert recruiter.missing() == 0
+    assert not recruiter.may_ask(CANDIDATES[0], 39.0)
+    assert recruiter.may_ask(CANDIDATES[0], 40.0)
+
+
+def test_who_got_its_worker_back_may_be_asked_at_once() -> None:
+    recruiter = Recruiter(wanted=1)
+    ask(recruiter, lease(1), CANDIDATES[:1], 0.0)
+    recruiter.ended(lease(1), "it was idle", 5.0, given_back=True)
+    assert recruiter.refusals() == ()
+    assert recruiter.may_ask(CANDIDATES[0], 6.0)
+
+
+def test_who_is_not_even_asked_is_told() -> None:
+    recruiter = Recruiter(wanted=1)
+    recruiter.unfit(peer(0), "another Ray")
+    assert recruiter.refusals() == ((peer(0), "another Ray"),)
+    ask(recruiter, lease(1), CANDIDATES[:1], 0.0)
+    recruiter.unfit(peer(0), "another Ray")
+    assert recruiter.refusals() == ()
