@@ -241,7 +241,7 @@ class ClusterSize:
 def cluster_size(workers: object, min_workers: object = None) -> ClusterSize:
     """From borrow's arguments; raises UsageError that says how they should be."""
     if isinstance(workers, tuple | list):
-        bounds = cast("tuple[object, ...]", tuple(cast("Sequence[object]", workers)))
+        bounds = tuple(cast("Sequence[object]", workers))
         match bounds:
             case (int(least), int(most)) if 0 <= least <= most and 1 <= most <= MOST_WORKERS:
                 pass
