@@ -6,7 +6,7 @@
     a root directory of few things, all of them read-only             bwrap
     one writable place (/tmp: home, temporary files, Ray's directory)
       and /dev/shm, in memory, each with its size                     bwrap
-    an unprivileged user, resource limits, system call filter         inside.py
+    an unprivileged user, resource limits, system call filter         inside.py, seccomp.py
     the command
 
 Nothing of the environment comes from here: whoever runs the command line gives it (`jail_environment`), for a command
@@ -20,6 +20,7 @@ inside.py becomes a user that nobody else is.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,24 +67,32 @@ class System:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What the processes of a jail may use together: memory (files in it included), processes and threads, CPUs."""
+
+    memory_bytes: int = 4 << 30
+    processes: int = 2048
+    cpus: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Jail:
     """One jail.
 
     scratch_bytes: size of /tmp. shared_bytes: of /dev/shm, where Ray's object store is. Both are memory, taken as it
-    is used. processes: most processes and threads at a time. open_files: most for each process. devices: further
-    device nodes, of GPUs. sysfs: whether /sys is seen, as the drivers of GPUs want it. user: who a root lender's
-    worker is outside, above 0. system_calls: BPF filter in base64.
+    is used. open_files: most for each process. devices: further device nodes, of GPUs; drivers: what else is shown for
+    them. user: who a root lender's worker is outside, above 0. system_calls: seccomp.py's filter; b"" for none.
     """
 
     system: System
     scratch_bytes: int = 8 << 30
     shared_bytes: int = 1 << 30
-    processes: int = 4096
+    limits: Limits = Limits()
     open_files: int = 65536
     devices: tuple[str, ...] = ()
-    sysfs: bool = False
+    drivers: tuple[str, ...] = ()
     user: int = 2_000_000_000
-    system_calls: str = ""
+    system_calls: bytes = b""
 
 
 def jail_command(jail: Jail, command: Sequence[str]) -> list[str]:
@@ -110,7 +119,7 @@ def jail_command(jail: Jail, command: Sequence[str]) -> list[str]:
         line += ["--dev-bind", device, device]
     line += ["--remount-ro", "/dev"]
     line += ["--size", str(jail.scratch_bytes), "--perms", "1777", "--tmpfs", SCRATCH]
-    shown = [(path, path) for path in (*system.shown, system.package, *(["/sys"] if jail.sysfs else []))]
+    shown = [(path, path) for path in (*system.shown, system.package, *jail.drivers)]
     shown += [(f"{system.package}/etc/{name}", f"/etc/{name}") for name in _ETC]
     for parent in _parents([where for _, where in shown]):
         line += [
@@ -127,12 +136,12 @@ def jail_command(jail: Jail, command: Sequence[str]) -> list[str]:
     orders: Orders = {
         "user": jail.user if system.as_root else 0,
         "limits": {
-            "NPROC": jail.processes,
+            "NPROC": jail.limits.processes,
             "NOFILE": jail.open_files,
             "CORE": 0,
             "FSIZE": max(jail.scratch_bytes, jail.shared_bytes),
         },
-        "filter": jail.system_calls,
+        "filter": base64.b64encode(jail.system_calls).decode(),
         "work": WORK,
         "directories": [HOME, WORK, _TEMPORARY],
     }

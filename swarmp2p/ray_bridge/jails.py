@@ -10,13 +10,19 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 from ..errors import NoJail
-from . import cell
+from . import cell, supervisor
+from .gpus import CHOSEN, Gpu, gpu_nodes
+from .groups import Watched, bounds, this_way
 from .jail import Jail, System, jail_command, jail_environment
+from .limits import lease_sizes
+from .seccomp import AUDIT_ARCH, system_call_filter
+from .tree import Tree, open_tree
 
 OLDEST: Final = (0, 8)
 """Version of bubblewrap that has all that jail.py asks of it: --size since 0.7, --disable-userns since 0.8."""
@@ -32,6 +38,10 @@ _ROOTS: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC: Final = (
     "ld.so.cache", "alternatives", "localtime", "timezone", "mime.types",
     "ssl/certs", "ssl/openssl.cnf", "pki/tls/certs", "pki/ca-trust/extracted", "ca-certificates",
+)  # fmt: skip
+_DRIVER_FILES: Final = (
+    "/sys/bus/pci", "/sys/class/drm", "/sys/class/kfd", "/sys/devices/system/cpu", "/sys/devices/system/node",
+    "/sys/devices/virtual/kfd", "/sys/module/amdgpu", "/sys/module/nvidia", "/sys/module/nvidia_uvm",
 )  # fmt: skip
 _TOO_MUCH: Final = (
     "/",
@@ -83,6 +93,78 @@ def this_system(*, as_root: bool | None = None) -> System:
     )
 
 
+def worker_jail(
+    *,
+    cpus: float,
+    memory_bytes: int,
+    store_bytes: int,
+    leases: int = 1,
+    gpus: Collection[Gpu] = (),
+    system: System | None = None,
+) -> Jail:
+    """The jail of one worker, with a user of its own.
+
+    memory_bytes: what its tasks may use, 0 for an even part of the machine's among so many leases. store_bytes: size of
+    its object store. gpus: those that it gets. Raises NoJail.
+    """
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    sizes = lease_sizes(memory_bytes, cpus, store_bytes, machine, leases)
+    return Jail(
+        this_system() if system is None else system,
+        scratch_bytes=sizes.scratch_bytes,
+        shared_bytes=sizes.shared_bytes,
+        limits=sizes.limits,
+        devices=gpu_nodes(gpus, device_nodes()),
+        drivers=_driver_files() if gpus else (),
+        user=next_user(),
+        system_calls=_system_calls(),
+    )
+
+
+@asynccontextmanager
+async def open_jailed(
+    jail: Jail,
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    log_path: Path,
+    cwd: Path | None = None,
+    remove: Sequence[Path] = (),
+    remove_orphaned: Sequence[Path] = (),
+    grace_s: float = supervisor.GRACE_S,
+    enter: Sequence[int] = (),
+    keep: Sequence[int] = (),
+) -> AsyncGenerator[Tree, None]:
+    """As open_tree, in a jail and within its bounds. Raises OSError."""
+    inside = jail_environment(jail.system, environment)
+    if jail.devices:
+        inside = {name: value for name, value in inside.items() if name not in CHOSEN}
+    with bounds(jail.limits) as made:
+        async with open_tree(
+            made.command(jail_command(jail, command)),
+            environment={**inside, **made.environment},
+            log_path=log_path,
+            cwd=cwd,
+            remove=remove,
+            remove_orphaned=remove_orphaned,
+            grace_s=grace_s,
+            enter=enter,
+            keep=keep,
+            jailed=True,
+            groups=made.groups,
+            memory_bytes=made.memory_bytes,
+        ) as tree:
+            yield tree
+
+
+def device_nodes() -> tuple[str, ...]:
+    """What is in /dev and, as dri/..., in /dev/dri."""
+    found = list(os.listdir("/dev"))
+    if os.path.isdir("/dev/dri"):
+        found += [f"dri/{name}" for name in os.listdir("/dev/dri")]
+    return tuple(sorted(found))
+
+
 def next_user() -> int:
     """A number for the next root lender's worker: no account has it, nor another worker of this process."""
     return _FIRST_USER + (os.getpid() * 64 + next(_USED)) % _USERS
@@ -101,7 +183,9 @@ def jail_problem() -> str | None:
 @functools.cache
 def _try() -> None:
     system = this_system()
-    jail = Jail(system, scratch_bytes=1 << 20, shared_bytes=1 << 20, user=next_user())
+    jail = Jail(
+        system, scratch_bytes=1 << 20, shared_bytes=1 << 20, user=next_user(), system_calls=_system_calls()
+    )
     command = jail_command(jail, [system.python, "-I", "-S", "-c", "pass"])
     try:
         tried = subprocess.run(
@@ -118,6 +202,22 @@ def _try() -> None:
     if tried.returncode:
         said = (tried.stderr.strip().splitlines() or [f"it ended with status {tried.returncode}"])[-1][:300]
         raise NoJail(f"bubblewrap makes none here ({said}); {_remedy(said)}")
+
+
+def _system_calls() -> bytes:
+    """The filter for this machine. Raises NoJail."""
+    machine = os.uname().machine
+    if machine not in AUDIT_ARCH:
+        raise NoJail(
+            f"this machine is a {machine}, whose system calls nobody has listed; {' and '.join(AUDIT_ARCH)} are"
+        )
+    return system_call_filter(machine, counted=not isinstance(this_way(), Watched))
+
+
+def _driver_files() -> tuple[str, ...]:
+    """What the drivers of GPUs look up in /sys: buses and processors, not networks or disks."""
+    found = [path for path in _DRIVER_FILES if os.path.exists(path)]
+    return tuple(found + sorted(map(str, Path("/sys/devices").glob("pci*"))))
 
 
 def _remedy(said: str) -> str:

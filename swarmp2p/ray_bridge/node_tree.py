@@ -14,13 +14,15 @@ import tempfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Final
 
 from ..errors import UsageError
 from . import _ray_node, supervisor
-from .jail import NODE, Jail, jail_command, jail_environment
+from .jail import NODE, Jail
+from .jails import open_jailed
 from .tree import Tree, open_tree
 
 OBJECT_STORE_BYTES: Final = 256 * 2**20
@@ -172,9 +174,10 @@ async def open_program(
     for name in ("tmp", "work"):
         (directory / name).mkdir(mode=0o700)
     environment = {**environment, "TMPDIR": str(directory / "tmp")}
-    async with open_tree(
-        command if jail is None else jail_command(jail, command),
-        environment=environment if jail is None else jail_environment(jail.system, environment),
+    opened = open_tree if jail is None else partial(open_jailed, jail)
+    async with opened(
+        command,
+        environment=environment,
         log_path=log_path,
         cwd=directory / "work",
         remove=(directory,),
@@ -182,7 +185,6 @@ async def open_program(
         grace_s=grace_s,
         enter=enter,
         keep=keep,
-        jailed=jail is not None,
     ) as tree:
         yield tree
 

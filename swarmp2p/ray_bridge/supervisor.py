@@ -2,8 +2,8 @@
 
 A program of its own, started as a file so that it costs 20 ms and imports nothing of swarmp2p:
 
-    python -I -S supervisor.py [--parent PID] [--grace SECONDS] [--remove DIRECTORY]... [--enter FD]... [--jailed]
-        -- COMMAND...
+    python -I -S supervisor.py [--parent PID] [--grace SECONDS] [--remove DIRECTORY]... [--enter FD]...
+        [--group DIRECTORY]... [--jailed] [--memory BYTES] -- COMMAND...
 
 Ray spreads over a dozen processes that start others, detach and rename themselves. This program is their
 *subreaper* (prctl(2)): whoever loses its parent becomes its child, so that "all my descendants" stays exact.
@@ -30,6 +30,11 @@ the network (KEPT).
 With --jailed the command is bubblewrap's (jail.py). It needs all privileges there are until it has made the jail, and
 gives them up itself. SIGTERM goes to what it runs, and to everybody else in the jail later: bubblewrap's own two
 processes get SIGKILL only, for with the second the kernel kills the whole pid namespace.
+
+With --group the command enters control groups (cgroups(7)), which are removed at the end. With --memory, where there
+are none, this program looks 4 times a second at how much memory the tree has, with what is in the file systems of a
+jail, and kills the process that has most as soon as it is more; or all of it when the files alone are too much.
+A jail's log is emptied when it has grown beyond MAX_LOG_BYTES.
 
 If this program itself is killed by SIGKILL, the kernel kills the command (PR_SET_PDEATHSIG), and with it the whole of a
 jail. Without one, what the command has started ends as far as it watches its parent; `tree.py` ends the rest of the
@@ -66,6 +71,11 @@ GRACE_S = 3.0
 
 POLL_S = 0.02
 """Seconds between two looks at the descendants while the tree ends."""
+
+WATCH_S = 0.25
+"""Seconds between two looks at a jail's memory and log. What is written to memory at 5 GB/s is 1.3 GB too late."""
+
+MAX_LOG_BYTES = 16 << 20
 
 GIVE_UP_S = 10.0
 """Seconds of SIGKILL after which what is left cannot be killed (uninterruptible, or another user's)."""
@@ -126,6 +136,45 @@ def in_session(session: int) -> list[Process]:
     return [process for process in processes().values() if process.session == session]
 
 
+def memory_of(pid: int) -> int:
+    """Bytes of a process that nobody else has: what it wrote to, in memory or swapped out. 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            told = dict(line.split(b":", 1) for line in file if line.startswith((b"RssAnon:", b"VmSwap:")))
+    except (OSError, ValueError):
+        return 0
+    return sum(int(value.split()[0]) << 10 for value in told.values())
+
+
+def file_bytes(directory: str) -> int:
+    """How much of a file system is used; 0 when it is gone."""
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return 0
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
+def enter_groups(groups: list[str]) -> None:
+    """Move this process into control groups. Raises OSError."""
+    for group in groups:
+        with open(f"{group}/cgroup.procs", "w") as file:
+            file.write("0")
+
+
+def leave_group(group: str) -> None:
+    """Remove a control group, whose processes have ended."""
+    for _ in range(5):
+        try:
+            os.rmdir(group)
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(POLL_S)  # the last of them is being buried
+        else:
+            return
+
+
 def send_signal(process: Process, number: int) -> None:
     """Signal a process unless it has ended; another one that got its pid meanwhile is spared."""
     try:
@@ -158,9 +207,17 @@ class Supervisor:
     """
 
     def __init__(
-        self, command: list[str], grace_s: float, parent: int, enter: list[int], jailed: bool
+        self,
+        command: list[str],
+        grace_s: float,
+        parent: int,
+        enter: list[int],
+        groups: list[str],
+        jailed: bool,
+        memory_bytes: int,
     ) -> None:
-        self.grace_s, self.jailed = grace_s, jailed
+        self.grace_s, self.jailed, self.memory_bytes = grace_s, jailed, memory_bytes
+        self.watch_at = time.monotonic() if jailed else math.inf
         self.status: int | None = None
         self.told_to_stop = self.orphaned = False
         self.ask_all_at = self.kill_at = math.inf
@@ -179,14 +236,17 @@ class Supervisor:
         self.parent = open_parent(parent)
         if self.parent is not None:
             self.poll.register(self.parent, select.POLLIN)
-        self.child = start(command, enter, jailed)
+        self.child = start(command, enter, groups, jailed)
 
     def run(self) -> int:
         """Until nothing of the tree is left. Returns the exit status."""
         while True:
-            for descriptor, _ in self.poll.poll(None if self.kill_at == math.inf else POLL_S * 1000):
+            for descriptor, _ in self.poll.poll(self.wait_ms()):
                 self.attend(descriptor)
             self.reap()
+            if time.monotonic() >= self.watch_at:
+                self.watch_at = time.monotonic() + WATCH_S
+                self.watch()
             if self.status is not None:
                 self.end(self.grace_s)
             if self.kill_at == math.inf:
@@ -205,6 +265,35 @@ class Supervisor:
             elif now >= self.ask_all_at or self.status is not None:
                 self.signal_all(inside_of(self.child, left) if self.jailed else left, signal.SIGTERM)
         return 1 if self.status is None else self.status
+
+    def wait_ms(self) -> float | None:
+        """How long to wait for something to happen."""
+        if self.kill_at != math.inf:
+            return POLL_S * 1000
+        return WATCH_S * 1000 if self.jailed else None
+
+    def watch(self) -> None:
+        """Keep a jail's log and memory within bounds."""
+        try:
+            if os.fstat(2).st_size > MAX_LOG_BYTES:
+                os.ftruncate(2, 0)  # whoever writes appends
+        except OSError:
+            pass  # no file
+        if not self.memory_bytes:
+            return
+        inside = inside_of(self.child, descendants(os.getpid()))
+        own = {process: memory_of(process.pid) for process in inside}
+        files = 0
+        if inside:
+            files = sum(file_bytes(f"/proc/{inside[0].pid}/root/{place}") for place in ("tmp", "dev/shm"))
+        if files > self.memory_bytes:
+            write(f"supervisor: files of {files} bytes in the jail are more than it may have, so it ends\n")
+            self.end(0.0)
+        elif files + sum(own.values()) > self.memory_bytes:
+            most = max(own, key=lambda process: own[process])
+            whole = files + sum(own.values())
+            write(f"supervisor: {whole} bytes are too many, so {most.pid} is killed, which has {own[most]}\n")
+            send_signal(most, signal.SIGKILL)
 
     def attend(self, descriptor: int) -> None:
         """Take in what a readable descriptor has to say."""
@@ -316,7 +405,7 @@ def enter_namespaces(descriptors: list[int], jailed: bool) -> None:
         keep_capabilities(KEPT)  # without root execve(2) takes even those
 
 
-def start(command: list[str], enter: list[int], jailed: bool) -> int:
+def start(command: list[str], enter: list[int], groups: list[str], jailed: bool) -> int:
     """Run a command, inside of the given namespaces, that is killed when this process dies. Returns its pid."""
     me = os.getpid()
     # A signal between fork and exec would go to our handler in the child, and be lost.
@@ -326,6 +415,7 @@ def start(command: list[str], enter: list[int], jailed: bool) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return pid
     try:
+        enter_groups(groups)
         if enter:
             enter_namespaces(enter, jailed)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after what may clear it: a change of credentials
@@ -364,8 +454,9 @@ def remove(directory: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """The program. Returns the exit status."""
-    grace_s, parent, enter, jailed = GRACE_S, 0, list[int](), False
-    directories, orphaned = list[str](), list[str]()
+    grace_s, parent, enter = GRACE_S, 0, list[int]()
+    directories, orphaned, groups = list[str](), list[str](), list[str]()
+    jailed, memory_bytes = False, 0
     words = iter(arguments)
     for word in words:
         if word == "--":
@@ -384,10 +475,15 @@ def main(arguments: list[str]) -> int:
             orphaned.append(value)
         elif word == "--enter":
             enter.append(int(value))
+        elif word == "--group":
+            groups.append(value)
+        elif word == "--memory":
+            memory_bytes = int(value)
         else:
             raise SystemExit(
                 f"unknown option {word}; usage: supervisor.py [--parent PID] [--grace S] "
-                "[--remove DIRECTORY]... [--remove-orphaned DIRECTORY]... [--enter FD]... [--jailed] -- COMMAND..."
+                "[--remove DIRECTORY]... [--remove-orphaned DIRECTORY]... [--enter FD]... [--group DIRECTORY]... "
+                "[--jailed] [--memory BYTES] -- COMMAND..."
             )
     command = list(words)
     if not command:
@@ -396,9 +492,11 @@ def main(arguments: list[str]) -> int:
         os.setsid()
     tree: Supervisor | None = None
     try:
-        tree = Supervisor(command, grace_s, parent, enter, jailed)
+        tree = Supervisor(command, grace_s, parent, enter, groups, jailed, memory_bytes)
         return tree.run()
     finally:
+        for group in groups:
+            leave_group(group)
         for directory in directories + (orphaned if tree is not None and tree.orphaned else []):
             remove(directory)
 

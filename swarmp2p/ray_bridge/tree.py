@@ -195,6 +195,8 @@ async def open_tree(
     enter: Sequence[int] = (),
     keep: Sequence[int] = (),
     jailed: bool = False,
+    groups: Sequence[str] = (),
+    memory_bytes: int = 0,
 ) -> AsyncGenerator[Tree, None]:
     """Run a command under a supervisor for the length of the context; nothing of it outlives that, or us.
 
@@ -202,14 +204,17 @@ async def open_tree(
     is readable by nobody else. remove: directories that are deleted once the tree has ended, even when this
     process was killed; remove_orphaned: only when it was. grace_s: from SIGTERM to SIGKILL when the context or this
     process ends. enter: descriptors of the namespaces that the command runs in, see Cell. keep: further descriptors
-    that the command inherits. jailed: the command is jail_command's.
+    that the command inherits. jailed: the command is jail_command's. groups, memory_bytes: what bounds it, see
+    Bounds.
     """
     mark = secrets.token_hex(8)
     arguments = ["--parent", str(os.getpid()), "--grace", str(grace_s)]
     for directory in remove:
         arguments += ["--remove", str(directory)]
     if jailed:
-        arguments.append("--jailed")
+        arguments += ["--jailed", "--memory", str(memory_bytes)]
+    for group in groups:
+        arguments += ["--group", group]
     for directory in remove_orphaned:
         arguments += ["--remove-orphaned", str(directory)]
     log = open_log(log_path)

@@ -7,7 +7,17 @@ from pathlib import Path
 
 from swarmp2p.ray_bridge import inside
 from swarmp2p.ray_bridge.inside import INSIDE_USER
-from swarmp2p.ray_bridge.jail import HOME, NODE, SCRATCH, WORK, Jail, System, jail_command, jail_environment
+from swarmp2p.ray_bridge.jail import (
+    HOME,
+    NODE,
+    SCRATCH,
+    WORK,
+    Jail,
+    Limits,
+    System,
+    jail_command,
+    jail_environment,
+)
 
 SYSTEM = System(
     bubblewrap="/usr/bin/bwrap",
@@ -66,10 +76,12 @@ def test_directories_above_what_is_shown_are_open_and_empty() -> None:
 def test_devices_and_sysfs_are_shown_when_they_are_lent() -> None:
     plain = jail_command(Jail(SYSTEM), ["true"])
     assert not options(plain, "--dev-bind", 2)
-    assert ("/sys", "/sys") not in options(plain, "--ro-bind", 2)
-    line = jail_command(Jail(SYSTEM, devices=("/dev/nvidia0", "/dev/nvidiactl"), sysfs=True), ["true"])
+    assert not [where for where, _ in options(plain, "--ro-bind", 2) if where.startswith("/sys")]
+    line = jail_command(
+        Jail(SYSTEM, devices=("/dev/nvidia0", "/dev/nvidiactl"), drivers=("/sys/bus/pci",)), ["true"]
+    )
     assert options(line, "--dev-bind", 2) == [("/dev/nvidia0",) * 2, ("/dev/nvidiactl",) * 2]
-    assert ("/sys", "/sys") in options(line, "--ro-bind", 2)
+    assert ("/sys/bus/pci", "/sys/bus/pci") in options(line, "--ro-bind", 2)
     assert line.index("/dev/nvidia0") < line.index("--remount-ro")
 
 
@@ -90,8 +102,9 @@ def test_as_root_the_worker_becomes_a_user_that_nobody_is() -> None:
 
 
 def test_limits_are_told_to_the_program_inside() -> None:
-    line = jail_command(Jail(SYSTEM, processes=9, open_files=8, scratch_bytes=7, shared_bytes=3), ["true"])
+    line = jail_command(Jail(SYSTEM, 7, 3, Limits(1, 9), open_files=8, system_calls=b"\x06\0"), ["true"])
     assert orders(line)["limits"] == {"NPROC": 9, "NOFILE": 8, "CORE": 0, "FSIZE": 7}
+    assert orders(line)["filter"] == "BgA="
 
 
 def test_an_environment_names_places_of_the_jail() -> None:

@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ import pytest
 from swarmp2p.errors import NoJail
 from swarmp2p.ray_bridge import jails
 from swarmp2p.ray_bridge.inside import INSIDE_USER
-from swarmp2p.ray_bridge.jail import Jail, jail_command, jail_environment
-from swarmp2p.ray_bridge.jails import jail_problem, next_user, this_system
+from swarmp2p.ray_bridge.jail import Jail, Limits
+from swarmp2p.ray_bridge.jails import jail_problem, next_user, open_jailed, this_system, worker_jail
 from swarmp2p.ray_bridge.tree import Tree, open_tree
 
 from .process_marks import family, living, until
@@ -53,16 +55,20 @@ while True:
 """
 
 
-def jailed(code: str, *arguments: str) -> Sequence[str]:
-    system = this_system()
-    jail = Jail(system, scratch_bytes=8 << 20, shared_bytes=8 << 20, user=next_user())
-    return jail_command(jail, [sys.executable, "-I", "-S", "-c", code, *arguments])
+def small(**more: Any) -> Jail:
+    """A jail with little room."""
+    room = {"scratch_bytes": 8 << 20, "shared_bytes": 8 << 20, "limits": Limits(256 << 20, 64)}
+    return replace(worker_jail(cpus=1, memory_bytes=1 << 20, store_bytes=1 << 20), **{**room, **more})
 
 
-def tree(command: Sequence[str], tmp_path: Path, **more: Any) -> Any:
-    """A jail under its supervisor."""
-    environment = jail_environment(this_system(), {})
-    return open_tree(command, environment=environment, log_path=tmp_path / "log", jailed=True, **more)
+@asynccontextmanager
+async def jailed(
+    code: str, tmp_path: Path, *arguments: str, jail: Jail | None = None
+) -> AsyncGenerator[Tree, None]:
+    """A Python program in a jail, under its supervisor."""
+    command = [sys.executable, "-I", "-S", "-c", code, *arguments]
+    async with open_jailed(jail or small(), command, environment={}, log_path=tmp_path / "log") as tree:
+        yield tree
 
 
 async def said(tree: Tree) -> Any:
@@ -72,7 +78,7 @@ async def said(tree: Tree) -> Any:
 
 @needs_jail
 async def test_a_worker_is_nobody_with_no_right_and_sees_few_things(tmp_path: Path) -> None:
-    async with tree(jailed(WHO), tmp_path) as jail:
+    async with jailed(WHO, tmp_path) as jail:
         found = await said(jail)
     assert found["ids"] in ([INSIDE_USER, INSIDE_USER, groups] for groups in ([], [INSIDE_USER], [65534]))
     assert found["capabilities"] == [0] * 5
@@ -89,7 +95,7 @@ async def test_a_worker_is_nobody_with_no_right_and_sees_few_things(tmp_path: Pa
 
 @needs_jail
 async def test_a_jail_ends_in_order_when_it_is_asked_to(tmp_path: Path) -> None:
-    async with tree(jailed(ORDERLY), tmp_path) as jail:
+    async with jailed(ORDERLY, tmp_path) as jail:
         assert await jail.told("up")
         everyone = family(jail.pid)
         assert len(everyone) == 5  # the supervisor, bubblewrap's two, the command, and its child
@@ -100,7 +106,7 @@ async def test_a_jail_ends_in_order_when_it_is_asked_to(tmp_path: Path) -> None:
 
 @needs_jail
 async def test_nothing_outlives_a_jail_whose_supervisor_was_killed(tmp_path: Path) -> None:
-    async with tree(jailed(ORDERLY), tmp_path) as jail:
+    async with jailed(ORDERLY, tmp_path) as jail:
         assert await jail.told("up")
         everyone = family(jail.pid)
         os.kill(jail.pid, signal.SIGKILL)
@@ -111,7 +117,7 @@ async def test_nothing_outlives_a_jail_whose_supervisor_was_killed(tmp_path: Pat
 @needs_jail
 async def test_whoever_will_not_end_is_killed_with_the_namespace(tmp_path: Path) -> None:
     stubborn = ORDERLY.replace("os._exit(7)", "")
-    async with tree(jailed(stubborn), tmp_path) as jail:
+    async with jailed(stubborn, tmp_path) as jail:
         assert await jail.told("up")
         everyone = family(jail.pid)
         await jail.stop(0.2)
