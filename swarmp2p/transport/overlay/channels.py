@@ -223,6 +223,11 @@ class Queues:
             channel.starved = False
             self._starved[channel.number] = channel
 
+    @property
+    def fed_some(self) -> bool:
+        """Whether `roomy` has something to say."""
+        return bool(self._starved)
+
     def roomy(self) -> list[int]:
         """Channels that had no room and have some now; each is told once."""
         if not self._starved:

@@ -55,7 +55,28 @@ class Connection:
                 self._ending = True
         if mask & WRITABLE:
             self.writable = True
-        self._partner.mark()
+        partner = self._partner
+        if mask & ENDING or not (mask & READABLE and partner.loop.alone and partner.read_alone(self)):
+            partner.mark()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it takes what is written now."""
+        return self.writable and not self._unsent
+
+    def write_now(self, record: bytes) -> None:
+        """Write a record to an idle connection; what it does not take, or an error, is left to `write`."""
+        try:
+            sent = self.socket.send(record)
+        except BlockingIOError:
+            self.writable = False
+            sent = 0
+        except OSError:
+            sent = 0
+        self._partner.sent_bytes += sent
+        if sent < len(record):
+            self._unsent = [memoryview(record)[sent:]]
+            self._partner.mark()
 
     def read(self, most: int) -> int | None:
         """Read one portion, of at most so many bytes, into the session's buffer. Returns how many there were; None when

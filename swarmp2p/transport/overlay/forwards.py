@@ -93,7 +93,7 @@ class Forward:
             self._readable = True
             if mask & ENDING:
                 self._ending = True
-            if not self.queued and not self._connecting:
+            if not self.queued and not self._connecting and not self._pass_on(sock):
                 self._partner.queue(self)
         if mask & WRITABLE:
             if self._connecting:
@@ -102,6 +102,40 @@ class Forward:
                     self._partner.queue(self)
             if self._pending is not None:
                 self._flush(sock)
+
+    def _pass_on(self, sock: socket.socket) -> bool:
+        """Move a short message straight to the carrier, if it is all that there is to do. Returns whether it was."""
+        partner = self._partner
+        session = partner.session
+        if not partner.loop.alone or session is None or self._ending or self._finished_here:
+            return False
+        carrier = partner.idle_carrier()
+        if carrier is None or session.room(self.channel) < _SMALLEST_READ_BYTES:
+            return False
+        try:
+            data = sock.recv(_SMALLEST_READ_BYTES)
+        except BlockingIOError:
+            self._readable = False
+            return True
+        except OSError:
+            partner.reset(self)
+            return True
+        if not data:
+            self._finished_here = True
+            session.finish(self.channel)
+            self._end_if_done()
+            partner.mark()
+            self._readable = False
+            return True
+        full = len(data) == _SMALLEST_READ_BYTES
+        record = None if full else session.send_at_once(carrier.carrier, self.channel, data, partner.loop.now)
+        if record is None:
+            session.send(self.channel, data)
+            partner.mark()
+        else:
+            carrier.write_now(record)
+        self._readable = full
+        return not full
 
     def read(self) -> bool:
         """Move one piece from the local socket to the channel. Returns whether to call again soon."""

@@ -59,9 +59,10 @@ class Timed(Protocol):
 
 
 class Loop:
-    """See the module. now: monotonic seconds, read once a round. timed: who may want to be woken."""
+    """See the module. now: monotonic seconds, read once a round. timed: who may want to be woken. alone: whether this
+    round's event is its only one, and nobody was marked before it: what it asks for can be done at once."""
 
-    __slots__ = ("_closing", "_handlers", "_marked", "_poller", "_stopped", "now", "timed")
+    __slots__ = ("_closing", "_handlers", "_marked", "_poller", "_stopped", "alone", "now", "timed")
 
     def __init__(self) -> None:
         self._poller = select.epoll()
@@ -69,6 +70,7 @@ class Loop:
         self._closing: list[socket.socket] = []
         self._marked: list[Worker] = []
         self._stopped = False
+        self.alone = False
         self.now = time.monotonic()
         self.timed: list[Timed] = []
 
@@ -120,10 +122,12 @@ class Loop:
             events = []
         now = self.now = time.monotonic()
         handlers = self._handlers
+        self.alone = len(events) == 1 and not self._marked
         for fd, mask in events:
             handler = handlers.get(fd)
             if handler is not None:
                 handler.ready(mask)
+        self.alone = False
         for timed in self.timed[:]:
             if timed.wake_at <= now:
                 timed.wake()

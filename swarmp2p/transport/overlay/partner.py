@@ -241,7 +241,8 @@ class Partner:
         """A local socket took bytes."""
         if self.session is not None:
             self.session.consumed(forward.channel, count)
-            self.mark()
+            if not self.session.still:
+                self.mark()
 
     def reset(self, forward: Forward) -> None:
         """A local connection broke."""
@@ -340,6 +341,21 @@ class Partner:
         session = self.session
         if session is not None:
             self.wake_at = min(session.deadline(), self._dialler.wake_at)
+
+    def idle_carrier(self) -> Connection | None:
+        """The connection that carries, if it would take a record now and nobody waits for it."""
+        connection = self._connections.get(self._present)
+        if connection is None or self.marked or self._runnable or not connection.idle:
+            return None
+        return connection
+
+    def read_alone(self, connection: Connection) -> bool:
+        """The only thing to do is to read from a carrier: do it now. Returns whether nothing is left for a round."""
+        if self.marked or self._runnable or len(self._connections) > 1:
+            return False
+        self._read(connection)
+        session = self.session
+        return not connection.readable and session is not None and session.still and not self._unconnected
 
     def _take(self, session: Session) -> bool:
         """Read from local sockets in turn. Returns whether there is more."""

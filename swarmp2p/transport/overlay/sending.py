@@ -55,6 +55,22 @@ class Sending:
     def forget(self, channel: int) -> None:
         self._credits.pop(channel, None)
 
+    def alone(self, channel: Channel, data: bytes) -> bool:
+        """Whether a message may go by itself, past what stands in line. Nothing does: the owner has looked."""
+        return (
+            len(data) <= INLINE_MOST
+            and not channel.finish_wanted
+            and len(data) <= channel.credit
+            and self.outbox.kept_bytes < self._config.unacknowledged_most_bytes
+        )
+
+    def message(self, channel: Channel, data: bytes) -> bytes:
+        """The frames of a message that goes by itself; they are kept like any other record."""
+        channel.credit -= len(data)
+        frames = data_head(channel.number, len(data)) + data
+        self.outbox.keep(kept(frames, None))
+        return frames
+
     def next(self) -> Kept | None:
         """The next record's frames and body, or None; it is kept until `outbox` hears that it was received."""
         record = self.outbox.again()

@@ -196,6 +196,32 @@ class Session:
             raise ValueError(f"channel {number} was handed {len(data)} bytes; ask room() first")
         self._sending.queues.put(channel, data)
 
+    def send_at_once(self, carrier: Carrier, number: int, data: bytes, now: float) -> bytes | None:
+        """The record that brings a short message of at most `room` bytes, when nothing else waits to be sent.
+
+        It must be written at once. None, with nothing done, when the message has to wait for its turn: `send` it.
+        For a small message this takes half the time of `send` and `Carrier.outgoing`.
+        """
+        channel = self._channels.get(number)
+        if carrier is not self._present or channel is None or not self.still or not self._sending.alone(channel, data):
+            return None
+        self._run(now)
+        out: list[bytes] = []
+        carrier.seal(COUNTED, self._received, self._sending.message(channel, data), None, out, now)
+        self._unsaid_bytes = 0
+        return out[0]
+
+    @property
+    def still(self) -> bool:
+        """Nothing waits to be written to a carrier connection that stands, nor to be told."""
+        return (
+            self._sending.quiet
+            and not self._heart_wanted
+            and self._unsaid_bytes < _ACKNOWLEDGE_BYTES
+            and not self._events
+            and not self._sending.queues.fed_some
+        )
+
     def finish(self, number: int) -> None:
         """Nothing more will be sent on the channel after what was."""
         channel = self._channels.get(number)
