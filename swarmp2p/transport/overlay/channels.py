@@ -224,7 +224,7 @@ class Queues:
             self._starved[channel.number] = channel
 
     @property
-    def fed_some(self) -> bool:
+    def has_roomy(self) -> bool:
         """Whether `roomy` has something to say."""
         return bool(self._starved)
 

@@ -56,7 +56,8 @@ class Connection:
         if mask & WRITABLE:
             self.writable = True
         partner = self._partner
-        if mask & ENDING or not (mask & READABLE and partner.loop.alone and partner.read_alone(self)):
+        alone = partner.loop.alone and mask & READABLE and not mask & (ENDING | ERROR) and self.idle
+        if not (alone and partner.read_alone(self)):
             partner.mark()
 
     @property

@@ -107,35 +107,30 @@ class Forward:
         """Move a short message straight to the carrier, if it is all that there is to do. Returns whether it was."""
         partner = self._partner
         session = partner.session
-        if not partner.loop.alone or session is None or self._ending or self._finished_here:
-            return False
-        carrier = partner.idle_carrier()
-        if carrier is None or session.room(self.channel) < _SMALLEST_READ_BYTES:
+        if (
+            not partner.loop.alone
+            or self._ending
+            or self._finished_here
+            or self._read_bytes != _SMALLEST_READ_BYTES
+            or session is None
+            or (carrier := partner.idle_carrier()) is None
+            or session.room(self.channel) < _SMALLEST_READ_BYTES
+        ):
             return False
         try:
             data = sock.recv(_SMALLEST_READ_BYTES)
-        except BlockingIOError:
-            self._readable = False
-            return True
         except OSError:
-            partner.reset(self)
-            return True
-        if not data:
-            self._finished_here = True
-            session.finish(self.channel)
-            self._end_if_done()
-            partner.mark()
+            return False  # `read` meets it again
+        record = None
+        if 0 < len(data) < _SMALLEST_READ_BYTES:
             self._readable = False
-            return True
-        full = len(data) == _SMALLEST_READ_BYTES
-        record = None if full else session.send_at_once(carrier.carrier, self.channel, data, partner.loop.now)
-        if record is None:
-            session.send(self.channel, data)
-            partner.mark()
-        else:
+            record = session.send_at_once(carrier.carrier, self.channel, data, partner.loop.now)
+        if record is not None:
             carrier.write_now(record)
-        self._readable = full
-        return not full
+            return True
+        session.send(self.channel, data)
+        partner.mark()
+        return not self._readable
 
     def read(self) -> bool:
         """Move one piece from the local socket to the channel. Returns whether to call again soon."""
@@ -161,6 +156,8 @@ class Forward:
             self._end_if_done()
             return False
         session.send(self.channel, data)
+        if len(data) < _SMALL_BYTES:
+            self._read_bytes = _SMALLEST_READ_BYTES  # the bulk is over
         if len(data) < most and not self._ending:
             self._readable = False  # drained: the next byte, or the end, is a new edge (epoll(7))
             return False

@@ -55,8 +55,8 @@ class Sending:
     def forget(self, channel: int) -> None:
         self._credits.pop(channel, None)
 
-    def alone(self, channel: Channel, data: bytes) -> bool:
-        """Whether a message may go by itself, past what stands in line. Nothing does: the owner has looked."""
+    def passes(self, channel: Channel, data: bytes) -> bool:
+        """Whether a message may go by itself, provided that nothing waits."""
         return (
             len(data) <= INLINE_MOST
             and not channel.finish_wanted

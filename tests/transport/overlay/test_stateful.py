@@ -72,6 +72,21 @@ class Streams(RuleBasedStateMachine):
             session.send(channel, data)
             self.flows[side][channel].sent += data
 
+    @rule(side=sides, pick=st.integers(0, 99), size=st.integers(1, 2000))
+    def send_at_once(self, side: int, pick: int, size: int) -> None:
+        """A short message, past the queues where that is allowed."""
+        carrier = self.ends[side].carrier
+        if carrier is None or (channel := self.pick(side, pick)) is None:
+            return
+        session = self.ends[side].session
+        size = min(size, session.room(channel))
+        if size and not self.flows[side][channel].finished:
+            data = self.rng.randbytes(size)
+            record = session.send_at_once(carrier, channel, data, self.pair.now)
+            if record is not None:
+                self.pipes[1 - side] += record
+                self.flows[side][channel].sent += data
+
     @rule(side=sides, pick=st.integers(0, 99), how=st.sampled_from(("finish", "finish", "reset")))
     def end(self, side: int, pick: int, how: str) -> None:
         if (channel := self.pick(side, pick)) is None:
