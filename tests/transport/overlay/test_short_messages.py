@@ -111,7 +111,7 @@ def ends(request: pytest.FixtureRequest) -> Generator[Ends, None, None]:
 @pytest.mark.parametrize("ends", [_tcp], indirect=True)
 def test_it_takes_one_round_at_each_plane_and_no_work(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     client, served = ends.connect()
-    monkeypatch.setattr(Partner, "work", lambda partner: pytest.fail("it was not passed on at once"))
+    monkeypatch.setattr(Partner, "work", _no_work)
     for one, other, order in ((client, served, (ends.a, ends.b)), (served, client, (ends.b, ends.a))):
         for message in (b"a", b"b" * 64, b"c" * 5000):
             one.send(message)
@@ -213,6 +213,10 @@ def test_it_comes_again_when_the_carrier_breaks() -> None:
     assert pair.a.session.send_at_once(old, channel, b"x", pair.now) is None
     pair.settle()
     assert pair.b.got == {channel: b"lost"}
+
+
+def _no_work(partner: Partner) -> None:
+    pytest.fail("the message was not passed on at once")
 
 
 def _read(flows: list[tuple[socket.socket, socket.socket]], got: list[bytearray]) -> None:
