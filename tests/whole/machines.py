@@ -80,11 +80,17 @@ def member(
     port: int = SWARM_PORT,
     paths: Sequence[str] = (),
     network_key: str | None = None,
+    relays: bool = True,
 ) -> Member:
     """Start a peer that listens on all of a machine's addresses. paths: that it lends by, when not the usual ones.
-    network_key: of its private swarm."""
+    network_key: of its private swarm. relays: whether it relays for others, and is reached through relays itself."""
     listen = [f"/ip4/0.0.0.0/tcp/{port}"]
-    options: dict[str, object] = {"seed": seed, "listen": listen, "network_key": network_key}
+    options: dict[str, object] = {
+        "seed": seed,
+        "listen": listen,
+        "network_key": network_key,
+        "relays": relays,
+    }
     return Member(node, {**options, "bootstrap": list(bootstrap), "lend": lend, "paths": list(paths)})
 
 

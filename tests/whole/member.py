@@ -3,7 +3,7 @@
     python -m tests.whole.member OPTIONS
 
 OPTIONS is a JSON object: `seed` (a byte, of the key), `listen`, `bootstrap`, `network_key` (null, or the contents of
-its file); `lend`: how many workers, for everybody; `paths`: by which.
+its file), `relays` (whether it relays, and is relayed to); `lend`: how many workers, for everybody; `paths`: by which.
 It prints a JSON object a line: first {"peer", "addresses"}. Each line of its input is a request, an object with "do":
 
     borrow  {"workers", "timeout_s", "paths"?} -> {"environment", "workers": [{"peer", "node_ip", "path", "reason"}]}
@@ -75,6 +75,8 @@ async def run(options: dict[str, Any]) -> None:
             listen=options["listen"],
             bootstrap=options["bootstrap"],
             network_key=options.get("network_key"),
+            relay=options.get("relays", True),
+            relayed=options.get("relays", True),
         ) as peer,
         AsyncExitStack() as stack,
     ):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from socket import inet_aton
 from typing import Any
 
 import pytest
 
 from tests.lab.capture import capture
 from tests.lab.namespaces import Lab, Node
-from tests.lab.nat import NatKind, nat
+from tests.lab.nat import Nat, NatKind, nat
 from tests.lab.requirements import require
 from tests.lab.scan import open_ports
 from tests.whole.machines import MARKER, PRIVATE, SWARM_PORT, Member, at, heard, member
@@ -134,4 +135,34 @@ def test_peers_behind_nats_form_a_cluster_through_a_relay(
         assert not traffic.count(MARKER.encode())
     # 200 KB went there and back: past the relay where the NATs let a hole be punched, else through it, twice each
     assert (passed < 100_000) is (NatKind.SYMMETRIC not in kinds), passed
+    borrower.ask("release")
+
+
+def test_workers_that_cannot_meet_talk_through_the_head(lab: Lab) -> None:
+    """Two lenders behind symmetric NATs, and a borrower that relays for nobody, like everybody in this swarm: the
+    workers' traffic goes through their head, which cannot read it."""
+    internet = lab.segment("internet")
+    head = lab.node("head")
+    internet.join(head, "5.0.0.100/24")
+    borrower = member(head, 1, relays=False)
+    routers, lenders = list[Nat](), list[Member]()
+    for n in (1, 2):
+        routers.append(
+            nat(lab, f"router {n}", NatKind.SYMMETRIC, internet, f"5.0.0.{n}/24", f"10.{n}.0.1/24")
+        )
+        home = lab.node(f"home {n}")
+        routers[-1].join(home, f"10.{n}.0.2/24")
+        lenders.append(member(home, 1 + n, [at(borrower)], lend=1, relays=False))
+    door = routers[0].outside.name
+    with capture(head, head.interfaces[0].name) as traffic, capture(routers[0].node, door) as crossing:
+        got = borrow(borrower, workers=2)
+        assert {one["peer"]: one["path"] for one in got["workers"]} == {
+            lender.id: "overlay" for lender in lenders
+        }
+        check(borrower.work(got["environment"]), workers=2)
+        assert not traffic.count(MARKER.encode())
+    # 200 KB went from one worker to the other and back, and not past the head
+    assert sum(map(len, traffic.packets())) > 1_000_000
+    met = [packet for packet in crossing.packets() if inet_aton("5.0.0.2") in packet[26:34]]
+    assert sum(map(len, met)) < 20_000, len(met)
     borrower.ask("release")
