@@ -92,13 +92,11 @@ from swarmp2p.node import NodeConfig, NodeEngine, NodeOutput
 from swarmp2p.peer_record import seal_record
 from swarmp2p.ray_bridge import messages as lease_messages
 from swarmp2p.ray_bridge.events import (
+    CommitGang,
     EndLease,
     JoinSecret,
-    Journal,
-    LeaseHeld,
-    LeaseNotice,
+    JournalRecord,
     LeaseOutput,
-    LeaseQueued,
     Lend,
     Need,
     Offer,
@@ -106,8 +104,12 @@ from swarmp2p.ray_bridge.events import (
     PathFailed,
     PathUp,
     RequestLease,
+    RestoreLeases,
+    Revoke,
+    Role,
     StartWorker,
     StopLending,
+    TakeBack,
     Versions,
     WorkerFailed,
     WorkerStarted,
@@ -440,6 +442,7 @@ LOADS_CASE = EngineCase(
 
 LEASE = LeaseConfig(max_half_open=4, max_half_open_per_peer=2, max_taken=3, max_finished=8, max_strangers=4)
 VERSIONS = Versions("2.60.0", "3.11", "0.1.0")
+GANGS = (b"g" * 16, b"h" * 16)
 LEASE_IDS = tuple(number.to_bytes(16, "big") for number in range(6))
 
 
@@ -457,10 +460,22 @@ def lease_command(maker: Maker) -> object:
     secret = JoinSecret("127.0.0.1:6379", "token")
     allow = rng.choice((None, None, frozenset(PEERS[:3]), frozenset()))
     lend = Lend(Offer(cpus=4, max_leases=3), VERSIONS, allow)
-    new = RequestLease(rng.randbytes(16), rng.choice(PEERS[:4]), need, VERSIONS, secret, "cluster")
-    known = RequestLease(lease, rng.choice(PEERS[:4]), need, VERSIONS, secret, "cluster")
-    ends = EndLease(lease, "enough"), StopLending(), WorkerFailed(lease, "died"), PathFailed(lease, "cut")
-    return rng.choice((lend, lend, new, new, new, known, rng.choice(ends)))
+    gang, queue_s = rng.choice((b"", b"", *GANGS)), rng.choice((0.0, 0.0, 30.0))
+    new, known = (
+        RequestLease(name, rng.choice(PEERS[:4]), need, VERSIONS, secret, "cluster", gang, (), queue_s)
+        for name in (rng.randbytes(16), lease)
+    )
+    record = JournalRecord(lease, rng.choice(tuple(Role)), rng.choice(PEERS), "cluster", need, "active")
+    ends = (
+        EndLease(lease, "enough"),
+        StopLending(),
+        WorkerFailed(lease, "died"),
+        PathFailed(lease, "cut"),
+        TakeBack(rng.choice((lease, None)), rng.choice((0.0, 10.0)), "the owner is back"),
+        Revoke(borrowers=frozenset(PEERS[:1])),
+        RestoreLeases((record,), rng.random() < 0.5),
+    )
+    return rng.choice((lend, lend, new, new, new, known, CommitGang(rng.choice(GANGS)), rng.choice(ends)))
 
 
 def lease_engine(peer: PeerId, seed: int) -> Leases:
@@ -474,11 +489,10 @@ LEASE_SPECIAL: Special = {
     "nonce": lambda maker: maker.rng.randbytes(32),
     "cluster": lambda maker: "cluster",
 }
-NOT_YET = (LeaseHeld, LeaseQueued, LeaseNotice, Journal)
 LEASE_CASE = EngineCase(
     "leases",
     lease_engine,
-    tuple(kind for kind in get_args(LeaseOutput) if kind not in NOT_YET),
+    get_args(LeaseOutput),
     (lease_protocol(),),
     get_args(lease_messages.AnyLeaseMessage),
     lease_command,

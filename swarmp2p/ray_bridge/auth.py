@@ -272,6 +272,8 @@ def check_agreement(
         raise NotAuthentic("the agreement was given to another borrower")
     if terms.lease != request.lease or terms.digest != request_digest(request):
         raise NotAuthentic("the agreement is for another request")
+    if request.form > 1 and terms.versions is None:
+        raise NotAuthentic("the agreement does not say how the worker is isolated, nor the lender's versions")
     if terms.need != request.need or terms.cluster != request.cluster:
         raise NotAuthentic("the agreement's terms are not what was asked for")
     _check_expiry("agreement", terms.expires, now, clock_error_s)

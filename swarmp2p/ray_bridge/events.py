@@ -90,7 +90,8 @@ class JournalRecord:
 
     state: GivenState or TakenState by its value. agreement: what the lender signed; b"" before it did. need: what the
     worker gets. sequence: above that of every renewal sent so far is whatever follows it after a restart. until: end
-    of the term when this was written, seconds as `now`; renewals move it and are not written down.
+    of the term when this was written, seconds as `now`; renewals move it and are not written down. gang: of a
+    borrower's lease, until all of its gang are active: none of those is resumed.
     """
 
     lease: LeaseId
@@ -102,6 +103,7 @@ class JournalRecord:
     agreement: bytes = field(default=b"", repr=False)
     sequence: int = 0
     until: float = 0.0
+    gang: bytes = b""
 
 
 # Commands ---------------------------------------------------------------------------------------------------
@@ -368,7 +370,8 @@ class LeaseNotice:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Write this down before the outputs after it are acted upon; None: the lease is over, forget it."""
+    """Write this down before the outputs after it are acted upon; None: the lease is over, forget it. All of one call
+    of `handle` belong together: in one transaction."""
 
     lease: LeaseId
     record: JournalRecord | None

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import assert_never
 
 from ..engine import NetworkOutput, Send
 from ..identity import PeerId
-from ..providers import DEFAULT_KIND, KINDS
-from .auth import LeaseKeys, NotAuthentic, Terms, check_proof, make_agreement, request_digest
+from .auth import LeaseKeys, NotAuthentic, check_proof
 from .events import (
     ClosePath,
-    JoinSecret,
+    Journal,
+    JournalRecord,
     LeaseActive,
     LeaseEnded,
     LeaseGranted,
     LeaseId,
+    LeaseNotice,
     LeaseOutput,
     Lend,
     OpenPath,
@@ -29,19 +28,24 @@ from .events import (
     StartWorker,
     StopLending,
     StopWorker,
+    TakeBack,
     WorkerFailed,
     WorkerStarted,
 )
 from .finished import Finished
+from .given_lease import WITH_WORKER, GivenLease, GivenState
 from .grants import Grant
 from .lease_config import LeaseConfig
+from .lease_queue import LeaseQueue
 from .messages import (
-    MIN_LEASE_S,
+    MAX_NOTICE_S,
     NONCE_BYTES,
     Agreement,
     Challenge,
     LeaseRequest,
+    Notice,
     Proof,
+    Queued,
     Refuse,
     Release,
     Renew,
@@ -49,97 +53,40 @@ from .messages import (
     Started,
     tidy,
 )
-from .policy import Permission, Permit, Refusal, admit, permission
-from .standing import Standing, agreement_digest, make_standing
+from .policy import Permission, Permit, Refusal
+from .room import Room
 
 Outputs = list[NetworkOutput | LeaseOutput]
-
-
-class GivenState(Enum):
-    """Where a lease stands at its lender."""
-
-    CHALLENGED = "challenged"
-    """Resources are set aside; the borrower has not proven who it is. Not granted yet."""
-
-    OPENING = "opening"
-    """Granted; the traffic path is being made."""
-
-    STARTING = "starting"
-    """The worker is being started."""
-
-    ACTIVE = "active"
-    """The worker has joined."""
-
-
-_WITH_WORKER = (GivenState.STARTING, GivenState.ACTIVE)
-
-
-@dataclass(slots=True)
-class _Given:
-    """A lease or reservation.
-
-    until: end of the challenge, then of the lease. start_by: when the worker must have joined.
-    secret: kept from the proof to the worker's start. sequence: of the newest renewal. standing: what was signed for
-    it, once the worker runs. lease_s: usual length of a term. term_s: of the current one, shorter when the permission
-    ends before.
-    """
-
-    borrower: PeerId
-    request: LeaseRequest
-    nonce: bytes
-    until: float
-    state: GivenState = GivenState.CHALLENGED
-    start_by: float = math.inf
-    lease_s: float = 0.0
-    term_s: float = 0.0
-    permission: Permission = field(default_factory=Permission)
-    isolation: str = ""
-    node_ip: str = ""
-    ports: tuple[int, int] = (0, 0)
-    agreement: bytes = b""
-    standing: bytes = b""
-    secret: JoinSecret | None = None
-    sequence: int = 0
-
-    @property
-    def lease(self) -> LeaseId:
-        return self.request.lease
-
-    @property
-    def due(self) -> float:
-        return min(self.until, self.start_by)
+Asked = LeaseRequest | Proof | Renew | Release
 
 
 class Given:
-    """All leases that this peer gives, and the reservations for those it may give."""
+    """All leases that this peer gives, the reservations for those it may give, and the requests that wait."""
 
     def __init__(
-        self,
-        peer: PeerId,
-        keys: LeaseKeys,
-        config: LeaseConfig,
-        finished: Finished,
-        permit: Permit = permission,
+        self, peer: PeerId, keys: LeaseKeys, config: LeaseConfig, finished: Finished, permit: Permit
     ) -> None:
-        self._permit = permit
         self._peer, self._keys, self._config, self._finished = peer, keys, config, finished
-        self._lend: Lend | None = None
-        self._leases: dict[LeaseId, _Given] = {}
+        self._leases: dict[LeaseId, GivenLease] = {}
+        self._room = Room(self._leases, permit, config)
+        self._queue = LeaseQueue(config)
+        self._freed = False  # something may fit that did not
 
     def __contains__(self, lease: LeaseId) -> bool:
-        return lease in self._leases
+        return lease in self._leases or self._queue.get(lease) is not None
 
     def states(self) -> dict[LeaseId, GivenState]:
         """A snapshot."""
-        return {lease: given.state for lease, given in self._leases.items()}
+        waiting = dict.fromkeys(self._queue.leases(), GivenState.QUEUED)
+        return {**waiting, **{lease: given.state for lease, given in self._leases.items()}}
 
     def deadline(self) -> float:
         """When `tick` has something to do."""
-        return min((given.due for given in self._leases.values()), default=math.inf)
+        return min([given.due for given in self._leases.values()] + [self._queue.deadline()])
 
     # What others say ----------------------------------------------------------------------------------------
 
-    def receive(self, sender: PeerId, message: LeaseRequest | Proof | Renew | Release, now: float) -> Outputs:
+    def receive(self, sender: PeerId, message: Asked, now: float) -> Outputs:
         """A borrower's message. What a state does not expect changes nothing."""
         given = self._leases.get(message.lease)
         if given is None or given.borrower != sender:
@@ -173,36 +120,76 @@ class Given:
         return []
 
     def tick(self, now: float) -> Outputs:
-        """Let go of what is due."""
+        """Let go of what is due, and warn of what will be."""
         out: Outputs = []
         for given in [given for given in self._leases.values() if given.due <= now]:
             if given.state is GivenState.CHALLENGED:
-                self._forget(given, f"no proof came within {self._config.challenge_timeout_s:g} s")
-            elif given.permission.until <= now:
-                out += self._end(given, "its grant is over")
+                if given.request.gang:
+                    self._room.waste(given.borrower, now)
+                self._forget(given, "no proof came in time")
+            elif given.ends <= now:
+                out += self._end(given, given.end_reason)
             elif given.until <= now:
                 out += self._end(given, "the borrower did not renew it in time")
-            else:
+            elif given.start_by <= now:
                 what = "path" if given.state is GivenState.OPENING else "worker"
                 out += self._end(given, f"the {what} was not ready within {self._config.start_timeout_s:g} s")
+            else:
+                out += self._warn(given, now)
+        for waiting in self._queue.overdue(now):
+            reason = f"there was no room within {now - waiting.since:.0f} s"
+            out += self._give_up(waiting.lease, Refusal(reason, self._config.retry_after_s))
+        return out
+
+    def serve(self, now: float) -> Outputs:
+        """Challenge those who wait and have room now. To be called after every event; mostly does nothing."""
+        out: Outputs = []
+        while self._freed and len(self._queue):
+            self._freed = False
+            for waiting in self._queue.firsts():
+                verdict = self._room.admit(waiting.request, waiting.borrower, now)
+                if isinstance(verdict, Permission):
+                    if self._room.crowded(waiting.borrower):
+                        continue
+                    self._queue.remove(waiting.lease, served=True)
+                    out += self._challenge(waiting.request, waiting.borrower, verdict, now)
+                    self._freed = True  # its borrower's next one may fit, too
+                elif verdict.retry_after_s is None:
+                    out += self._give_up(waiting.lease, verdict)
+                    self._freed = True
+                elif self._queue.aged(waiting, now):
+                    break
+        self._freed = False
         return out
 
     # What the application says ------------------------------------------------------------------------------
 
     def lend(self, terms: Lend) -> Outputs:
         """Lend on these terms from now on."""
-        self._lend = terms
+        self._room.lend, self._freed = terms, True
         return []
 
     def stop_lending(self, command: StopLending) -> Outputs:
         """Lend nothing, and end what was given."""
-        self._lend = None
+        self._room.lend, self._freed = None, True
+        return [output for lease in list(self._leases) for output in self.end(lease, command.reason)]
+
+    def take_back(self, command: TakeBack, now: float) -> Outputs:
+        """Give notice: of one lease, or of all, and then lend nothing more."""
+        if command.lease is None:
+            self._room.lend, self._freed = None, True
+            leases = list(self._leases)
+        else:
+            leases = [command.lease]
         out: Outputs = []
-        for given in list(self._leases.values()):
-            if given.state is GivenState.CHALLENGED:
-                out += self._refuse(given, command.reason, None)
-            else:
-                out += self._end(given, command.reason)
+        notice_s = min(command.notice_s, MAX_NOTICE_S)
+        for lease in leases:
+            given = self._leases.get(lease)
+            if given is None or given.state is GivenState.CHALLENGED or not notice_s > 0:
+                out += self.end(lease, command.reason)
+            elif now + notice_s < given.ends:
+                given.ends, given.end_reason = now + notice_s, command.reason
+                out += self._warn(given, now)
         return out
 
     def revoke(self, command: Revoke) -> Outputs:
@@ -217,7 +204,9 @@ class Given:
         )
 
     def end_where(self, reason: Callable[[PeerId, Grant | None], str | None]) -> Outputs:
-        """End the leases, and take the reservations back, for which there is a reason; by borrower and grant."""
+        """End the leases, and take the reservations back, for which there is a reason; by borrower and grant. Who waits
+        is judged anew at once."""
+        self._freed = True
         out: Outputs = []
         for lease, given in list(self._leases.items()):
             why = reason(given.borrower, given.permission.grant)
@@ -225,62 +214,85 @@ class Given:
                 out += self.end(lease, why)
         return out
 
+    def restore(self, record: JournalRecord) -> Outputs:
+        """A lease of an earlier life. Its worker is gone: the borrower is told, and nobody can revive it."""
+        reason = "the lender restarted"
+        self._finished.add(record.lease, record.peer, reason)
+        return [Send(record.peer, Release(record.lease, reason)), Journal(record.lease, None)]
+
     def path_up(self, command: PathUp) -> Outputs:
         """Start the worker, once."""
-        given = self._leases[command.lease]
-        if given.state is not GivenState.OPENING:
+        given = self._leases.get(command.lease)
+        if given is None or given.state is not GivenState.OPENING:
             return []
         assert given.secret is not None
         secret, given.secret = given.secret, None
         given.state = GivenState.STARTING
-        return [StartWorker(given.lease, given.borrower, secret, given.request.need)]
+        return [
+            Journal(given.lease, given.record()),
+            StartWorker(given.lease, given.borrower, secret, given.request.need),
+        ]
 
     def worker_started(self, command: WorkerStarted, now: float) -> Outputs:
         """The lease is in use."""
-        given = self._leases[command.lease]
-        if given.state is not GivenState.STARTING:
+        given = self._leases.get(command.lease)
+        if given is None or given.state is not GivenState.STARTING:
             return []
         given.state, given.start_by = GivenState.ACTIVE, math.inf
         given.node_ip, given.ports = command.node_ip or given.node_ip, command.ports
-        self._sign(given, now)
+        given.sign(self._keys, self._peer, now)
         return [
+            Journal(given.lease, given.record()),
             Send(given.borrower, Started(given.lease, given.standing)),
             LeaseActive(given.lease, Role.LENDER, given.borrower, given.node_ip, given.isolation),
         ]
 
     def fail(self, command: PathFailed | WorkerFailed) -> Outputs:
         """What carries the lease broke."""
-        given = self._leases[command.lease]
+        given = self._leases.get(command.lease)
+        if given is None:
+            return []
         match command:
             case PathFailed(reason=reason):
                 happened = given.state is not GivenState.CHALLENGED
                 reason = f"the traffic path failed: {reason}"
             case WorkerFailed(reason=reason):
-                happened = given.state in _WITH_WORKER
+                happened = given.state in WITH_WORKER
                 reason = f"the worker failed: {reason}"
             case _:
                 assert_never(command)
         return self._end(given, reason) if happened else []
 
     def end(self, lease: LeaseId, reason: str) -> Outputs:
-        """End one lease, or take a reservation back."""
-        given = self._leases[lease]
+        """End one lease, or take a reservation back, or refuse who waits. Nothing for what is not there."""
+        given = self._leases.get(lease)
+        if given is None:
+            return self._give_up(lease, Refusal(reason)) if self._queue.get(lease) else []
         if given.state is GivenState.CHALLENGED:
-            return self._refuse(given, reason, None)
+            return self._refuse(given, Refusal(reason))
         return self._end(given, reason)
 
-    # Inside -------------------------------------------------------------------------------------------------
+    # Inside: before the agreement ---------------------------------------------------------------------------
 
-    def _strange(
-        self, sender: PeerId, message: LeaseRequest | Proof | Renew | Release, now: float
-    ) -> Outputs:
-        """A message about a lease that this sender does not hold here."""
+    def _strange(self, sender: PeerId, message: Asked, now: float) -> Outputs:
+        """A message about a lease that this sender does not hold here. It may wait for it."""
+        waiting = self._queue.get(message.lease)
+        waits = waiting is not None and waiting.borrower == sender
         match message:
+            case LeaseRequest() if waits and waiting is not None:
+                if message == waiting.request:
+                    waiting.heard = now
+                    return [Send(sender, Queued(waiting.lease, self._queue.position(waiting.lease)))]
+                return []
             case LeaseRequest():
                 return self._consider(sender, message, now)
             case Proof() | Renew():
+                if waits:  # as for a reservation: it holds a lease that was lost here
+                    self._drop(message.lease, "the lender restarted and does not know the lease")
                 return [*self._finished.answer(sender, message.lease, now)]
             case Release():
+                if waits:
+                    self._drop(message.lease, "the borrower took its request back")
                 return []
             case _:
                 assert_never(message)
@@ -289,30 +301,37 @@ class Given:
         lease, config = request.lease, self._config
         if lease in self._finished:
             return [*self._finished.answer(borrower, lease, now)]
-        verdict = self._admit(request, borrower, list(self._leases.values()), now)
-        if isinstance(verdict, Refusal):
-            return [Send(borrower, Refuse(lease, tidy(verdict.reason), verdict.retry_after_s))]
-        if lease in self._leases:
-            return [Send(borrower, Refuse(lease, "this lease id is in use; choose one at random", None))]
-        waiting = [given.borrower for given in self._leases.values() if given.state is GivenState.CHALLENGED]
-        if len(waiting) >= config.max_half_open or waiting.count(borrower) >= config.max_half_open_per_peer:
-            return [Send(borrower, Refuse(lease, "too many requests are under way", config.retry_after_s))]
+        verdict = self._room.admit(request, borrower, now)
+        if isinstance(verdict, Permission):
+            if lease in self:
+                verdict = Refusal("this lease id is in use; choose one at random")
+            elif self._room.crowded(borrower):
+                verdict = Refusal("too many requests are under way", config.retry_after_s)
+            elif request.gang and self._room.wasteful(borrower, now):
+                verdict = Refusal("it has just let workers for a gang wait in vain", config.retry_after_s)
+            elif not self._queue.before(borrower, now):
+                return self._challenge(request, borrower, verdict, now)
+            else:
+                verdict = Refusal("others wait before it", config.retry_after_s)
+        elif verdict.retry_after_s is None:
+            return [Send(borrower, Refuse(lease, tidy(verdict.reason), None))]
+        if verdict.retry_after_s is not None and request.queue_s > 0 and lease not in self:
+            if self._queue.add(borrower, request, now):
+                return [Send(borrower, Queued(lease, self._queue.position(lease)))]
+            verdict = Refusal("its queue is full", config.retry_after_s)
+        return [Send(borrower, Refuse(lease, tidy(verdict.reason), self._room.retry_after_s(verdict, now)))]
+
+    def _challenge(
+        self, request: LeaseRequest, borrower: PeerId, permitted: Permission, now: float
+    ) -> Outputs:
+        """Set aside what was asked for, for a short while."""
+        held_s = self._config.hold_s if request.gang else self._config.challenge_timeout_s
         nonce = self._keys.random_bytes(NONCE_BYTES)
-        self._leases[lease] = _Given(
-            borrower, request, nonce, now + config.challenge_timeout_s, permission=verdict
-        )
-        return [Send(borrower, Challenge(lease, nonce))]
+        self._leases[request.lease] = GivenLease(borrower, request, permitted, nonce, now + held_s)
+        return [Send(borrower, Challenge(request.lease, nonce))]
 
-    def _admit(
-        self, request: LeaseRequest, borrower: PeerId, others: list[_Given], now: float
-    ) -> Permission | Refusal:
-        taken, standing = [other.request.need for other in others], [other.permission for other in others]
-        wait_s = self._config.retry_after_s
-        return admit(self._lend, request, borrower, taken, now, wait_s, self._permit, standing)
-
-    def _prove(self, given: _Given, proof: Proof, now: float) -> Outputs:
+    def _prove(self, given: GivenLease, proof: Proof, now: float) -> Outputs:
         """A proof arrived: check it, check the owner's terms again (they may have changed), then agree."""
-        config = self._config
         try:
             secret = check_proof(
                 self._keys,
@@ -322,100 +341,90 @@ class Given:
                 self._peer,
                 given.borrower,
                 now,
-                config.clock_error_s,
+                self._config.clock_error_s,
             )
         except NotAuthentic as wrong:
-            return self._refuse(given, str(wrong), None)
-        others = [other for other in self._leases.values() if other is not given]
-        verdict = self._admit(given.request, given.borrower, others, now)
+            return self._refuse(given, Refusal(str(wrong)))
+        verdict = self._room.admit(given.request, given.borrower, now, but=given)
         if isinstance(verdict, Refusal):
-            return self._refuse(given, verdict.reason, verdict.retry_after_s)
-        given.permission = verdict
-        assert self._lend is not None, "admit() lets nothing pass while nothing is lent"
-        return self._agree(given, secret, self._lend, now)
-
-    def _agree(self, given: _Given, secret: JoinSecret, lend: Lend, now: float) -> Outputs:
-        lease_s = self._config.lease_s
-        if lease_s is None:
-            lease_s = KINDS.get(lend.offer.kind, KINDS[DEFAULT_KIND]).lease_s
-        given.state, given.secret = GivenState.OPENING, secret
-        given.lease_s, given.node_ip, given.isolation = lease_s, lend.offer.node_ip, lend.offer.isolation
-        given.until, given.start_by = self._extend(given, now), now + self._config.start_timeout_s
-        given.agreement = make_agreement(
-            self._keys,
-            Terms(
-                lease=given.lease,
-                lender=self._peer,
-                borrower=given.borrower,
-                digest=request_digest(given.request),
-                cluster=given.request.cluster,
-                need=given.request.need,
-                node_ip=given.node_ip,
-                issued=now,
-                expires=given.until,
-                lease_s=given.term_s,
-                isolation=given.isolation,
-                versions=None if given.request.form == 1 else lend.versions,
-            ),
-        )
+            return self._refuse(given, verdict)
+        lend = self._room.lend
+        assert lend is not None, "nothing is admitted while nothing is lent"
+        given.secret = secret
+        given.agree(verdict, lend, self._keys, self._peer, self._config, now)
+        self._freed = True  # one challenge less is under way
         need = given.request.need
+        expires = min(given.until, given.ends)
         return [
+            Journal(given.lease, given.record()),
             Send(given.borrower, Agreement(given.lease, given.agreement)),
-            LeaseGranted(given.lease, Role.LENDER, given.borrower, given.until, given.agreement, need),
+            LeaseGranted(given.lease, Role.LENDER, given.borrower, expires, given.agreement, need),
             OpenPath(given.lease, given.borrower, Role.LENDER),
         ]
 
-    def _renew(self, given: _Given, sequence: int, now: float) -> Outputs:
+    def _refuse(self, given: GivenLease, why: Refusal) -> Outputs:
+        """End a reservation."""
+        self._forget(given, why.reason)
+        return [Send(given.borrower, Refuse(given.lease, tidy(why.reason), why.retry_after_s))]
+
+    def _give_up(self, lease: LeaseId, why: Refusal) -> Outputs:
+        """Refuse a request that waits."""
+        borrower = self._drop(lease, why.reason)
+        return [Send(borrower, Refuse(lease, tidy(why.reason), why.retry_after_s))]
+
+    def _drop(self, lease: LeaseId, reason: str) -> PeerId:
+        waiting = self._queue.get(lease)
+        assert waiting is not None
+        self._queue.remove(lease)
+        self._finished.add(lease, waiting.borrower, reason)
+        self._freed = True
+        return waiting.borrower
+
+    # Inside: after it ---------------------------------------------------------------------------------------
+
+    def _renew(self, given: GivenLease, sequence: int, now: float) -> Outputs:
         """Each sequence number extends the term once; a repeated one is only answered again."""
         if sequence < given.sequence:
             return []
         if sequence > given.sequence:
-            given.sequence, given.until = sequence, self._extend(given, now)
-            self._sign(given, now)
-        started = given.state is GivenState.ACTIVE
-        left_s = max(MIN_LEASE_S, given.term_s)
-        return [Send(given.borrower, Renewed(given.lease, sequence, left_s, started, given.standing))]
-
-    @staticmethod
-    def _extend(given: _Given, now: float) -> float:
-        """The end of the term that begins now: never after what the lease rests on."""
-        given.term_s = min(given.lease_s, given.permission.until - now)
-        return now + given.term_s
-
-    def _sign(self, given: _Given, now: float) -> None:
-        """Sign what stands, once the worker runs, for a borrower that can read it."""
-        if given.state is not GivenState.ACTIVE or given.request.form == 1:
-            return
-        standing = Standing(
+            given.sequence, given.until = sequence, now + given.lease_s
+            given.sign(self._keys, self._peer, now)
+        warned = given.warned and given.request.form > 1
+        renewed = Renewed(
             given.lease,
-            self._peer,
-            given.borrower,
-            agreement_digest(given.agreement),
-            given.node_ip,
-            given.ports,
-            given.sequence,
-            now,
-            given.until,
+            sequence,
+            given.left_s(now),
+            given.state is GivenState.ACTIVE,
+            given.standing,
+            max(0.0, given.ends - now) if warned else None,
+            tidy(given.end_reason) if warned else "",
         )
-        given.standing = make_standing(self._keys, standing)
+        return [Send(given.borrower, renewed)]
 
-    def _refuse(self, given: _Given, reason: str, retry_after_s: float | None) -> Outputs:
-        """End a reservation."""
-        self._forget(given, reason)
-        return [Send(given.borrower, Refuse(given.lease, tidy(reason), retry_after_s))]
+    def _warn(self, given: GivenLease, now: float) -> Outputs:
+        """Tell both sides when the lease will end, whatever is renewed."""
+        given.warned, given.warn_at = True, math.inf
+        reason = tidy(given.end_reason)
+        out: Outputs = [LeaseNotice(given.lease, Role.LENDER, given.borrower, given.ends, reason)]
+        if given.request.form > 1:
+            left_s = min(MAX_NOTICE_S, max(0.0, given.ends - now))
+            out.insert(0, Send(given.borrower, Notice(given.lease, left_s, reason)))
+        return out
 
-    def _end(self, given: _Given, reason: str, *, tell: bool = True) -> Outputs:
+    def _end(self, given: GivenLease, reason: str, *, tell: bool = True) -> Outputs:
         """End a granted lease. The only way out of OPENING, STARTING and ACTIVE."""
         out: Outputs = []
-        if given.state in _WITH_WORKER:
+        if given.state in WITH_WORKER:
             out.append(StopWorker(given.lease, reason))
         out.append(ClosePath(given.lease))
         if tell:
             out.append(Send(given.borrower, Release(given.lease, tidy(reason))))
         out.append(LeaseEnded(given.lease, Role.LENDER, given.borrower, reason))
+        out.append(Journal(given.lease, None))
         self._forget(given, reason)
         return out
 
-    def _forget(self, given: _Given, reason: str) -> None:
+    def _forget(self, given: GivenLease, reason: str) -> None:
         del self._leases[given.lease]
         self._finished.add(given.lease, given.borrower, reason)
+        self._freed = True

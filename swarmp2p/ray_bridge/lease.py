@@ -90,18 +90,21 @@ from .events import (
     RequestLease,
     RestoreLeases,
     Revoke,
+    Role,
     StopLending,
     TakeBack,
     WorkerFailed,
     WorkerStarted,
 )
 from .finished import Finished
-from .given import Given, GivenState
+from .given import Given
+from .given_lease import GivenState
 from .grant_book import GrantBook
 from .lease_config import LeaseConfig
 from .messages import (
     Agreement,
     Challenge,
+    LeaseMessage,
     LeaseRequest,
     Notice,
     Proof,
@@ -112,7 +115,9 @@ from .messages import (
     Renewed,
     Started,
 )
-from .taken import Taken, TakenState
+from .taken import Taken
+from .taken_lease import TakenState
+from .wire import FIRST_PROTOCOL_ID
 
 __all__ = ["GivenState", "LeaseConfig", "Leases", "TakenState"]
 
@@ -122,7 +127,13 @@ Outputs = list[NetworkOutput | LeaseOutput]
 class Leases(Engine[LeaseCommand, LeaseOutput]):
     """The lease engine, both roles."""
 
-    def __init__(self, peer: PeerId, keys: LeaseKeys, rng: Random, config: LeaseConfig | None = None) -> None:
+    def __init__(
+        self,
+        peer: PeerId,
+        keys: LeaseKeys,
+        rng: Random,
+        config: LeaseConfig | None = None,
+    ) -> None:
         """peer: this peer; `keys` are its. rng: spreads renewals in time, nothing that must be secret."""
         config = config or LeaseConfig()
         self._finished = Finished(config)
@@ -147,6 +158,7 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
         out += self._take(event, now)
         if late:
             out += self._taken.tick(now)
+        out += self._given.serve(now)
         self._deadline = min(self._given.deadline(), self._taken.deadline())
         return out
 
@@ -157,22 +169,15 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
                 return self._receive(sender, message, now)
             case PeerDown(peer=peer):
                 return given.down(peer, now) + taken.down(peer, now)
-            case (
-                Tick()
-                | PeerUp()
-                | Certified()
-                | Undeliverable()
-                | Speaks()
-                | Congested()
-                | Reachable()
-                | Located()
-            ):
+            case Speaks(peer=peer, protocol=LeaseMessage.protocol, serving=serving, id=agreed):
+                return taken.speaks(peer, serving and agreed == FIRST_PROTOCOL_ID, now)
+            case PeerUp(peer=peer):
+                return taken.speaks(peer, False, now)
+            case Tick() | Certified() | Undeliverable() | Speaks() | Congested() | Reachable() | Located():
                 return []
             case Lend(grantors=grantors):
                 self._book.revoked.keep(grantors)
                 return given.lend(event)
-            case Revoke():
-                return given.revoke(event)
             case LearnRevocations(owner=owner, envelope=envelope):
                 return self._learn(owner, envelope)
             case StopLending():
@@ -193,8 +198,20 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
                 return given.worker_started(event, now) if lease in given else []
             case WorkerFailed(lease=lease):
                 return given.fail(event) if lease in given else []
-            case CommitGang() | TakeBack() | RestoreLeases():
-                return []
+            case CommitGang():
+                return taken.commit(event, now)
+            case TakeBack(lease=lease):
+                return given.take_back(event, now) if lease is None or lease in given else []
+            case Revoke():
+                return given.revoke(event)
+            case RestoreLeases(records=records, resume=resume):
+                out: Outputs = []
+                for record in records:
+                    if record.role is Role.LENDER:
+                        out += given.restore(record)
+                    else:
+                        out += taken.restore(record, resume, now)
+                return out
             case Doubt(peer=peer):
                 return taken.doubt(peer, now)
             case PathFailed(lease=lease):

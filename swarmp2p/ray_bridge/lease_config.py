@@ -20,6 +20,8 @@ class LeaseConfig:
     renew_interval_s: from an answered renewal to the next one.
     silence_s: silence that ends an active lease. A lender killed right after an answer is noticed after this,
         one killed right before its next answer after silence_s - renew_interval_s: 2 to 3 s.
+    gang_s: how long a worker that was set aside for a gang is kept while others are asked. Less than the lender's
+        `hold_s`, so that what is committed still stands there.
     confirm_s: the same after the connection closed (PeerDown), when all depends on dialling again.
     redials: so many times it is dialled again; the PeerDown after that ends the lease. Two, not one, because
         a message that was under way when the connection closed may come back as a PeerDown of its own.
@@ -27,6 +29,12 @@ class LeaseConfig:
     Lender:
 
     challenge_timeout_s: how long resources are set aside for a borrower that has not proven who it is.
+    hold_s: the same for a gang's, which its borrower proves when it has all of them. Who lets this run out gets no
+        other for as long.
+    max_queue, max_queue_per_peer: requests that wait for room; beyond them requests are refused.
+    max_queue_s: how long one may wait at most, whatever it asks for.
+    overtake_s: a request that has waited so long and does not fit is not overtaken any more. A guess.
+    queue_silence_s: one that was not repeated for so long is forgotten; borrowers repeat it every `renew_interval_s`.
     lease_s: term of a lease and of each renewal; None for what the offer's provider kind says.
     orphan_grace_s: term that is left once the connection to the borrower closed; a renewal restores it.
     max_half_open, max_half_open_per_peer: challenges under way at a time; beyond them requests are refused.
@@ -50,9 +58,16 @@ class LeaseConfig:
     starting_silence_s: float = 10.0
     renew_interval_s: float = 1.0
     silence_s: float = 3.0
+    gang_s: float = 8.0
     confirm_s: float = 2.0
     redials: int = 2
     challenge_timeout_s: float = 5.0
+    hold_s: float = 10.0
+    max_queue: int = 64
+    max_queue_per_peer: int = 8
+    max_queue_s: float = 600.0
+    overtake_s: float = 30.0
+    queue_silence_s: float = 5.0
     lease_s: float | None = None
     orphan_grace_s: float = 10.0
     max_half_open: int = 64

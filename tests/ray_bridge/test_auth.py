@@ -27,11 +27,11 @@ from swarmp2p.ray_bridge.auth import (
     request_digest,
     secret_problem,
 )
-from swarmp2p.ray_bridge.events import JoinSecret, Need
+from swarmp2p.ray_bridge.events import JAIL, JoinSecret, Need
 from swarmp2p.ray_bridge.messages import MAX_ENVELOPE_BYTES, LeaseRequest
 from swarmp2p.signed import pack_map, sign_map
 
-from .keys import SECRET, cheap_keys, lease_id, peer, real_identity, real_keys, request
+from .keys import SECRET, VERSIONS, cheap_keys, lease_id, peer, real_identity, real_keys, request
 
 NONCE = bytes(range(32))
 NOW, EXPIRES, CLOCK_ERROR_S = 1000.0, 1005.0, 30.0
@@ -87,6 +87,8 @@ class Pair:
             NOW,
             NOW + 60,
             60.0,
+            JAIL,
+            VERSIONS,
         )
 
     def accept(self, envelope: bytes, *, asked: LeaseRequest | None = None, now: float = NOW) -> Terms:
@@ -338,6 +340,8 @@ def test_an_agreement_is_for_one_borrower_and_one_request(pair: Pair) -> None:
     refused(lambda: pair.accept(granted(digest=bytes(32))), "for another request")
     refused(lambda: pair.accept(granted(need=Need(cpus=0.5))), "not what was asked for")
     refused(lambda: pair.accept(granted(cluster="mine")), "not what was asked for")
+    refused(lambda: pair.accept(granted(isolation="none at all")), "isolation is not one of jail, none")
+    refused(lambda: pair.accept(granted(versions=None)), "does not say how the worker is isolated")
     refused(lambda: pair.accept(granted(node_ip="$(reboot)")), "no IP address")
     refused(lambda: pair.accept(granted(lease_s=1e9)), "lease_s is not a number")
     refused(lambda: pair.accept(granted(lease_s=0.0)), "lease_s is not a number")

@@ -10,7 +10,9 @@ import pytest
 from swarmp2p.engine import Message, NetworkEvent, NetworkOutput, PeerDown, PeerUp, Received, Send, Tick
 from swarmp2p.ray_bridge.auth import Terms, make_agreement, make_proof, request_digest
 from swarmp2p.ray_bridge.events import (
+    JAIL,
     EndLease,
+    Journal,
     LeaseCommand,
     LeaseOutput,
     Lend,
@@ -34,6 +36,7 @@ from swarmp2p.ray_bridge.messages import (
     Renewed,
     Started,
 )
+from swarmp2p.ray_bridge.standing import Standing, agreement_digest, make_standing
 
 from .keys import SECRET, VERSIONS, cheap_keys, lease_id, peer, request
 
@@ -41,12 +44,15 @@ LENDER, BORROWER = peer(1), peer(2)
 LEASE = lease_id(1)
 CONFIG = LeaseConfig(lease_s=60.0)
 Event = NetworkEvent | LeaseCommand
+GIVEN_STATES = (GivenState.CHALLENGED, GivenState.OPENING, GivenState.STARTING, GivenState.ACTIVE)
+TAKEN_STATES = (TakenState.REQUESTING, TakenState.PROVING, TakenState.STARTING, TakenState.ACTIVE)
 
 
 def names(outputs: Sequence[NetworkOutput | LeaseOutput]) -> list[str]:
     return [
         f"send {type(output.message).__name__}" if isinstance(output, Send) else type(output).__name__
         for output in outputs
+        if not isinstance(output, Journal)
     ]
 
 
@@ -85,7 +91,7 @@ class LenderBench(Bench):
             lambda: PathUp(LEASE),
             lambda: WorkerStarted(LEASE),
         )
-        for step in steps[: 1 + list(GivenState).index(state)]:
+        for step in steps[: 1 + GIVEN_STATES.index(state)]:
             self.feed(step())
         assert self.engine.states() == {LEASE: state}
 
@@ -177,7 +183,7 @@ GIVEN_TABLE: dict[GivenState, dict[str, tuple[GivenState | None, list[str]]]] = 
 
 
 @pytest.mark.parametrize("name", LENDER_EVENTS)
-@pytest.mark.parametrize("state", GivenState)
+@pytest.mark.parametrize("state", GIVEN_STATES)
 def test_lender(state: GivenState, name: str) -> None:
     bench = LenderBench(state)
     outputs = bench.feed(LENDER_EVENTS[name](bench))
@@ -187,7 +193,7 @@ def test_lender(state: GivenState, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LENDER_EVENTS)
-@pytest.mark.parametrize("state", GivenState)
+@pytest.mark.parametrize("state", GIVEN_STATES)
 def test_what_a_lender_ended_stays_ended(state: GivenState, name: str) -> None:
     bench = LenderBench(state)
     bench.feed(EndLease(LEASE, "the owner is back"))
@@ -208,9 +214,9 @@ class BorrowerBench(Bench):
             self.request,
             lambda: Received(LENDER, Challenge(LEASE, bytes(32))),
             self.granted,
-            lambda: Received(LENDER, Started(LEASE)),
+            lambda: Received(LENDER, Started(LEASE, self.standing())),
         )
-        for step in steps[: 1 + list(TakenState).index(state)]:
+        for step in steps[: 1 + TAKEN_STATES.index(state)]:
             self.feed(step())
         if state in (TakenState.STARTING, TakenState.ACTIVE):
             self.feed(self.due())  # so that a renewal is under way
@@ -233,8 +239,17 @@ class BorrowerBench(Bench):
             self.now,
             self.now + 60,
             60.0,
+            JAIL,
+            VERSIONS,
         )
-        return Received(LENDER, Agreement(LEASE, make_agreement(cheap_keys(LENDER), terms)))
+        self.agreement = make_agreement(cheap_keys(LENDER), terms)
+        return Received(LENDER, Agreement(LEASE, self.agreement))
+
+    def standing(self, lease: bytes = LEASE) -> bytes:
+        digest = agreement_digest(self.agreement)
+        node = ("127.0.0.5", (0, 0))
+        what = Standing(lease, LENDER, BORROWER, digest, *node, 0, self.now, self.now + 60)
+        return make_standing(cheap_keys(LENDER), what)
 
 
 BORROWER_EVENTS: dict[str, Callable[[BorrowerBench], Event]] = {
@@ -244,10 +259,13 @@ BORROWER_EVENTS: dict[str, Callable[[BorrowerBench], Event]] = {
     "refuse": lambda bench: Received(LENDER, Refuse(LEASE, "full", 5.0)),
     "agreement": lambda bench: bench.granted(),
     "bad agreement": lambda bench: Received(LENDER, Agreement(LEASE, b"nonsense")),
-    "started": lambda bench: Received(LENDER, Started(LEASE)),
+    "started": lambda bench: Received(LENDER, Started(LEASE, bench.standing())),
+    "unsigned started": lambda bench: Received(LENDER, Started(LEASE)),
+    "another's started": lambda bench: Received(LENDER, Started(LEASE, bench.standing(lease_id(2)))),
     "renewed": lambda bench: Received(LENDER, Renewed(LEASE, 1, 60.0, False)),
-    "renewed and started": lambda bench: Received(LENDER, Renewed(LEASE, 1, 60.0, True)),
-    "renewed early": lambda bench: Received(LENDER, Renewed(LEASE, 7, 60.0, True)),
+    "renewed and started": lambda bench: Received(LENDER, Renewed(LEASE, 1, 60.0, True, bench.standing())),
+    "unsigned renewed": lambda bench: Received(LENDER, Renewed(LEASE, 1, 60.0, True)),
+    "renewed early": lambda bench: Received(LENDER, Renewed(LEASE, 7, 60.0, True, bench.standing())),
     "release": lambda bench: Received(LENDER, Release(LEASE, "the owner is back")),
     "path up": lambda bench: PathUp(LEASE),
     "path failed": lambda bench: PathFailed(LEASE, "no route"),
@@ -312,7 +330,7 @@ TAKEN_TABLE: dict[TakenState, dict[str, tuple[TakenState | None, list[str]]]] = 
 
 
 @pytest.mark.parametrize("name", BORROWER_EVENTS)
-@pytest.mark.parametrize("state", TakenState)
+@pytest.mark.parametrize("state", TAKEN_STATES)
 def test_borrower(state: TakenState, name: str) -> None:
     bench = BorrowerBench(state)
     outputs = bench.feed(BORROWER_EVENTS[name](bench))
@@ -322,7 +340,7 @@ def test_borrower(state: TakenState, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BORROWER_EVENTS)
-@pytest.mark.parametrize("state", TakenState)
+@pytest.mark.parametrize("state", TAKEN_STATES)
 def test_what_a_borrower_ended_stays_ended(state: TakenState, name: str) -> None:
     bench = BorrowerBench(state)
     bench.feed(EndLease(LEASE, "done"))
@@ -331,7 +349,7 @@ def test_what_a_borrower_ended_stays_ended(state: TakenState, name: str) -> None
     assert bench.engine.states() == {}
 
 
-@pytest.mark.parametrize("state", TakenState)
+@pytest.mark.parametrize("state", TAKEN_STATES)
 def test_silence_ends_every_state(state: TakenState) -> None:
     bench = BorrowerBench(state)
     last: Sequence[NetworkOutput | LeaseOutput] = ()
@@ -343,7 +361,7 @@ def test_silence_ends_every_state(state: TakenState) -> None:
     assert bench.now - began <= CONFIG.starting_silence_s
 
 
-@pytest.mark.parametrize("state", TakenState)
+@pytest.mark.parametrize("state", TAKEN_STATES)
 def test_a_third_peer_down_ends_every_state(state: TakenState) -> None:
     bench = BorrowerBench(state)
     for _ in range(2):

@@ -8,6 +8,7 @@ from random import Random
 from swarmp2p.engine import NetworkEvent, NetworkOutput, Received, Send, Tick
 from swarmp2p.identity import PeerId
 from swarmp2p.ray_bridge.events import (
+    Journal,
     LeaseCommand,
     LeaseOutput,
     Lend,
@@ -53,7 +54,8 @@ def sent(outputs: Outputs) -> list[LeaseMessage]:
 
 
 def told(outputs: Outputs) -> list[LeaseOutput]:
-    return [output for output in outputs if not isinstance(output, NetworkOutput)]
+    """Without the journal."""
+    return [output for output in outputs if not isinstance(output, NetworkOutput | Journal)]
 
 
 class Two:
