@@ -96,6 +96,8 @@ from swarmp2p.ray_bridge.events import (
     EndLease,
     JoinSecret,
     JournalRecord,
+    LeaseActive,
+    LeaseHeld,
     LeaseOutput,
     Lend,
     Need,
@@ -454,12 +456,16 @@ def lease_command(maker: Maker) -> object:
         return PathUp(last.lease) if rng.random() < 0.9 else PathFailed(last.lease, "no path")
     if isinstance(last, StartWorker):
         return WorkerStarted(last.lease) if rng.random() < 0.8 else WorkerFailed(last.lease, "no memory")
+    if isinstance(last, LeaseActive) and rng.random() < 0.5:
+        return TakeBack(last.lease, 20.0, "the owner is back")
+    if isinstance(last, LeaseHeld) and rng.random() < 0.5:
+        return CommitGang(rng.choice(GANGS))
     told = [output.lease for output in maker.recent if isinstance(output, get_args(LeaseOutput))]
     lease = rng.choice(told) if told and rng.random() < 0.8 else rng.choice(LEASE_IDS)
     need = Need(cpus=rng.choice((1, 1, 2, 100)))
     secret = JoinSecret("127.0.0.1:6379", "token")
     allow = rng.choice((None, None, frozenset(PEERS[:3]), frozenset()))
-    lend = Lend(Offer(cpus=4, max_leases=3), VERSIONS, allow)
+    lend = Lend(Offer(cpus=4, max_leases=rng.choice((1, 3))), VERSIONS, allow)
     gang, queue_s = rng.choice((b"", b"", *GANGS)), rng.choice((0.0, 0.0, 30.0))
     new, known = (
         RequestLease(name, rng.choice(PEERS[:4]), need, VERSIONS, secret, "cluster", gang, (), queue_s)
@@ -467,6 +473,8 @@ def lease_command(maker: Maker) -> object:
     )
     record = JournalRecord(lease, rng.choice(tuple(Role)), rng.choice(PEERS), "cluster", need, "active")
     ends = (
+        EndLease(lease, "enough"),
+        EndLease(lease, "enough"),
         EndLease(lease, "enough"),
         StopLending(),
         WorkerFailed(lease, "died"),

@@ -21,6 +21,7 @@ from swarmp2p.ray_bridge.events import (
     StopLending,
     StopWorker,
     WorkerFailed,
+    WorkerStarted,
 )
 from swarmp2p.ray_bridge.lease import GivenState, TakenState
 from swarmp2p.ray_bridge.messages import (
@@ -30,7 +31,6 @@ from swarmp2p.ray_bridge.messages import (
     Release,
     Renew,
     Renewed,
-    Started,
 )
 
 from .keys import VERSIONS, peer, request
@@ -159,12 +159,13 @@ def test_a_borrower_that_was_stopped_itself_does_not_blame_the_lender() -> None:
 
 def test_an_answer_that_waited_while_the_borrower_was_stopped_still_counts() -> None:
     two = Two().activate()
-    engine = two.engines[BORROWER]
+    engine, gives = two.engines[BORROWER], two.engines[LENDER]
     renewals: list[LeaseMessage] = []
     for now in (1.0, 1.5, 2.0, 2.5):
         renewals += sent(engine.handle(Tick(), now))
     assert renewals == [Renew(LEASE, 1)] * 4
-    outputs = engine.handle(Received(LENDER, Renewed(LEASE, 1, 60.0, True)), 20.0)  # Tick was due at 3.0
+    (renewed,) = sent(gives.handle(Received(BORROWER, Renew(LEASE, 1)), 1.0))
+    outputs = engine.handle(Received(LENDER, renewed), 20.0)  # Tick was due at 3.0
     assert told(outputs) == []
     assert engine.states() == {LEASE: TakenState.ACTIVE}
 
@@ -233,7 +234,8 @@ def test_a_lender_that_dies_right_after_it_started_the_worker_is_noticed_as_soon
     two.run(1.0)  # a renewal has just been answered or is under way
     two.cut = True
     two.run(1.2)
-    two.engines[BORROWER].handle(Received(LENDER, Started(LEASE)), 1.2)
+    (started,) = sent(two.engines[LENDER].handle(WorkerStarted(LEASE), 1.2))
+    two.engines[BORROWER].handle(Received(LENDER, started), 1.2)
     two.run(4.1)
     assert TakenState.ACTIVE in two.states()
     two.run(4.3)
@@ -250,7 +252,10 @@ def test_a_renewal_under_way_is_repeated_on_time_whatever_else_is_heard() -> Non
     engine.handle(Received(LENDER, agreement), 0.0)
     due = engine.deadline()
     assert sent(engine.handle(Tick(), due)) == [Renew(LEASE, 1)]
-    engine.handle(Received(LENDER, Started(LEASE)), due + 0.1)
+    gives.handle(PathUp(LEASE), due)
+    (started,) = sent(gives.handle(WorkerStarted(LEASE), due))
+    engine.handle(Received(LENDER, started), due + 0.1)
+    assert engine.states() == {LEASE: TakenState.ACTIVE}
     assert engine.deadline() == due + 0.5
 
 

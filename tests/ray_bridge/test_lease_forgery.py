@@ -12,7 +12,16 @@ import pytest
 from swarmp2p.engine import NetworkOutput, Received, Send
 from swarmp2p.identity import Identity, PeerId
 from swarmp2p.ray_bridge.auth import LeaseKeys, make_proof
-from swarmp2p.ray_bridge.events import LeaseGranted, LeaseOutput, Lend, Offer, OpenPath, PathUp, StartWorker
+from swarmp2p.ray_bridge.events import (
+    Journal,
+    LeaseGranted,
+    LeaseOutput,
+    Lend,
+    Offer,
+    OpenPath,
+    PathUp,
+    StartWorker,
+)
 from swarmp2p.ray_bridge.lease import LeaseConfig, Leases
 from swarmp2p.ray_bridge.messages import Agreement, Challenge, Proof, Refuse, Release
 from swarmp2p.signed import sign_map
@@ -60,6 +69,7 @@ class Attempt:
 
     def must_fail(self, envelope: bytes, sender: PeerId | None = None) -> None:
         outputs = self.present(envelope, sender)
+        assert [type(output) for output in outputs].count(Journal) == 0
         assert not [output for output in outputs if isinstance(output, LeaseGranted | OpenPath | StartWorker)]
         assert self.engine.handle(PathUp(lease_id(self.number)), NOW) == []
         for output in outputs:
@@ -68,10 +78,10 @@ class Attempt:
 
     def must_work(self) -> None:
         self.challenge()
-        granted, *_ = self.present(self.genuine())
+        _, granted, *_ = self.present(self.genuine())
         assert isinstance(granted, Send)
         assert isinstance(granted.message, Agreement)
-        (start,) = self.engine.handle(PathUp(lease_id(self.number)), NOW)
+        _, start = self.engine.handle(PathUp(lease_id(self.number)), NOW)
         assert isinstance(start, StartWorker)
         assert (start.borrower, start.secret) == (self.borrower, SECRET)
 
@@ -172,7 +182,7 @@ def test_a_genuine_proof_is_worth_nothing_to_another_peer(make: Callable[[], Att
     for thief in (peer(7), Identity.generate().peer_id, attempt.lender):
         attempt.must_fail(attempt.genuine(), sender=thief)
     assert attempt.engine.states() == {lease_id(1): attempt.engine.states()[lease_id(1)]}
-    (_, granted, _) = attempt.present(attempt.genuine())  # the thieves did not disturb the borrower
+    (_, _, granted, _) = attempt.present(attempt.genuine())  # the thieves did not disturb the borrower
     assert isinstance(granted, LeaseGranted)
 
 

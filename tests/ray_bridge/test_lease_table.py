@@ -371,8 +371,8 @@ def test_a_third_peer_down_ends_every_state(state: TakenState) -> None:
 
 
 def test_the_tables_know_every_state() -> None:
-    assert set(GIVEN_TABLE) == set(GivenState)
-    assert set(TAKEN_TABLE) == set(TakenState)
+    assert set(GIVEN_TABLE) == set(GivenState) - {GivenState.QUEUED}, "test_lease_queue.py has that one"
+    assert set(TAKEN_TABLE) == set(TAKEN_STATES)
     assert {name for row in GIVEN_TABLE.values() for name in row} <= set(LENDER_EVENTS)
     assert {name for row in TAKEN_TABLE.values() for name in row} <= set(BORROWER_EVENTS)
 

@@ -15,6 +15,7 @@ from swarmp2p.identity import PeerId
 from swarmp2p.ray_bridge.events import (
     ClosePath,
     JoinSecret,
+    Journal,
     LeaseActive,
     LeaseCommand,
     LeaseEnded,
@@ -245,7 +246,11 @@ class World:
 
     def outputs(self, peer: PeerId, lease: LeaseId) -> list[tuple[float, LeaseOutput]]:
         """What an engine said about a lease, and when."""
-        return [(at, output) for at, who, output in self.log if who == peer and output.lease == lease]
+        return [
+            (at, output)
+            for at, who, output in self.log
+            if who == peer and output.lease == lease and not isinstance(output, Journal)
+        ]
 
     # Inside -----------------------------------------------------------------------------------------------
 
