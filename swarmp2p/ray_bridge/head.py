@@ -11,13 +11,15 @@ What dies, and what goes on (head_state.py says what is kept for it):
                         have lost their node, and go on after `ray.shutdown()` and `ray.init()`
     it again and again  `died`: the cluster cannot be used any more
     its borrower        all of its processes end; with a directory of its own, another head can go on from there
+
+So that starting it again takes no longer than it must, a zygote (zygote.py) waits for that beside a head that runs.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -33,6 +35,7 @@ from .head_state import HeadState, open_head_state
 from .node_tree import OBJECT_STORE_BYTES, NodePlan, NodeTree, open_node
 from .tree import TreeEnded
 from .versions import installed_versions
+from .warm import NotWarm, WarmNode, open_warm
 
 LOOPBACK_IP: Final = "127.0.0.1"
 """A head's default address. There GCS, the head's node and its drivers listen on localhost alone, so that nobody
@@ -41,6 +44,9 @@ outside of this machine reaches any of their ports; at every other address, of l
 _FOR_DRIVERS: Final = "[::ffff:127.0.0.1]"
 """LOOPBACK_IP as an IPv6 address (RFC 4291, 2.5.5.2), for drivers: `ray.init` replaces "127.0.0.1" by the host's
 outward address, where such a head does not listen, and leaves this one as it is."""
+
+_STANDBY_S: Final = 5.0
+"""From a head that is up to its zygote, whose second of CPU time others need more before that."""
 
 _SHORT_S: Final = 10.0
 _MOST_SHORT: Final = 3
@@ -69,6 +75,7 @@ class RayHead:
         self._restart = HeadRestart(0, "", drivers=True)
         self._failed: HeadFailed | None = None
         self._changed = trio.Event()
+        self._warm: WarmNode | None = None
 
     def __repr__(self) -> str:
         return f"RayHead(address={self._gcs!r}, pid={self.pid})"
@@ -116,6 +123,11 @@ class RayHead:
         """What its processes print."""
         return self._now.tree.log_path
 
+    @property
+    def prepared(self) -> bool:
+        """Whether a zygote waits, with which starting it again takes a second less."""
+        return self._warm is not None
+
     def driver_environment(self) -> dict[str, str]:
         """What a driver needs in its environment; see environment.py. Keep it secret."""
         return driver_environment(JoinSecret(self.address, self.token))
@@ -152,7 +164,7 @@ class RayHead:
         short = 0
         while True:
             began = trio.current_time()
-            async with open_node(plan, environment) as node:
+            async with self._node_of(plan, environment) as node:
                 self._node = node
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
@@ -165,6 +177,38 @@ class RayHead:
                     return
             self._restart = HeadRestart(self._restart.number + 1, reason, drivers=False)
             plan = replace(plan, port=self._port)
+
+    async def standby(self, plan: NodePlan, over: Callable[[], None]) -> None:
+        """`start_head`'s: have a zygote for the next start of the head. over: called when there has to be another."""
+        environment = head_environment(self.token_path, self._state.storage)
+        with suppress(HeadFailed, NotWarm):  # without one it takes a second more
+            await self._until(lambda: self._joined)
+            await trio.sleep(_STANDBY_S)
+            async with open_warm(environment, orphans=plan.orphans, keep=plan.keep) as warm:
+                self._warm = warm
+                try:
+                    await self._until(lambda: self._warm is not warm)
+                    over()
+                    await warm.tree.wait()
+                finally:
+                    self._warm = None if self._warm is warm else self._warm
+
+    @asynccontextmanager
+    async def _node_of(
+        self, plan: NodePlan, environment: Mapping[str, str]
+    ) -> AsyncGenerator[NodeTree, None]:
+        """The node's processes, by the zygote if there is one."""
+        warm, self._warm = self._warm, None
+        self._news()
+        node: NodeTree | None = None
+        if warm is not None:
+            with suppress(NotWarm):  # it has ended
+                node = warm.start(plan, environment)
+        if node is not None:
+            yield node  # which `standby` ends
+            return
+        async with open_node(plan, environment) as node:
+            yield node
 
     @property
     def _port(self) -> int:
@@ -248,6 +292,11 @@ async def start_head(
         )
         head = RayHead(kept)
         await start(nursery, head.run, plan)
+
+        def standby() -> None:
+            nursery.start_soon(head.standby, plan, standby)
+
+        standby()
         yield head
 
 

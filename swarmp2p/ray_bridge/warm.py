@@ -79,12 +79,17 @@ class WarmNode:
 
 @asynccontextmanager
 async def open_warm(
-    environment: Mapping[str, str], *, enter: Sequence[int] = (), jail: Jail | None = None
+    environment: Mapping[str, str],
+    *,
+    enter: Sequence[int] = (),
+    jail: Jail | None = None,
+    orphans: Path | None = None,
+    keep: Sequence[int] = (),
 ) -> AsyncGenerator[WarmNode, None]:
     """Have a zygote for the length of the context, which is entered once it has imported Ray.
 
     environment: what the node will have, without its token. enter: namespaces to run in, see Cell. jail: what to be
-    jailed in. Raises NotWarm.
+    jailed in. orphans, keep: see NodePlan. Raises NotWarm.
     """
     directory = private_directory()
     inside = str(directory / "zygote") if jail is None else f"{SCRATCH}/zygote"
@@ -101,7 +106,8 @@ async def open_warm(
             grace_s=supervisor.GRACE_S,
             enter=enter,
             jail=jail,
-            keep=(theirs.fileno(),),
+            orphans=orphans,
+            keep=(theirs.fileno(), *keep),
         ) as tree:
             theirs.close()
             await _warm(tree)

@@ -46,7 +46,7 @@ class FakeTree:
         self.began = trio.current_time()
 
     async def told(self, subject: str) -> object:
-        at, what = self.says.get(subject, (float("inf"), None))
+        at, what = self.says.get(subject, (NEVER, None))
         if at < self.lives_s:
             await trio.sleep_until(self.began + at)
             return what
@@ -55,44 +55,72 @@ class FakeTree:
             raise TreeEnded("it was told to stop")
         raise TreeEnded(f"killed after {self.lives_s:g} s")
 
+    async def wait(self) -> None:
+        with trio.move_on_at(self.began + self.lives_s):
+            await self.stopped.wait()
+
     async def stop(self, grace_s: float) -> None:
         self.stopped.set()
 
 
 @dataclass
-class Nodes:
-    """Heads as they would be started: one after the other."""
+class FakeNode:
+    tree: FakeTree
+    directory: Path = Path("/nowhere")
 
-    lives: list[tuple[dict[str, tuple[float, object]], float]]
-    plans: list[NodePlan] = field(default_factory=list)
-    at: list[float] = field(default_factory=list)
+    def kept_log(self) -> str:
+        return "/kept/head.log"
+
+
+Life = tuple[dict[str, tuple[float, object]], float]
+
+
+@dataclass
+class Nodes:
+    """Heads as they are started, one after the other. warm: of which of them by a zygote; zygotes: made so far."""
+
+    lives: list[Life]
+    plans: list[NodePlan] = field(default_factory=list[NodePlan])
+    warm: list[bool] = field(default_factory=list[bool])
+    zygotes: int = 0
+
+    def begin(self, plan: NodePlan, *, warm: bool) -> FakeNode:
+        says, lives_s = self.lives[min(len(self.plans), len(self.lives) - 1)]
+        self.plans.append(plan)
+        self.warm.append(warm)
+        return FakeNode(FakeTree(says, lives_s))
 
     @asynccontextmanager
     async def open_node(self, plan: NodePlan, environment: Mapping[str, str]) -> AsyncGenerator[Any, None]:
-        says, lives_s = self.lives[min(len(self.plans), len(self.lives) - 1)]
-        self.plans.append(plan)
-        self.at.append(trio.current_time())
-        tree = FakeTree(says, lives_s)
+        yield self.begin(plan, warm=False)
 
-        class Node:
-            directory = Path("/nowhere")
-
-            def __init__(self) -> None:
-                self.tree = tree
-
-            def kept_log(self) -> str:
-                return "/kept/head.log"
-
-        yield Node()
+    @asynccontextmanager
+    async def open_warm(
+        self, environment: Mapping[str, str], **settings: object
+    ) -> AsyncGenerator[Any, None]:
+        self.zygotes += 1
+        yield FakeWarm(self)
 
 
-FINE: dict[str, tuple[float, object]] = {"gcs": (1.0, "127.0.0.1:4711"), "joined": (2.0, "ab")}
+@dataclass
+class FakeWarm:
+    nodes: Nodes
+    tree: FakeTree | None = None
+
+    def start(self, plan: NodePlan, environment: Mapping[str, str]) -> FakeNode:
+        node = self.nodes.begin(plan, warm=True)
+        self.tree = node.tree
+        return node
+
+
 NEVER = float("inf")
+FINE: dict[str, tuple[float, object]] = {"gcs": (1.0, "127.0.0.1:4711"), "joined": (2.0, "ab")}
 
 
-def replaced(monkeypatch: pytest.MonkeyPatch, *lives: tuple[dict[str, tuple[float, object]], float]) -> Nodes:
+def replaced(monkeypatch: pytest.MonkeyPatch, *lives: Life) -> Nodes:
     nodes = Nodes(list(lives))
     monkeypatch.setattr(head_module, "open_node", nodes.open_node)
+    monkeypatch.setattr(head_module, "open_warm", nodes.open_warm)
     return nodes
 
 
@@ -109,6 +137,18 @@ async def test_it_is_started_again_at_its_port(
         assert first == HeadRestart(1, "killed after 60 s", drivers=False)
         assert await head.restarted(first.number) == HeadRestart(2, "it died", drivers=True)
         assert [plan.port for plan in nodes.plans] == [0, 4711]
+        assert nodes.warm == [False, True]
+        await trio.sleep(10)
+        assert nodes.zygotes == 2  # another one waits
+
+
+async def test_one_that_dies_soon_is_started_without_a_zygote(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = replaced(monkeypatch, (FINE, 3.0), (FINE, NEVER))
+    async with start_head() as head:
+        await head.restarted()
+        assert nodes.warm == [False, False]
 
 
 async def test_one_that_never_answers_is_not_tried_again(
@@ -208,7 +248,10 @@ async def driver(head: RayHead) -> AsyncGenerator[Driver, None]:
 
 
 @pytest.mark.slow
-async def test_a_cluster_outlives_its_gcs_its_head_and_its_borrower(tmp_path: Path) -> None:
+async def test_a_cluster_outlives_its_gcs_its_head_and_its_borrower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_module, "_STANDBY_S", 0.0)
     before = plasma_files()
     with trio.fail_after(150):
         async with (
@@ -227,6 +270,7 @@ async def test_a_cluster_outlives_its_gcs_its_head_and_its_borrower(tmp_path: Pa
             assert await user.tell("go on") == "said [8, 2]"
             everyone = family(head.pid)
 
+            await until(lambda: head.prepared)
             for process in everyone:
                 supervisor.send_signal(process, signal.SIGKILL)
             assert await head.restarted(1) == HeadRestart(
