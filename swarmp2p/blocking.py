@@ -64,6 +64,7 @@ def ray_cluster(
     lenders: Iterable[PeerId | str] | None = None,
     paths: Iterable[str] = ("direct", "overlay"),
     idle_s: float = 60.0,
+    gang: bool = False,
     identity: Identity | str | os.PathLike[str] | None = None,
     listen: Iterable[Multiaddr | str] | Multiaddr | str | None = DEFAULT_LISTEN,
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
@@ -98,6 +99,7 @@ def ray_cluster(
                 lenders=lenders,
                 paths=paths,
                 idle_s=idle_s,
+                gang=gang,
             ) as cluster,
         ):
             yield cluster

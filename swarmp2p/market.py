@@ -7,6 +7,8 @@ to ask next). Here is what joins them: one lending at a time, any number of clus
 from __future__ import annotations
 
 import math
+import os
+import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ from .ray_bridge.events import (
     StopLending,
 )
 from .ray_bridge.head import RayHead, start_head
+from .ray_bridge.muster import Muster
 from .ray_bridge.policy import check_need, check_offer
 from .ray_bridge.recruit import Candidate, Recruiter
 from .ray_bridge.versions import installed_versions
@@ -137,9 +140,11 @@ class Market:
         placement: Placement | None = None,
         paths: tuple[Carrier, ...] = DEFAULT_PATHS,
         idle_s: float = 60.0,
+        gang: bool = False,
     ) -> AsyncGenerator[Cluster, None]:
         """See Peer.borrow."""
         size = cluster_size(workers, min_workers)
+        rng = random.Random(os.urandom(16))
         check_need(need)
         versions = installed_versions()
         self._take_carriers()
@@ -169,6 +174,7 @@ class Market:
                 self._peer.now,
                 led.path,
                 size.elastic(need, idle_s),
+                Muster(size.least if gang else 0, rng),
             )
             self._led[cluster] = led
             self._clusters.append(cluster)

@@ -422,12 +422,16 @@ class Peer:
         logs: str | os.PathLike[str] | None = None,
         paths: Iterable[str] = ("direct", "overlay"),
         idle_s: float = 60.0,
+        gang: bool = False,
     ) -> AbstractAsyncContextManager[Cluster]:
         """Start a Ray head and lease workers for it; all are released on exit.
 
         workers: how many, or two bounds such as (2, 16): then their number follows what Ray's tasks, actors and
         placement groups wait for (their label selectors on "swarmp2p.kind", "swarmp2p.region" and lenders' own labels
         too), and workers that were idle for `idle_s` seconds are given back.
+
+        gang: have all of them (the lower bound) or none: lenders set workers aside until all are found, and nothing
+        starts before; those lost later are replaced one by one.
 
         Yields once `min_workers` run (all of them, or the lower bound, by default; 0 yields at once); the cluster goes
         on hiring until it has `workers`, and replaces those that are lost. While the context is open, this process's
@@ -455,6 +459,7 @@ class Peer:
             placement,
             paths_argument(paths),
             seconds_argument(idle_s, "idle_s"),
+            gang,
         )
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from random import Random
 
 import trio
 
@@ -23,6 +24,9 @@ from .demand import Bundle, ClusterState
 from .elastic import Ask, Elastic, Held
 from .environment import borrowers_environment
 from .events import (
+    CommitGang,
+    LeaseHeld,
+    LeaseNotice,
     EndLease,
     LeaseActive,
     LeaseCommand,
@@ -39,6 +43,7 @@ from .events import (
 )
 from .gcs import Gcs
 from .head import HeadRestart, RayHead
+from .muster import Muster
 from .recruit import Candidate, Recruiter
 
 _LOOK_AGAIN_S = 1.0  # between searches while workers are missing
@@ -118,14 +123,16 @@ class Cluster:
         now: Callable[[], float],
         path: Callable[[LeaseId], tuple[str, str, str]] = lambda lease: ("direct", "", ""),
         elastic: Elastic | None = None,
+        muster: Muster | None = None,
     ) -> None:
         """path: of a lease's worker: its name, why, and the address that it has by it, or "".
         candidates: see Candidates. elastic: decides how many workers are wanted; None for as many as the recruiter
-        says."""
+        says. muster: of a cluster that wants all of its first workers or none."""
         self._head, self._need, self._recruiter = head, need, recruiter
         self._versions, self._candidates = versions, candidates
         self._post, self._now, self._path = post, now, path
         self._elastic = elastic
+        self._muster = muster or Muster(0, Random(0))
         self._gcs = Gcs(
             lambda: head.secret.address,
             lambda: borrowers_environment(head.driver_environment()),
@@ -224,18 +231,30 @@ class Cluster:
             case LeaseGranted(lease=lease, peer=peer):
                 self._recruiter.granted(lease, self._now())
                 self._record(ClusterEventKind.GRANTED, peer)
+            case LeaseHeld(lease=lease):
+                gang = self._muster.held(lease)
+                if gang:
+                    self._post(CommitGang(gang))
             case LeaseActive(lease=lease, peer=peer, node_ip=node_ip):
+                self._muster.active(lease)
                 path, reason, address = self._path(lease)
                 self._workers[lease] = LeasedWorker(lease, peer, address or node_ip, path, reason)
                 self._record(ClusterEventKind.ACTIVE, peer, f"{path}: {reason}" if reason else path)
+            case LeaseNotice(lease=lease, peer=peer, ends=ends, reason=reason):
+                self._noticed(lease, peer, ends, reason)
             case LeaseRefusal(lease=lease, provider=peer, reason=reason, retry_after_s=retry_after_s):
+                self._muster.over(lease, self._now())
+                if lease in self._giving_back:  # nothing speaks against who set it aside
+                    self._recruiter.ended(lease, reason, self._now(), given_back=True)
+                else:
+                    self._recruiter.refused(lease, reason, retry_after_s, self._now())
                 need = self._needs[lease]
                 self._forget(lease)
-                self._recruiter.refused(lease, reason, retry_after_s, self._now())
                 if self._elastic is not None:
                     self._want((*self._asks, Ask(need)))  # of another, until GCS has told more
                 self._record(ClusterEventKind.REFUSED, peer, reason)
             case LeaseEnded(lease=lease, peer=peer, reason=reason):
+                self._muster.over(lease, self._now())
                 self._workers.pop(lease, None)
                 self._recruiter.ended(lease, reason, self._now(), lease in self._giving_back)
                 self._forget(lease)
@@ -270,8 +289,15 @@ class Cluster:
         search = False
         while True:
             changed = self._changed
-            if self._recruiter.missing() > 0 and not self._closing:
-                search = not await self._seek(search)
+            wait_s = self._muster.waits(self._now())
+            if wait_s > 0:
+                with trio.move_on_after(wait_s):
+                    await changed.wait()
+            elif self._recruiter.missing() > 0 and not self._closing:
+                enough = await self._seek(search)
+                if search and not enough:
+                    self._let_go()
+                search = not enough
                 share_s = self._recruiter.share_at() - self._now()
                 with trio.move_on_after(share_s if 0 < share_s < _LOOK_AGAIN_S else _LOOK_AGAIN_S):
                     await changed.wait()
@@ -292,6 +318,27 @@ class Cluster:
             self._note_found(found)
             enough &= self._ask(ask, count, [candidate for candidate, _ in found])
         return enough
+
+    def _let_go(self) -> None:
+        """Of what is held for a gang that nobody can complete now."""
+        for lease in self._muster.give_up(self._now()):
+            self._giving_back[lease] = None
+            self._post(EndLease(lease, "not all of its gang could be had; it is asked for again"))
+
+    def _noticed(self, lease: LeaseId, peer: PeerId, ends: float, reason: str) -> None:
+        """A worker is about to go: another takes its place, and tasks are kept from it."""
+        if lease in self._workers and not self._recruiter.is_ending(lease):
+            self._recruiter.ending(lease, reason, ends)
+            if self._nursery is not None:
+                self._nursery.start_soon(self._drain_ending, lease, peer, ends, reason)
+            self._wake()
+
+    async def _drain_ending(self, lease: LeaseId, peer: PeerId, ends: float, reason: str) -> None:
+        """Have Ray give it no more work, and retry elsewhere what will not be done."""
+        why = f"its lender takes it back: {reason}"
+        problem = await self._gcs.drain(lease, idle=False, ends=ends, why=why, timeout_s=max(_DRAIN_S, ends - self._now()))
+        said = f"not drained, {problem}" if problem else "drained"
+        self._record(ClusterEventKind.DRAINED, peer, f"{reason}: {said}")
 
     # How many workers ----------------------------------------------------------------------------------------
 
@@ -358,12 +405,23 @@ class Cluster:
                 return self._recruiter.missing() <= 0
             lease = os.urandom(16)
             self._needs[lease] = ask.need
+            self._muster.asked(lease)
             self._recruiter.asked(lease, next(c for c in candidates if c.provider == provider))
             if ask in self._asks:
                 position = self._asks.index(ask)
                 self._asks = self._asks[:position] + self._asks[position + 1 :]
             self._record(ClusterEventKind.ASKED, provider)
-            self._post(RequestLease(lease, provider, ask.need, self._versions, self._head.secret, self.name))
+            self._post(
+                RequestLease(
+                    lease,
+                    provider,
+                    ask.need,
+                    self._versions,
+                    self._head.secret,
+                    self.name,
+                    gang=self._muster.gang,
+                )
+            )
         return True
 
     def _note_found(self, found: Sequence[tuple[Candidate, str]]) -> None:

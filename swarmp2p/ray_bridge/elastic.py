@@ -129,6 +129,13 @@ def _coming(need: Need, lease: LeaseId = b"") -> _Bin:
     return _Bin(free, {**known, **dict(need.labels)}, lease)
 
 
+def _in_use(node: NodeState) -> list[Bundle]:
+    """What runs on a node that will go, and need another place soon."""
+    used = [(name, amount - node.available.get(name, 0.0)) for name, amount in sorted(node.total.items())]
+    taken = tuple((name, amount) for name, amount in used if name in ("CPU", "GPU") and amount > _ROUNDING)
+    return [Bundle(taken)] if taken else []
+
+
 def _lease_of(node: NodeState) -> LeaseId:
     """Of a worker that says so; empty for others."""
     try:
@@ -153,10 +160,13 @@ class Elastic:
         seen: dict[LeaseId, NodeState] = {}
         bins: list[_Bin] = []
         totals: list[_Bin] = []
+        moving: list[Bundle] = []
         for node in state.nodes:
             lease = _lease_of(node)
             if lease:
                 seen[lease] = node
+            if lease in leases and leases[lease].ending:
+                moving += _in_use(node)
             if node.draining or (lease in leases and leases[lease].ending):
                 continue
             bins.append(_Bin(dict(node.available), node.labels, lease))
@@ -176,6 +186,9 @@ class Elastic:
             packing.put_gang(gang, bins)
         for bundle, count in state.wants:
             packing.put(bundle, count, bins)
+        unmeetable = tuple(packing.unmeetable)
+        for bundle in moving:
+            packing.put(bundle, 1, bins)
         asks = packing.asks
         coming = any(each.used and each.lease in leases and each.lease not in seen for each in bins)
         if coming or len(asks) > short:
@@ -184,7 +197,7 @@ class Elastic:
                 del asks[short:]
         else:
             self._since = math.inf
-        return Step(tuple(asks), self._idle(staying, seen, bins), tuple(packing.unmeetable))
+        return Step(tuple(asks), self._idle(staying, seen, bins), unmeetable)
 
     def _idle(
         self, staying: Sequence[Held], seen: Mapping[LeaseId, NodeState], bins: Iterable[_Bin]
