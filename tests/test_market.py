@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trio
@@ -22,6 +22,7 @@ from swarmp2p.gossip.load_signal import LoadSignal
 from swarmp2p.gossip.load_table import LoadEntry
 from swarmp2p.identity import PeerId
 from swarmp2p.market import ClusterSize, _placement, cluster_size  # pyright: ignore[reportPrivateUsage]
+from swarmp2p.peer import Peer
 from swarmp2p.ray_bridge.cluster import Cluster, ClusterEventKind
 from swarmp2p.ray_bridge.elastic import Ask
 from swarmp2p.ray_bridge.environment import driver_environment
@@ -117,6 +118,24 @@ class Ray:
                 del self.workers[peer]
 
 
+class FakeGcs:
+    """Ray's answers to being asked to drain nodes. problem: why it does not."""
+
+    drained: ClassVar[list[tuple[bytes, bool, float]]] = []
+    problem = ""
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    async def run(self) -> None:
+        await trio.sleep_forever()
+
+    async def drain(self, lease: bytes, *, idle: bool, ends: float = 0.0, why: str, timeout_s: float) -> str:
+        self.drained.append((lease, idle, ends))
+        await trio.sleep(0.1)
+        return self.problem
+
+
 @asynccontextmanager
 async def no_plane(*arguments: object, **settings: object) -> AsyncGenerator[SimpleNamespace, None]:
     async def serve(address: str, ports: Sequence[int]) -> None:
@@ -135,6 +154,8 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     monkeypatch.setattr("swarmp2p.ray_bridge.lender.start_worker", ray.start_worker)
     monkeypatch.setattr("swarmp2p.market.installed_versions", lambda: ray.versions)
     monkeypatch.setattr("swarmp2p.head_paths.open_plane", no_plane)  # a real process, in virtual time
+    monkeypatch.setattr("swarmp2p.ray_bridge.cluster.Gcs", FakeGcs)
+    monkeypatch.setattr(FakeGcs, "drained", [])
     return ray
 
 
@@ -541,3 +562,70 @@ def test_sizes_that_make_no_sense() -> None:
             cluster_size(workers)
     with pytest.raises(UsageError, match="min_workers"):
         cluster_size((2, 5), 3)
+
+
+async def test_a_worker_whose_lender_wants_it_back_is_drained_and_replaced_before_it_ends(
+    autojump_clock: MockClock, ray: Ray
+) -> None:
+    async with (
+        Swarm().of(3) as (borrower, *lenders),
+        lenders[0].lend(allow=None) as lending,
+        borrower.borrow(workers=1) as cluster,
+        lenders[1].lend(allow=None),
+    ):
+        (worker,) = cluster.workers
+        notice = trio.current_time()
+        lending.take_back(20.0, "its owner is back")
+        await cluster.wait_for_workers(2)
+        assert trio.current_time() < notice + 10
+        ((lease, idle, ends),) = FakeGcs.drained
+        assert (lease, idle) == (worker.lease, False)
+        assert 15 < ends - borrower.now() < 20
+        await trio.sleep(25)
+        assert ids(cluster) == {str(lenders[1].id)} == set(ray.workers)
+        kinds = [event.kind.value for event in cluster.past_events]
+        last = ["drained", "active", "ended"]
+        assert [kind for kind in kinds if kind in last] == ["active", *last]
+        (drained,) = (event for event in cluster.past_events if event.kind is ClusterEventKind.DRAINED)
+        assert drained.reason == "its owner is back: drained"
+
+
+async def test_a_gang_is_had_whole_or_not_at_all(autojump_clock: MockClock, ray: Ray) -> None:
+    async with (
+        Swarm().of(4) as (borrower, *lenders),
+        lenders[0].lend(allow=None) as first,
+        lenders[1].lend(allow=None) as second,
+    ):
+        async with borrower.borrow(workers=3, min_workers=0, gang=True) as cluster:
+            for _ in range(300):
+                await trio.sleep(0.1)
+                assert not ray.workers
+                assert (first.borrowers, second.borrowers) == ((), ()), "nothing is granted"
+            async with lenders[2].lend(allow=None):
+                await cluster.wait_for_workers(3, timeout_s=60)
+                assert len(set(ids(cluster))) == 3
+                ray.workers[str(lenders[0].id)].dead.set()
+                await cluster.wait_for_workers(2)
+                await trio.sleep(30)
+                assert len(ids(cluster)) == 3, "one that is lost later is replaced by itself"
+
+
+async def test_of_two_gangs_that_hold_what_the_other_lacks_each_gets_its_turn(
+    autojump_clock: MockClock, ray: Ray
+) -> None:
+    async with Swarm().of(6) as (one, other, *lenders), AsyncExitStack() as stack:
+        for lender in lenders:
+            await stack.enter_async_context(lender.lend(allow=None))
+        done: list[Peer] = []
+
+        async def borrow(peer: Peer) -> None:
+            async with peer.borrow(workers=3, gang=True, timeout_s=600) as cluster:
+                assert len(cluster.workers) == 3
+                await trio.sleep(20)
+                assert len(cluster.workers) == 3
+                done.append(peer)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(borrow, one)
+            nursery.start_soon(borrow, other)
+        assert len(done) == 2

@@ -25,14 +25,14 @@ from .elastic import Ask, Elastic, Held
 from .environment import borrowers_environment
 from .events import (
     CommitGang,
-    LeaseHeld,
-    LeaseNotice,
     EndLease,
     LeaseActive,
     LeaseCommand,
     LeaseEnded,
     LeaseGranted,
+    LeaseHeld,
     LeaseId,
+    LeaseNotice,
     LeaseOutput,
     LeaseRefusal,
     Need,
@@ -336,7 +336,9 @@ class Cluster:
     async def _drain_ending(self, lease: LeaseId, peer: PeerId, ends: float, reason: str) -> None:
         """Have Ray give it no more work, and retry elsewhere what will not be done."""
         why = f"its lender takes it back: {reason}"
-        problem = await self._gcs.drain(lease, idle=False, ends=ends, why=why, timeout_s=max(_DRAIN_S, ends - self._now()))
+        problem = await self._gcs.drain(
+            lease, idle=False, ends=ends, why=why, timeout_s=max(_DRAIN_S, ends - self._now())
+        )
         said = f"not drained, {problem}" if problem else "drained"
         self._record(ClusterEventKind.DRAINED, peer, f"{reason}: {said}")
 

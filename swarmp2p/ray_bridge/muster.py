@@ -53,7 +53,7 @@ class Muster:
         """A worker was set aside. Returns the gang to commit once all are; b"" before."""
         if lease in self._held:
             self._held[lease] = True
-        if self._committed or sum(self._held.values()) < self._size:
+        if self.complete or self._committed or sum(self._held.values()) < self._size:
             return b""
         self._committed = True
         return self._name
