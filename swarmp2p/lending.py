@@ -29,6 +29,7 @@ from .ray_bridge.events import (
     TakeBack,
     Versions,
 )
+from .ray_bridge.jailer import Jailer
 from .ray_bridge.lender import Lender, Place
 from .scopes import TaskStatus, start
 from .transport.mesh.events import Invited, MeshFailed
@@ -55,6 +56,7 @@ class Lending:
         logs: Path | None,
         paths: Paths,
         carriers: tuple[Carrier, ...],
+        jailer: Jailer | None,
     ) -> None:
         self._peer, self._post, self._versions = peer, post, versions
         self.offer = offer
@@ -64,7 +66,7 @@ class Lending:
         self._changed = trio.Event()
         self._all_paths, self._carriers = paths, carriers
         self._paths: LenderPaths | None = None
-        self.lender = Lender(offer, str(peer.id), logs, post, self._place)
+        self.lender = Lender(offer, str(peer.id), logs, post, self._place, jailer)
 
     @property
     def borrowers(self) -> tuple[PeerId, ...]:

@@ -39,6 +39,7 @@ from .ray_bridge.events import (
     StopLending,
 )
 from .ray_bridge.head import RayHead, start_head
+from .ray_bridge.jailer import open_jailer
 from .ray_bridge.muster import Muster
 from .ray_bridge.policy import check_need, check_offer
 from .ray_bridge.recruit import Candidate, Recruiter
@@ -108,9 +109,18 @@ class Market:
                 "this peer lends already; close that first, or change it with `allow`. Nothing was changed"
             )
         check_offer(offer)
-        lending = Lending(
-            self._peer, self._post, offer, installed_versions(), peer_set(allow), logs, self._paths, paths
-        )
+        versions, allowed = installed_versions(), peer_set(allow)
+        jailer = await open_jailer(offer)
+        if self._lending is not None:  # somebody was faster
+            raise UsageError("this peer lends already. Nothing was changed")
+        if jailer is not None:  # a worker on a direct path is in this machine's network
+            paths = tuple(path for path in paths if path is not Carrier.DIRECT)
+        if not paths:
+            raise UsageError(
+                'a jailed worker takes no direct path: allow "overlay", or lend with isolation="none". '
+                "Nothing was changed"
+            )
+        lending = Lending(self._peer, self._post, offer, versions, allowed, logs, self._paths, paths, jailer)
         lending.signal()  # raises UsageError for what no signal can say
         self._lending = lending
         self._take_carriers()

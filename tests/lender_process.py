@@ -13,7 +13,7 @@ from swarmp2p.scopes import background_nursery
 async def lend(paths: list[str]) -> None:
     async with (
         open_peer() as peer,
-        peer.lend(Offer(), allow=None, paths=paths),
+        peer.lend(Offer(isolation="none"), allow=None, paths=paths),
         background_nursery(),
     ):
         print(peer.addresses[0], flush=True)

@@ -20,6 +20,7 @@ import swarmp2p
 key, lender = sys.argv[1], None
 me = swarmp2p.Identity.load_or_create(key)
 lend = [sys.executable, "-m", "swarmp2p", "lend", "--json", "--exit-on-eof", "--allow", str(me.peer_id)]
+lend += ["--isolation", "none"]
 with subprocess.Popen(lend, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as lender:
     address = json.loads(lender.stdout.readline())["addresses"][0]
 

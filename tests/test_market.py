@@ -93,6 +93,9 @@ class Ray:
         finally:
             self.heads.remove(head)
 
+    async def no_jailer(self, offer: Offer) -> None:
+        """Workers that are none need no jail."""
+
     @asynccontextmanager
     async def start_worker(
         self,
@@ -104,6 +107,7 @@ class Ray:
         directory: Path | None,
         ports: Sequence[int],
         cell: object,
+        jail: object,
     ) -> AsyncGenerator[FakeWorker, None]:
         await trio.sleep(3)
         if self.problem:
@@ -153,6 +157,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     monkeypatch.setattr("swarmp2p.market.start_head", ray.start_head)
     monkeypatch.setattr("swarmp2p.ray_bridge.lender.start_worker", ray.start_worker)
     monkeypatch.setattr("swarmp2p.market.installed_versions", lambda: ray.versions)
+    monkeypatch.setattr("swarmp2p.market.open_jailer", ray.no_jailer)
     monkeypatch.setattr("swarmp2p.head_paths.open_plane", no_plane)  # a real process, in virtual time
     monkeypatch.setattr("swarmp2p.ray_bridge.cluster.Gcs", FakeGcs)
     monkeypatch.setattr(FakeGcs, "drained", [])

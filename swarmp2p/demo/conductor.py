@@ -21,6 +21,9 @@ import trio
 from rich.console import Console
 
 from ..errors import UsageError
+from ..ray_bridge.cells import cell_problem
+from ..ray_bridge.events import JAIL, NO_ISOLATION
+from ..ray_bridge.jails import jail_problem
 from ..ray_bridge.versions import installed_versions
 from ..scopes import TaskStatus, cancel_scope, start
 from .process import PeerProcess
@@ -170,6 +173,9 @@ async def _play(stage: _Stage, nursery: trio.Nursery) -> None:
         return
 
     stage.allow_file.write_text("# nobody yet\n")
+    problem = await trio.to_thread.run_sync(jail_problem) or await cell_problem()
+    isolation = JAIL if problem is None else NO_ISOLATION
+    stage.say("workers are jailed" if problem is None else f"workers run without a jail here: {problem}")
     for number in range(1, LENDERS + 1):
         # the last one names nobody; it offers most, so that it is asked early
         refuses = number == LENDERS
@@ -182,7 +188,7 @@ async def _play(stage: _Stage, nursery: trio.Nursery) -> None:
                 "--logs",
                 str(stage.directory / f"lender-{number}"),
             ),
-            *("--cpus", "2" if refuses else "1"),
+            *("--cpus", "2" if refuses else "1", "--isolation", isolation),
             *policy,
         ]
         await stage.start(f"lender-{number}", arguments, nursery)

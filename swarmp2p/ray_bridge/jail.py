@@ -51,7 +51,7 @@ _DROPPED: Final = frozenset(
 class System:
     """What each jail of a machine shares.
 
-    bubblewrap: path of bwrap. python: interpreter for inside.py. package: directory of this package, read in the jail.
+    bubblewrap: path of bwrap. python: interpreter for inside.py. package: directory of swarmp2p, seen in the jail.
     shown: files and directories that are seen read-only where they are, none below another. links: symbolic links,
     (where, target), as the root directory of a system with a merged /usr has them. python_path: directories of shown
     that Python does not search by itself. as_root: whether root runs it.
@@ -120,7 +120,7 @@ def jail_command(jail: Jail, command: Sequence[str]) -> list[str]:
     line += ["--remount-ro", "/dev"]
     line += ["--size", str(jail.scratch_bytes), "--perms", "1777", "--tmpfs", SCRATCH]
     shown = [(path, path) for path in (*system.shown, system.package, *jail.drivers)]
-    shown += [(f"{system.package}/etc/{name}", f"/etc/{name}") for name in _ETC]
+    shown += [(f"{system.package}/ray_bridge/etc/{name}", f"/etc/{name}") for name in _ETC]
     for parent in _parents([where for _, where in shown]):
         line += [
             "--perms",
@@ -145,7 +145,7 @@ def jail_command(jail: Jail, command: Sequence[str]) -> list[str]:
         "work": WORK,
         "directories": [HOME, WORK, _TEMPORARY],
     }
-    program = f"{system.package}/inside.py"
+    program = f"{system.package}/ray_bridge/inside.py"
     return [*line, "--", system.python, "-I", "-S", program, json.dumps(orders), *command]
 
 

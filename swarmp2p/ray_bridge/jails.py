@@ -81,11 +81,13 @@ def this_system(*, as_root: bool | None = None) -> System:
     for path in (sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix), *sites, *wanted):
         if path and os.path.exists(path):
             shown.append(_checked(os.path.abspath(path)))
-    outside = [site for site in sites if not _below(site, (sys.prefix, sys.base_prefix))]
+    package = Path(__file__).resolve().parents[1]
+    searched = [*sites, str(package.parent)]
+    outside = [site for site in searched if not _below(site, (sys.prefix, sys.base_prefix))]
     return System(
         bubblewrap=found,
         python=sys.executable,
-        package=str(Path(__file__).resolve().parent),
+        package=str(package),
         shown=_uppermost(shown),
         links=tuple(links),
         python_path=tuple(outside),
@@ -110,7 +112,7 @@ def worker_jail(
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     sizes = lease_sizes(memory_bytes, cpus, store_bytes, machine, leases)
     return Jail(
-        this_system() if system is None else system,
+        usable_system() if system is None else system,
         scratch_bytes=sizes.scratch_bytes,
         shared_bytes=sizes.shared_bytes,
         limits=sizes.limits,
@@ -174,14 +176,15 @@ def jail_problem() -> str | None:
     """Why this machine cannot make jails, with the command that enables them; None when it can. Takes 0.1 s, once a
     process where it succeeds."""
     try:
-        _try()
+        usable_system()
     except NoJail as problem:
         return problem.reason
     return None
 
 
 @functools.cache
-def _try() -> None:
+def usable_system() -> System:
+    """This machine's system, of which a jail was made to try it. Raises NoJail."""
     system = this_system()
     jail = Jail(
         system, scratch_bytes=1 << 20, shared_bytes=1 << 20, user=next_user(), system_calls=_system_calls()
@@ -202,6 +205,7 @@ def _try() -> None:
     if tried.returncode:
         said = (tried.stderr.strip().splitlines() or [f"it ended with status {tried.returncode}"])[-1][:300]
         raise NoJail(f"bubblewrap makes none here ({said}); {_remedy(said)}")
+    return system
 
 
 def _system_calls() -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from .events import (
     WorkerFailed,
     WorkerStarted,
 )
+from .jailer import Jailer
 from .worker import start_worker
 
 
@@ -81,16 +82,19 @@ class Lender:
         logs: Path | None,
         post: Callable[[LeaseCommand], None],
         places: Places | None = None,
+        jailer: Jailer | None = None,
     ) -> None:
         """places: made by whoever answers OpenPath; None: every path is direct, and answered here.
 
         peer_label: the lender's peer id as text; it becomes the Ray node's name and label.
 
+        jailer: whoever makes its workers' jails; None lends without.
+
         logs: where workers' logs go, one folder a lease; None keeps those of failed workers only.
         """
         self.offer = offer
         self._label, self._logs, self._post = peer_label, logs, post
-        self._places = places
+        self._places, self._jailer = places, jailer
         self._stops: dict[LeaseId, trio.CancelScope] = {}
         self._at_work = 0  # workers that run, start, are being stopped, or wait for one of those
         # A lease is over before its worker's last process is. Who takes and returns leases as fast as it can
@@ -140,21 +144,29 @@ class Lender:
                 node_ip = self.offer.node_ip if place is None else place.node_ip
                 cell = None if place is None else place.cell
                 problem = direct_path_problem(order.secret.address, node_ip)
+                if problem is None and self._jailer is not None and cell is None:
+                    problem = (
+                        "this lender jails its workers, which takes a network of their own and no direct path"
+                    )
                 if problem is not None:
                     reason = problem
                     return
-                async with (
-                    self._room,
-                    start_worker(
+                jailed = (
+                    nullcontext(None) if self._jailer is None else self._jailer.jail(order.lease, order.need)
+                )
+                async with self._room, AsyncExitStack() as stack:
+                    jail = stack.enter_context(jailed)
+                    starting = start_worker(
                         order.secret,
                         need=order.need,
                         node_ip=node_ip,
                         ports=() if place is None else place.ports,
                         cell=cell,
+                        jail=jail,
                         labels=node_labels(self.offer, self._label, order.lease),
                         directory=None if self._logs is None else self._logs / order.lease.hex()[:12],
-                    ) as worker,
-                ):
+                    )
+                    worker = await stack.enter_async_context(starting)
                     self._post(WorkerStarted(order.lease, node_ip, _block(place)))
                     reason = await worker.died()
         except (SwarmError, OSError) as problem:  # OSError: no room, no more processes

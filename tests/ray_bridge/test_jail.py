@@ -22,7 +22,7 @@ from swarmp2p.ray_bridge.jail import (
 SYSTEM = System(
     bubblewrap="/usr/bin/bwrap",
     python="/opt/venv/bin/python",
-    package="/home/owner/src/swarmp2p/ray_bridge",
+    package="/home/owner/src/swarmp2p",
     shown=("/usr", "/opt/venv", "/home/owner/.pyenv/3.11"),
     links=(("/bin", "usr/bin"),),
 )
@@ -39,7 +39,7 @@ def options(line: list[str], name: str, count: int) -> list[tuple[str, ...]]:
 
 def orders(line: list[str]) -> dict[str, object]:
     """What inside.py is told."""
-    at = line.index(f"{SYSTEM.package}/inside.py")
+    at = line.index(f"{SYSTEM.package}/ray_bridge/inside.py")
     told: dict[str, object] = json.loads(line[at + 1])
     return told
 
@@ -47,7 +47,7 @@ def orders(line: list[str]) -> dict[str, object]:
 def test_the_command_comes_last_after_the_program_that_gives_rights_up() -> None:
     line = jail_command(Jail(SYSTEM), ["sleep", "--", "5"])
     after = line[line.index("--") + 1 :]
-    assert after[:4] == ["/opt/venv/bin/python", "-I", "-S", f"{SYSTEM.package}/inside.py"]
+    assert after[:4] == ["/opt/venv/bin/python", "-I", "-S", f"{SYSTEM.package}/ray_bridge/inside.py"]
     assert after[5:] == ["sleep", "--", "5"]
 
 

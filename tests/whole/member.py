@@ -82,7 +82,8 @@ async def run(options: dict[str, Any]) -> None:
     ):
         if options.get("lend"):
             # an offer's CPUs are for all of its leases together
-            offer = Offer(cpus=options["lend"], max_leases=options["lend"])
+            isolation = options.get("isolation") or "none"
+            offer = Offer(cpus=options["lend"], max_leases=options["lend"], isolation=isolation)
             await stack.enter_async_context(
                 peer.lend(
                     offer,
