@@ -230,6 +230,8 @@ def test_no_worker_starts() -> None:
         attacker.now += 0.01
         sender, message = attacker.kinds[name]()
         outputs = engine.handle(Received(sender, message), attacker.now)
+        # nothing is even set aside for them
+        assert not [one for one in answers(outputs) if isinstance(one, Challenge)], name
         outputs = [*outputs, *engine.handle(PathUp(message.lease), attacker.now)]
         started = [out for out in outputs if isinstance(out, LeaseGranted | OpenPath | StartWorker)]
         assert not started, (name, started)
