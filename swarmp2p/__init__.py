@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .queries import RemotePeer
     from .ray_bridge.cluster import Cluster
     from .ray_bridge.events import Need, Offer
+    from .ray_bridge.grants import Grant
     from .subscription import Subscription
     from .transport.addresses import peer_info
 else:
@@ -43,6 +44,7 @@ else:
         "DhtConfig": ".dht.config",
         "GossipConfig": ".gossip.config",
         "GossipMessage": ".gossip.events",
+        "Grant": ".ray_bridge.grants",
         "Identity": ".identity",
         "Invite": ".invite",
         "Lending": ".lending",
@@ -92,6 +94,7 @@ __all__ = [
     "DhtConfig",
     "GossipConfig",
     "GossipMessage",
+    "Grant",
     "Identity",
     "Invite",
     "Lending",

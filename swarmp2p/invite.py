@@ -23,6 +23,7 @@ from .engine import Address, PeerInfo
 from .errors import BadMessage, InviteError, NetworkKeyError, UsageError
 from .identity import Identity, PeerId, verify
 from .network_key import NetworkKey
+from .ray_bridge.grants import Grant
 from .signed import sign_map, split_signed, unpack_map, verify_payload
 from .transport.addresses import split_address
 from .transport.reachability import Scope, scope_of
@@ -39,6 +40,7 @@ _MAX_ADDRESSES: Final = 8  # of each
 _MAX_CAPABILITY_BYTES: Final = 512
 _MAX_PROTOCOL_CHARS: Final = 255
 _CLOCK_ERROR_S: Final = 30.0
+_GRANT: Final = b"swarm-grant:"  # how a capability begins that is a grant
 _AGAIN: Final = "copy it again, whole"
 _ANOTHER: Final = "ask for another one"
 
@@ -137,9 +139,24 @@ class Invite:
         )
 
     @property
+    def grant(self) -> Grant | None:
+        """The permission to lease that comes with it, if one does. Raises InviteError for one that is not genuine."""
+        if not self.capability.startswith(_GRANT):
+            return None
+        try:
+            return Grant.from_bytes(self.capability[len(_GRANT) :], verify)
+        except BadMessage as problem:
+            raise InviteError(f"the grant in it cannot be used ({problem})", _ANOTHER) from None
+
+    @property
     def secret(self) -> bool:
         """Whether who reads it has something that others should not: a key, or a capability."""
         return self.network_key is not None or bool(self.capability)
+
+
+def grant_capability(grant: Grant) -> bytes:
+    """A grant as an invite's capability."""
+    return _GRANT + grant.to_bytes()
 
 
 _ALPHABET: Final = base58.BITCOIN_ALPHABET
@@ -236,11 +253,13 @@ def _ago(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """Into which swarm, and by whom: what `open_peer`'s arguments come to. dht_protocol: empty for the usual one."""
+    """Into which swarm, and by whom: what `open_peer`'s arguments come to. dht_protocol: empty for the usual one.
+    grants: that came with the invites."""
 
     addresses: tuple[Multiaddr | str, ...]
     network_key: NetworkKey | None = None
     dht_protocol: str = ""
+    grants: tuple[Grant, ...] = ()
 
 
 def entrance(
@@ -250,6 +269,7 @@ def entrance(
 ) -> Entrance:
     """Bootstrap addresses and invites, together. Raises InviteError, UsageError where they are of several swarms."""
     addresses: list[Multiaddr | str] = []
+    grants: list[Grant] = []
     key, protocols = network_key, dict[str, None]()
     for one in bootstrap:
         if not is_invite(one):
@@ -258,6 +278,8 @@ def entrance(
         invite = Invite.parse(str(one))
         invite.check(now)
         addresses += invite.addresses
+        if invite.grant is not None:
+            grants.append(invite.grant)
         protocols[invite.dht_protocol] = None
         if invite.network_key is not None:
             if key is not None and key.secret != invite.network_key.secret:
@@ -270,4 +292,4 @@ def entrance(
         raise UsageError(
             f"the invites are for swarms with different DHTs ({', '.join(protocols)}): take one of them"
         )
-    return Entrance(tuple(addresses), key, next(iter(protocols), ""))
+    return Entrance(tuple(addresses), key, next(iter(protocols), ""), tuple(grants))

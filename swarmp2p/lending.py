@@ -31,6 +31,8 @@ from .ray_bridge.events import (
 )
 from .ray_bridge.jailer import Jailer
 from .ray_bridge.lender import Lender, Place
+from .ray_bridge.presenting import OWNERS_ATTRIBUTE, owners_text
+from .ray_bridge.revocations import RevocationList, peer_name
 from .scopes import TaskStatus, start
 from .transport.mesh.events import Invited, MeshFailed
 from .transport.mesh.members import Carrier
@@ -57,7 +59,9 @@ class Lending:
         paths: Paths,
         carriers: tuple[Carrier, ...],
         jailer: Jailer | None,
+        grantors: frozenset[PeerId] = frozenset(),
     ) -> None:
+        self.grantors = grantors
         self._peer, self._post, self._versions = peer, post, versions
         self.offer = offer
         self.allowed = allowed
@@ -76,7 +80,7 @@ class Lending:
     async def allow(self, peers: Iterable[PeerId | str] | None) -> None:
         """Replace the list of peers that may lease; None for everybody. Leases that stand are kept."""
         self.allowed = peer_set(peers)
-        self._post(Lend(self.offer, self._versions, self.allowed))
+        self._post(Lend(self.offer, self._versions, self.allowed, self.grantors))
         # a newer record tells those who were refused that asking again may help
         if self.announcement is not None:
             await self.announcement.update(self.attributes())
@@ -86,13 +90,27 @@ class Lending:
         is called. notice_s: seconds; 0 ends them at once."""
         self._post(TakeBack(None, notice_s, text_argument(reason, "a reason")))
 
+    def learn(self, told: RevocationList) -> None:
+        """An owner has revoked something. When it is this peer itself, whom it names loses its place among the allowed;
+        what ends by it is the lease engine's affair."""
+        if told.owner != self._peer.id or self.allowed is None:
+            return
+        names = {name for name, _ in told.entries}
+        gone = {peer for peer in self.allowed if peer_name(peer) in names}
+        if gone:
+            self.allowed = self.allowed - gone
+            self._post(Lend(self.offer, self._versions, self.allowed, self.grantors))
+
     async def changed(self) -> None:
         """Wait for the next lease to begin or end."""
         await self._changed.wait()
 
     def attributes(self) -> dict[str, Attribute]:
         """What the service record says."""
-        return {
+        trusted: dict[str, Attribute] = (
+            {OWNERS_ATTRIBUTE: owners_text(self.grantors)} if self.grantors else {}
+        )
+        return trusted | {
             "kind": self.offer.kind,
             "region": self.offer.region,
             "cpus": self.offer.cpus,
@@ -153,7 +171,7 @@ class Lending:
         async with trio.open_nursery() as nursery:
             self._paths = LenderPaths(self._all_paths, self._carriers, self.offer, nursery)
             await start(nursery, self.lender.run)
-            self._post(Lend(self.offer, self._versions, self.allowed))
+            self._post(Lend(self.offer, self._versions, self.allowed, self.grantors))
             nursery.start_soon(self._publish_loads)
             task_status.started()
 

@@ -20,6 +20,7 @@ from .errors import UsageError
 from .gossip.balancer import ANYWHERE, Placement
 from .gossip.load import FollowLoads, LoadTable, UnfollowLoads
 from .gossip.placement import Distance
+from .granting import Granting
 from .head_paths import HeadPaths, open_head_paths
 from .identity import PeerId
 from .lending import RAY_SERVICE, Lending, peer_set
@@ -38,6 +39,7 @@ from .ray_bridge.events import (
     OpenPath,
     StopLending,
 )
+from .ray_bridge.grants import Grant
 from .ray_bridge.head import RayHead, start_head
 from .ray_bridge.jailer import open_jailer
 from .ray_bridge.muster import Muster
@@ -60,8 +62,14 @@ class Market:
     """The lending and borrowing side of one peer; routes the lease engine's outputs to either."""
 
     def __init__(
-        self, peer: Peer, post: Callable[[NodeCommand], None], loads: LoadTable, choosing: Choosing
+        self,
+        peer: Peer,
+        post: Callable[[NodeCommand], None],
+        loads: LoadTable,
+        choosing: Choosing,
+        granting: Granting,
     ) -> None:
+        self._granting = granting
         self._peer, self._post, self._loads, self._choosing = peer, post, loads, choosing
         self._lending: Lending | None = None
         self._paths = Paths(peer, post)
@@ -102,6 +110,7 @@ class Market:
         allow: Iterable[PeerId | str] | None,
         logs: Path | None,
         paths: tuple[Carrier, ...] = DEFAULT_PATHS,
+        grantors: frozenset[PeerId] = frozenset(),
     ) -> AsyncGenerator[Lending, None]:
         """See Peer.lend."""
         if self._lending is not None:
@@ -120,12 +129,27 @@ class Market:
                 'a jailed worker takes no direct path: allow "overlay", or lend with isolation="none". '
                 "Nothing was changed"
             )
-        lending = Lending(self._peer, self._post, offer, versions, allowed, logs, self._paths, paths, jailer)
+        lending = Lending(
+            self._peer,
+            self._post,
+            offer,
+            versions,
+            allowed,
+            logs,
+            self._paths,
+            paths,
+            jailer,
+            grantors,
+        )
         lending.signal()  # raises UsageError for what no signal can say
         self._lending = lending
         self._take_carriers()
         try:
-            async with background_nursery() as nursery, self.follow_loads():
+            async with (
+                self._granting.heeding(grantors, lending.learn),
+                background_nursery() as nursery,
+                self.follow_loads(),
+            ):
                 await start(nursery, lending.run)
                 try:
                     async with self._peer.announce(RAY_SERVICE, lending.attributes()) as announcement:
@@ -151,12 +175,15 @@ class Market:
         paths: tuple[Carrier, ...] = DEFAULT_PATHS,
         idle_s: float = 60.0,
         gang: bool = False,
+        grants: Iterable[Grant | str] | Grant | None = None,
     ) -> AsyncGenerator[Cluster, None]:
         """See Peer.borrow."""
         size = cluster_size(workers, min_workers)
         rng = random.Random(os.urandom(16))
         check_need(need)
         versions = installed_versions()
+        scout = Scout(self._peer, self._loads, self._choosing, versions, lenders)
+        post = self._granting.showing(grants, scout.grantors, self._post)
         self._take_carriers()
         async with (
             open_head_paths(self._paths, need, paths) as led,
@@ -165,7 +192,6 @@ class Market:
             background_nursery() as nursery,
         ):
             recruiter = Recruiter(size.least)
-            scout = Scout(self._peer, self._loads, self._choosing, versions, lenders)
 
             async def candidates(ask: Ask, search: bool) -> Sequence[tuple[Candidate, str]]:
                 if search:
@@ -180,7 +206,7 @@ class Market:
                 recruiter,
                 versions,
                 candidates,
-                self._post,
+                post,
                 self._peer.now,
                 led.path,
                 size.elastic(need, idle_s),

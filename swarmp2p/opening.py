@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import time
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final, cast
 
+import trio
 from multiaddr.multiaddr import Multiaddr
 
 from .arguments import addresses_argument, protocol_argument
@@ -17,9 +19,10 @@ from .dht.events import SaveState
 from .dht.wire import dht_protocol as _dht_protocol
 from .dht.wire import record_protocol
 from .driver import Driver, Overloaded
-from .errors import UsageError
+from .errors import GrantError, UsageError
 from .gossip.codec import pubsub_protocol
 from .gossip.load import loads_protocol
+from .grant_file import GrantFile, Kept, grants_path
 from .identity import Identity, verify
 from .invite import Invite, entrance
 from .joining import Targets
@@ -27,6 +30,8 @@ from .network_key import NetworkKey
 from .node import NodeCommand, NodeConfig, NodeEngine, NodeOutput
 from .peer import Membership, Peer
 from .ray_bridge.auth import LeaseKeys
+from .ray_bridge.grants import Grant
+from .ray_bridge.revocations import NAMESPACE, RevocationRules
 from .ray_bridge.wire import lease_protocol
 from .storage.journal import open_journal
 from .storage.storage import open_storage
@@ -36,6 +41,8 @@ from .transport.network import PeerNetwork
 from .transport.relay_config import RelayConfig
 from .validation import guarded
 from .wire import WireProtocol
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_LISTEN: Final = ("/ip4/127.0.0.1/tcp/0",)
 DEFAULT_DHT_PROTOCOL: Final = "/swarm/kad/1.0.0"
@@ -85,7 +92,8 @@ async def open_peer(
         to come back through when no bootstrap peer answers; one for each identity. How it does is `peer.dht.storage`.
         Beside it stands the journal of its leases and of the processes that it runs for them: what a killed peer has
         left of those is ended before the next one opens.
-        mdns: whether to announce the peer by multicast DNS on the networks it listens on, and to join through peers
+        Another, STATE-grants, has the grants that it holds and the revocations that it knows.
+    mdns: whether to announce the peer by multicast DNS on the networks it listens on, and to join through peers
         found there. relay: whether to relay for peers that nobody can dial, as long as others can dial this one:
         at most 16 MB/s of what those encrypt among themselves. relayed: whether to be reached through others' relays
         while nobody can dial this peer. upnp: whether to ask the router, by UPnP, to let this peer be dialled from
@@ -124,6 +132,7 @@ async def open_peer(
     network = network or _libp2p_host(
         identity, addresses, protocols, config, way_in.network_key, _relaying(relay, relayed), upnp
     )
+    config = _with_revocations(config)
     keys = LeaseKeys(identity.sign, verify, identity.seal_to, identity.open_sealed, os.urandom)
     engine = NodeEngine(identity.peer_id, keys, random.Random(os.urandom(16)), guarded(config))
     driver: Driver[NodeCommand, NodeOutput] = Driver(engine, network)
@@ -141,9 +150,27 @@ async def open_peer(
         remembered = () if storage is None else storage.remembered
         other_dht = "" if dht_protocol == DEFAULT_DHT_PROTOCOL else dht_protocol
         swarm = Membership(way_in.network_key, other_dht)
-        peer = Peer(identity, engine, network, driver, storage, swarm, journal)
+        grants = None if state is None else GrantFile(grants_path(state))
+        kept = Kept() if grants is None else await trio.to_thread.run_sync(grants.read)
+        peer = Peer(identity, engine, network, driver, storage, swarm, journal, grants, kept)
+        await _hold_all(peer, way_in.grants)
         async with peer.running(Targets.of(identity.peer_id, targets, remembered, str(state)), mdns):
             yield peer
+
+
+def _with_revocations(config: NodeConfig) -> NodeConfig:
+    """Of the lists of revocations that it keeps for others in the DHT, a peer keeps genuine ones, and the newest."""
+    validators = {NAMESPACE: RevocationRules(verify), **config.dht.validators}
+    return replace(config, dht=replace(config.dht, validators=validators))
+
+
+async def _hold_all(peer: Peer, grants: Iterable[Grant]) -> None:
+    """Keep what came with invites; an invite whose grant is over is still a way in."""
+    for grant in grants:
+        try:
+            await peer.hold(grant)
+        except GrantError as problem:
+            _log.warning("the grant that came with the invite is left out: %s", problem)
 
 
 def _relaying(relay: bool, relayed: bool) -> RelayConfig:

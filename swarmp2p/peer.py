@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
@@ -56,9 +56,11 @@ from .gossip.load import (
     encode_signal,
 )
 from .gossip.messages import check_topic
+from .grant_file import GrantFile, Kept
+from .granting import Granting, Revocation, grant_argument
 from .hearsay import MAX_ADDRESSES
 from .identity import Identity, PeerId
-from .invite import Invite, invitable
+from .invite import Invite, grant_capability, invitable
 from .joining import Targets
 from .judging import MessageValidator
 from .lease_journal import LeaseJournal
@@ -71,6 +73,8 @@ from .pubsub import Pubsub
 from .queries import Found, Queries, Results, with_peer
 from .ray_bridge.events import Journal as Noted
 from .ray_bridge.events import Need, Offer
+from .ray_bridge.grant_terms import Terms
+from .ray_bridge.grants import Grant
 from .running import Running
 from .scopes import cancel_scope
 from .settings import check_types
@@ -107,13 +111,16 @@ class Peer:
         storage: Storage | None = None,
         swarm: Membership = Membership(),
         journal: Journal | None = None,
+        grants: GrantFile | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self._swarm = swarm
         self._identity, self._engine, self._network, self._driver = identity, engine, network, driver
         self._queries = Queries(driver.post)
         self._pubsub = Pubsub(self._queries.check_open, driver.post)
         self._choosing = Choosing(self._queries.check_open, driver.post, engine.loads.table)
-        self._market = Market(self, driver.post, engine.loads.table, self._choosing)
+        self._granting = Granting(self, driver.post, grants, kept)
+        self._market = Market(self, driver.post, engine.loads.table, self._choosing, self._granting)
         self._looked_at_loads = False
         self._announced: dict[str, None] = {}
         self._storage = storage
@@ -149,13 +156,20 @@ class Peer:
         """The key of the private swarm that this peer is in; None in an open one."""
         return self._swarm.network_key
 
-    def invite(self, *, expires_in_s: float | None = None, capability: bytes = b"") -> Invite:
+    def invite(
+        self, *, expires_in_s: float | None = None, capability: bytes = b"", grant: Grant | str | None = None
+    ) -> Invite:
         """An invite to this peer's swarm, with this peer's addresses as they are now; its `text` is what to pass on.
 
         expires_in_s: seconds for which it can be used; None for ever. capability: what you grant to its holder, at most
         512 bytes that swarmp2p only carries. In a private swarm the invite holds the swarm's key: whoever reads it is
-        in. Raises UsageError when this peer listens nowhere.
+        in. grant: a permission to lease that goes with it (`grant(None, ...)` makes one for whoever has the invite);
+        who opens a peer with the invite holds it. Raises UsageError when this peer listens nowhere.
         """
+        if grant is not None:
+            if capability:
+                raise UsageError("an invite has a capability or a grant, not both")
+            capability = grant_capability(grant_argument(grant))
         ends = None if expires_in_s is None else self.now() + seconds_argument(expires_in_s, "expires_in_s")
         return Invite.issue(
             self._identity,
@@ -388,11 +402,70 @@ class Peer:
             self.loads, need or Need(), self.now, outstanding, rule, placement, probes, timeout_s
         )
 
+    def grant(
+        self,
+        to: PeerId | str | None,
+        *,
+        under: Grant | str | None = None,
+        expires_in_s: float | None = None,
+        cpus: float | None = None,
+        gpus: float | None = None,
+        memory_bytes: int | None = None,
+        leases: int | None = None,
+        lease_s: float | None = None,
+        lenders: Iterable[PeerId | str] = (),
+        owner: Identity | None = None,
+    ) -> Grant:
+        """Permit a peer to lease from all lenders that trust this peer's key: from this one, and from those that `lend`
+        with it among their grantors. What comes back is to be passed on to it; `text` of it can be pasted.
+
+        to: who may use it, and pass it on, narrowed; None for whoever has it (a ticket, to be kept secret).
+        expires_in_s: seconds from now; 30 days by default, 366 at most. cpus, gpus, memory_bytes: most of one lease.
+        leases: at a time, at one lender. lease_s: seconds after which a lease ends, however often it is renewed.
+        lenders: the only ones at which it counts. under: a grant that this peer holds, or a ticket: it is passed on,
+        and can only be narrowed. owner: another key than this peer's to give it with.
+
+        Raises UsageError, also for what would widen; GrantError for a text that is no grant.
+        """
+        named = peer_set(lenders) or frozenset()
+        terms = Terms(0.0, cpus=cpus, gpus=gpus, memory_bytes=memory_bytes, leases=leases, lease_s=lease_s)
+        terms = replace(terms, lenders=tuple(sorted(named)))
+        return self._granting.grant(to, under, expires_in_s, terms, owner or self._identity)
+
+    @property
+    def grants(self) -> tuple[Grant, ...]:
+        """The grants that this peer holds: `borrow` shows each lender the one that may count there."""
+        return tuple(self._granting.held.values())
+
+    async def hold(self, grant: Grant | str) -> Grant:
+        """Keep a grant that was given to this peer, or a ticket, for `borrow`; kept over restarts where the peer has a
+        state file. The 64 that last longest are kept. Returns it as this peer holds it. Raises GrantError for one
+        of another peer, or that has expired."""
+        return await self._granting.hold(grant)
+
+    async def revoke(
+        self,
+        *what: Grant | PeerId | str,
+        everything: bool = False,
+        owner: Identity | None = None,
+    ) -> Revocation:
+        """Take grants of this peer back: workers that rest on them end within seconds at lenders that are connected.
+
+        what: grants (also all that was made of them is void), or peers (they may use nothing that was granted before
+        now, and nobody may use what they passed on). At this peer's own lending a peer that is named loses every lease,
+        and its place in `allow`. everything: all grants that were given so far. owner: another key than this peer's.
+
+        Lenders elsewhere hear of it by gossip, those that come later from the DHT. Nothing that was revoked comes back;
+        a new grant counts again. Raises UsageError for grants of other owners, and when 256 are revoked already.
+        """
+        return await self._granting.revoke(what, everything, owner or self._identity)
+
     def lend(
         self,
         offer: Offer | None = None,
         *,
         allow: Iterable[PeerId | str] | None = (),
+        grantors: Iterable[PeerId | str] = (),
         logs: str | os.PathLike[str] | None = None,
         paths: Iterable[str] = ("direct", "overlay"),
     ) -> AbstractAsyncContextManager[Lending]:
@@ -403,12 +476,14 @@ class Peer:
         worker has a network of its own, in which nothing else can be reached. It is the one taken otherwise.
         "wireguard", where both sides name it and may make interfaces (root; docs/mesh.md): before the overlay.
 
-        allow: peers that may lease; None for everybody, nobody by default. logs: folder for the workers'
+        allow: peers that may lease; None for everybody, nobody by default. grantors: owners whose grants count here, as
+        those of this peer's own key always do (`grant`). logs: folder for the workers'
         logs, one folder a lease; by default only those of workers that failed are kept. Raises RayMissing.
         """
         if not isinstance(cast(object, offer), Offer | None):
             raise UsageError(f"an Offer is lent, not {offer!r}")
-        return self._market.lend(offer or Offer(), allow, log_folder(logs), paths_argument(paths))
+        trusted = peer_set(grantors) or frozenset()
+        return self._market.lend(offer or Offer(), allow, log_folder(logs), paths_argument(paths), trusted)
 
     def borrow(
         self,
@@ -418,6 +493,7 @@ class Peer:
         min_workers: int | None = None,
         timeout_s: float = 60.0,
         lenders: Iterable[PeerId | str] | None = None,
+        grants: Iterable[Grant | str] | Grant | None = None,
         placement: Placement | None = None,
         logs: str | os.PathLike[str] | None = None,
         paths: Iterable[str] = ("direct", "overlay"),
@@ -439,6 +515,7 @@ class Peer:
         exit `ray.shutdown()` is called if it is still connected. lenders: the only peers to lease from; None
         for whoever announces itself. Whoever grants a lease gets the cluster's token, which is full power over
         the cluster, and this process unpickles what its workers return: name lenders that you trust.
+        grants: permissions to lease that lenders may be shown; None for those that this peer holds (`grants`, `hold`).
         placement: where the workers should be (affinities, spreads over regions); by default anywhere, near for kinds
         that are meant to be. Each is of another lender, while there are enough of those. logs: folder for the head's
         log, which is by default only kept when the head fails. paths: as for `lend`; `cluster.workers[i].path` says
@@ -460,6 +537,7 @@ class Peer:
             paths_argument(paths),
             seconds_argument(idle_s, "idle_s"),
             gang,
+            grants,
         )
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:

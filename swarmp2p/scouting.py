@@ -23,6 +23,7 @@ from .identity import PeerId
 from .lending import RAY_SERVICE
 from .ray_bridge.elastic import Ask
 from .ray_bridge.events import Versions
+from .ray_bridge.presenting import OWNERS_ATTRIBUTE
 from .ray_bridge.recruit import Candidate, Recruiter
 from .ray_bridge.terms import unfit_record
 
@@ -70,6 +71,11 @@ class Scout:
             self._records[provider] = record
             if len(self._records) > _MOST_KEPT:
                 del self._records[next(iter(self._records))]
+
+    def grantors(self, provider: PeerId) -> str:
+        """Whose grants count at a provider, as its record says it (presenting.py)."""
+        record = self._records.get(provider)
+        return "" if record is None else str(record.attributes.get(OWNERS_ATTRIBUTE, ""))
 
     async def candidates(
         self, ask: Ask, recruiter: Recruiter, outstanding: Mapping[PeerId, int], placement: Placement
