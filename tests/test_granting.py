@@ -19,18 +19,11 @@ from swarmp2p.ray_bridge.grant_terms import Terms
 from swarmp2p.ray_bridge.grants import Grant
 from swarmp2p.ray_bridge.revocations import revocation_key, revocation_topic, revoke
 from swarmp2p.scopes import background_nursery
-from tests.test_market import FakeHead, Ray, ids, no_plane
+from tests import test_market
+from tests.test_market import FakeHead, Ray, ids
 from tests.test_peer import Swarm
 
-
-@pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
-    ray = Ray()
-    monkeypatch.setattr("swarmp2p.market.start_head", ray.start_head)
-    monkeypatch.setattr("swarmp2p.ray_bridge.lender.start_worker", ray.start_worker)
-    monkeypatch.setattr("swarmp2p.market.installed_versions", lambda: ray.versions)
-    monkeypatch.setattr("swarmp2p.head_paths.open_plane", no_plane)
-    return ray
+ray = test_market.ray  # the fixture: heads and workers are only said to run
 
 
 # Giving and using -------------------------------------------------------------------------------------------------
