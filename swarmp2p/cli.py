@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,19 +13,23 @@ import trio
 from .console import EXIT_STATUSES, INTERRUPTED, exit_status, failed
 from .errors import SwarmError
 from .lend_command import add_lend_command
+from .run_command import add_run_command
 from .swarm_commands import add_commands as add_swarm_commands
+from .up_commands import add_up_commands
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run it; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(argv)
+    options.argv = sys.argv[1:] if argv is None else list(argv)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
     except SwarmError as problem:
         failed(options, problem)
-        return exit_status(problem)
+        status: Callable[[SwarmError], int] = getattr(options, "status_of", exit_status)
+        return status(problem)
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -40,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
 
     add_swarm_commands(commands.add_parser)
     add_lend_command(commands.add_parser)
+    add_run_command(commands.add_parser)
+    add_up_commands(commands.add_parser)
 
     demo = commands.add_parser(
         "demo", help="five peers on this machine run a real job, and one of them is killed"

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import trio
 
@@ -143,12 +143,12 @@ def way_in(options: argparse.Namespace) -> tuple[list[str], Path | None]:
     return addresses, key or network_key_file(options, home() / "key")
 
 
-def emit(options: argparse.Namespace, event: str, **fields: object) -> None:
-    """Print an event: a JSON line with --json, else a readable one."""
+def emit(options: argparse.Namespace, event: str, *, to: TextIO | None = None, **fields: object) -> None:
+    """Print an event: a JSON line with --json, else a readable one. to: standard output by default."""
     if options.json:
-        print(json.dumps({"event": event, **fields}), flush=True)
+        print(json.dumps({"event": event, **fields}), file=to, flush=True)
     else:
-        print(event, *(f"{name}={value}" for name, value in fields.items()), flush=True)
+        print(event, *(f"{name}={value}" for name, value in fields.items()), file=to, flush=True)
 
 
 async def until_told_to_stop(exit_on_eof: bool) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from .cluster_options import label_arguments
 from .console import add_peer_options, emit, state_file, until_told_to_stop, way_in
 from .errors import UsageError
 from .identity import PeerId
@@ -79,17 +80,6 @@ def add_lend_command(add: Callable[..., argparse.ArgumentParser]) -> None:
         help="how traffic may go to workers, with commas between: direct, wireguard, overlay (default direct,overlay)",
     )
     lend.set_defaults(run=_lend)
-
-
-def label_arguments(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """NAME=VALUE texts as pairs; raises UsageError."""
-    pairs = list[tuple[str, str]]()
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise UsageError(f"{text!r} is no label: write NAME=VALUE, such as gpu=a100")
-        pairs.append((name, value))
-    return tuple(pairs)
 
 
 def _lend(options: argparse.Namespace) -> int:
@@ -242,7 +232,7 @@ class _LendCommand:
                 self._emit("allowed", peers=[str(peer) for peer in now or ()])
 
     def _emit(self, event: str, **fields: object) -> None:
-        emit(self._options, event, **fields)
+        emit(self._options, event, to=None, **fields)
 
 
 def _owners_time() -> datetime:
