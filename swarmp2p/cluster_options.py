@@ -161,7 +161,7 @@ async def cluster_of(
         async with (
             peer.borrow(
                 need,
-                workers=workers,  # type: ignore[arg-type]
+                workers=workers,
                 min_workers=0,
                 timeout_s=timeout_s,
                 lenders=lenders,
