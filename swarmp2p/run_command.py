@@ -20,7 +20,7 @@ import trio
 
 from .cluster_options import Report, add_cluster_options, cluster_of, default_borrower, stderr, workers_text
 from .console import CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND, home
-from .errors import UsageError
+from .errors import SwarmError, UsageError
 from .scopes import background_nursery, cancel_scope
 from .standing import Standing
 
@@ -39,7 +39,11 @@ def add_run_command(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--cluster", metavar="NAME", help="use the cluster that `swarmp2p up NAME` keeps instead"
     )
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="what to run, after --")
-    run.set_defaults(run=_run, status_of=lambda problem: CANNOT_RUN)
+    run.set_defaults(run=_run, status_of=_status_of)
+
+
+def _status_of(problem: SwarmError) -> int:
+    return CANNOT_RUN  # whatever it was: the others are the command's
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -76,8 +76,7 @@ class Standing:
     def held(self) -> Held | None:
         """Who holds it now; None when nobody does."""
         try:
-            found: Any = json.loads((self.folder / "cluster.json").read_text())
-            held = Held(**{**found, "workers": tuple((peer, path) for peer, path in found["workers"])})
+            held = _read((self.folder / "cluster.json").read_text())
         except (OSError, ValueError, TypeError, KeyError):
             return None
         process = supervisor.look(held.pid)
@@ -178,6 +177,21 @@ class Standing:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _read(text: str) -> Held:
+    """Of what `tell` wrote. Raises ValueError, TypeError or KeyError for anything else."""
+    found: Any = json.loads(text)
+    workers = tuple((str(peer), str(path)) for peer, path in found["workers"])
+    return Held(
+        pid=int(found["pid"]),
+        start=int(found["start"]),
+        boot=str(found["boot"]),
+        namespace=int(found["namespace"]),
+        peer=str(found["peer"]),
+        address=str(found["address"]),
+        workers=workers,
+    )
 
 
 def _write(path: Path, text: str) -> None:
