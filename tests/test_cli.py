@@ -172,7 +172,16 @@ sys.exit(main(sys.argv[1:]))
         (["--allow-anyone", "--paths", "wireguard, overlay"], ["no path will be WireGuard's: only root may"]),
         (["--allow-anyone"], []),
     ):
-        command = [sys.executable, str(program), "lend", "--json", "--exit-on-eof", *options]
+        command = [
+            sys.executable,
+            str(program),
+            "lend",
+            "--json",
+            "--exit-on-eof",
+            "--isolation",
+            "none",
+            *options,
+        ]
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
         )
