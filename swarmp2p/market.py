@@ -185,14 +185,19 @@ class Market:
         scout = Scout(self._peer, self._loads, self._choosing, versions, lenders)
         post = self._granting.showing(grants, scout.grantors, self._post)
         self._take_carriers()
+        recruiter = Recruiter(size.least)
+
+        def rtt_s() -> float:
+            return self._farthest(
+                recruiter.providers() or lenders or [entry.provider for entry in self._loads]
+            )
+
         async with (
             open_head_paths(self._paths, need, paths) as led,
-            start_head(directory=logs, ports=led.ports) as head,
+            start_head(directory=logs, ports=led.ports, rtt_s=rtt_s) as head,
             self.follow_loads(),
             background_nursery() as nursery,
         ):
-            recruiter = Recruiter(size.least)
-
             async def candidates(ask: Ask, search: bool) -> Sequence[tuple[Candidate, str]]:
                 if search:
                     await scout.search()
@@ -228,6 +233,10 @@ class Market:
                 self._clusters.remove(cluster)
                 del self._led[cluster]
                 self._recruiters.remove(recruiter)
+
+    def _farthest(self, peers: Iterable[PeerId]) -> float:
+        """The longest round trip to any of them, in seconds, as coordinates predict it; 0 when nobody knows."""
+        return max((self._peer.distance(peer) or 0.0 for peer in peers), default=0.0)
 
     def _take_carriers(self) -> None:
         """Serve libp2p streams of members that cannot dial one another's planes."""

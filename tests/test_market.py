@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,11 +81,13 @@ class Ray:
     secrets: list[JoinSecret] = field(default_factory=list)
     versions: Versions = VERSIONS
     problem: str = ""
+    rtts_s: list[float] = field(default_factory=list[float])
 
     @asynccontextmanager
     async def start_head(
-        self, *, directory: Path | None = None, ports: Sequence[int] = ()
+        self, *, directory: Path | None = None, ports: Sequence[int] = (), rtt_s: Callable[[], float]
     ) -> AsyncGenerator[FakeHead, None]:
+        self.rtts_s.append(rtt_s())
         head = FakeHead()
         self.heads.append(head)
         try:
@@ -287,6 +289,19 @@ async def test_only_named_lenders_are_asked(autojump_clock: MockClock, ray: Ray)
             ray.workers[str(friend.id)].dead.set()
             await trio.sleep(30)
             assert ids(cluster) <= {str(friend.id)}
+
+
+async def test_a_head_is_told_how_far_its_workers_may_be(
+    autojump_clock: MockClock, ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Swarm().of(3) as (borrower, near, far), near.lend(allow=None), far.lend(allow=None):
+        distances = {near.id: 0.02, far.id: 0.15}
+        monkeypatch.setattr(type(borrower), "distance", lambda self, peer, other=None: distances.get(peer))
+        async with borrower.borrow(workers=1, lenders=[near.id]):
+            pass
+        async with borrower.borrow(workers=2, lenders=[near.id, far.id]):
+            pass
+        assert ray.rtts_s == [0.02, 0.15]
 
 
 async def test_no_lender_at_all(autojump_clock: MockClock, ray: Ray) -> None:

@@ -66,8 +66,8 @@ class HeadRestart:
 class RayHead:
     """A head that is starting or running; made by `start_head`."""
 
-    def __init__(self, state: HeadState) -> None:
-        self._state = state
+    def __init__(self, state: HeadState, rtt_s: Callable[[], float]) -> None:
+        self._state, self._rtt_s = state, rtt_s
         self._gcs = ""
         self._node: NodeTree | None = None
         self._joined = False
@@ -160,11 +160,10 @@ class RayHead:
 
     async def run(self, plan: NodePlan, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """`start_head`'s: start it, and start it again, until that is of no use. Raises UsageError."""
-        environment = head_environment(self.token_path, self._state.storage)
         short = 0
         while True:
             began = trio.current_time()
-            async with self._node_of(plan, environment) as node:
+            async with self._node_of(plan, self._environment()) as node:
                 self._node = node
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
@@ -180,11 +179,10 @@ class RayHead:
 
     async def standby(self, plan: NodePlan, over: Callable[[], None]) -> None:
         """`start_head`'s: have a zygote for the next start of the head. over: called when there has to be another."""
-        environment = head_environment(self.token_path, self._state.storage)
         with suppress(HeadFailed, NotWarm):  # without one it takes a second more
             await self._until(lambda: self._joined)
             await trio.sleep(_STANDBY_S)
-            async with open_warm(environment, orphans=plan.orphans, keep=plan.keep) as warm:
+            async with open_warm(self._environment(), orphans=plan.orphans, keep=plan.keep) as warm:
                 self._warm = warm
                 try:
                     await self._until(lambda: self._warm is not warm)
@@ -209,6 +207,9 @@ class RayHead:
             return
         async with open_node(plan, environment) as node:
             yield node
+
+    def _environment(self) -> dict[str, str]:
+        return head_environment(self.token_path, self._state.storage, self._rtt_s())
 
     @property
     def _port(self) -> int:
@@ -257,6 +258,7 @@ async def start_head(
     cpus: float = 0,
     directory: Path | None = None,
     state: Path | None = None,
+    rtt_s: Callable[[], float] = lambda: 0.0,
     object_store_bytes: int = OBJECT_STORE_BYTES,
 ) -> AsyncGenerator[RayHead, None]:
     """Run a Ray head for the length of the context, which is entered at once: await `gcs_ready` or `ready`.
@@ -265,8 +267,9 @@ async def start_head(
     ports: all that it, its node and its drivers may listen at, the first one GCS; none for any free ones. cpus: what
     tasks may use of this machine; with 0 they run on workers only. directory: where head.log is kept; None to keep it
     only when the head fails to start. state: directory of a cluster that is to outlive this process, see
-    head_state.py; when there is one in it already, the head goes on with that, at its port if that is free. Raises
-    RayMissing and UsageError.
+    head_state.py; when there is one in it already, the head goes on with that, at its port if that is free. rtt_s:
+    the longest round trip to a worker, in seconds, as known when the head is started, or started again; by it the head
+    tells the dead from the distant. Raises RayMissing and UsageError.
     """
     installed_versions()
     async with open_head_state(state) as kept, background_nursery() as nursery:
@@ -290,7 +293,7 @@ async def start_head(
             orphans=None if kept.kept else kept.directory,
             keep=(kept.lock,),
         )
-        head = RayHead(kept)
+        head = RayHead(kept, rtt_s)
         await start(nursery, head.run, plan)
 
         def standby() -> None:

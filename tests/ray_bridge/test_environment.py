@@ -11,7 +11,13 @@ from types import SimpleNamespace
 import pytest
 
 from swarmp2p.errors import RayMissing, UsageError
-from swarmp2p.ray_bridge.environment import applied, driver_environment, head_environment, lender_environment
+from swarmp2p.ray_bridge.environment import (
+    applied,
+    driver_environment,
+    head_environment,
+    health_settings,
+    lender_environment,
+)
 from swarmp2p.ray_bridge.events import JoinSecret
 from swarmp2p.ray_bridge.head import LOOPBACK_IP, start_head, usable_ip
 from swarmp2p.ray_bridge.node_tree import private_directory
@@ -43,6 +49,16 @@ def test_a_head_hears_nothing_of_other_clusters(monkeypatch: pytest.MonkeyPatch)
     assert environment["MINE"] == "kept"
     assert environment["RAY_health_check_failure_threshold"] == "4"
     assert not {"RAY_ADDRESS", "PYTHONDONTWRITEBYTECODE"} & environment.keys()
+
+
+def test_the_dead_are_told_from_the_distant_by_the_round_trip() -> None:
+    near, far, absurd = (health_settings(rtt_s) for rtt_s in (0.0, 0.15, 1e9))
+    assert near["RAY_health_check_period_ms"] == "500"
+    assert near["RAY_health_check_timeout_ms"] == "2000"
+    assert far["RAY_health_check_period_ms"] == "800"
+    assert far["RAY_health_check_timeout_ms"] == "3500"
+    assert absurd == health_settings(2.0)
+    assert health_settings(-1.0) == near
 
 
 def test_a_drivers_environment_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
