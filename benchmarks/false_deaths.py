@@ -4,7 +4,8 @@
 
 Borrower and lenders are on machines of a laboratory (tests/lab: network namespaces, so it takes root), the router
 between which holds all TCP back. A driver has each worker do a small task every 2 s, and send it 8 MB every 30 s. There
-should be no leases that ended, no workers that Ray took for dead, and no tasks that failed. The last line of output is the result, as JSON; progress goes to stderr.
+should be no leases that ended, no workers that Ray took for dead, and no tasks that failed. The last line of output is
+the result, as JSON; progress goes to stderr.
 """
 
 from __future__ import annotations
