@@ -296,7 +296,11 @@ async def test_a_head_is_told_how_far_its_workers_may_be(
 ) -> None:
     async with Swarm().of(3) as (borrower, near, far), near.lend(allow=None), far.lend(allow=None):
         distances = {near.id: 0.02, far.id: 0.15}
-        monkeypatch.setattr(type(borrower), "distance", lambda self, peer, other=None: distances.get(peer))
+
+        def distance(_: Peer, peer: PeerId, other: PeerId | None = None) -> float | None:
+            return distances.get(peer)
+
+        monkeypatch.setattr(Peer, "distance", distance)
         async with borrower.borrow(workers=1, lenders=[near.id]):
             pass
         async with borrower.borrow(workers=2, lenders=[near.id, far.id]):
