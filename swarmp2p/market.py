@@ -198,6 +198,7 @@ class Market:
             self.follow_loads(),
             background_nursery() as nursery,
         ):
+
             async def candidates(ask: Ask, search: bool) -> Sequence[tuple[Candidate, str]]:
                 if search:
                     await scout.search()
