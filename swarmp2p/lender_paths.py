@@ -13,13 +13,12 @@ from .errors import SwarmError
 from .identity import PeerId
 from .own_facts import machine
 from .paths import Membership, Paths, fail
-from .ray_bridge.cells import open_cell
-from .ray_bridge.events import ClosePath, LeaseId, Offer, OpenPath, PathFailed, PathUp
+from .ray_bridge.events import ClosePath, LeaseId, Need, Offer, OpenPath, PathFailed, PathUp
 from .ray_bridge.lender import Place, direct_path_problem
+from .ready import Ready, Stock
 from .scopes import cancel_scope
 from .transport.mesh.events import Invited, MeshFailed, TellFacts
 from .transport.mesh.members import HEAD_ADDRESS, MAX_WHY_CHARS, Carrier, Facts
-from .transport.overlay.plane import open_plane
 
 _ONLY_DIRECT: Final = "its borrower speaks no mesh protocol, and this lender allows no direct path"
 _NOT_HERE: Final = "its borrower speaks no mesh protocol, and a direct path stays on one machine"
@@ -27,10 +26,12 @@ _NOT_HERE: Final = "its borrower speaks no mesh protocol, and a direct path stay
 
 @dataclass(slots=True)
 class _Lease:
-    """borrower: whose it is. scope: of its task, once there is one. used: its worker is there still. over: it is to go
-    when that is not."""
+    """borrower: whose it is. need: what its worker gets. ready: what that is started with. scope: of its task, once
+    there is one. used: its worker is there still. over: it is to go when that is not."""
 
     borrower: PeerId
+    need: Need
+    ready: Ready | None = None
     membership: Membership | None = None
     scope: trio.CancelScope | None = None
     used: bool = False
@@ -41,9 +42,10 @@ class LenderPaths:
     """The paths of the leases that this peer gives; tasks belong to the nursery."""
 
     def __init__(
-        self, paths: Paths, allowed: tuple[Carrier, ...], offer: Offer, nursery: trio.Nursery
+        self, paths: Paths, allowed: tuple[Carrier, ...], offer: Offer, stock: Stock, nursery: trio.Nursery
     ) -> None:
         self._paths, self._allowed, self._node_ip, self._nursery = paths, allowed, offer.node_ip, nursery
+        self._stock = stock
         # Of cells and planes, those included that are ending. Who takes and gives up leases all the time waits.
         self._room = trio.CapacityLimiter(2 * offer.max_leases)
         self._leases: dict[LeaseId, _Lease] = {}
@@ -52,11 +54,11 @@ class LenderPaths:
     def __contains__(self, lease: LeaseId) -> bool:
         return lease in self._leases
 
-    def handle(self, output: OpenPath | ClosePath | Invited | MeshFailed) -> None:
-        """Take what the lease and mesh engines say about a lease given by this peer."""
+    def handle(self, output: OpenPath | ClosePath | Invited | MeshFailed, need: Need | None = None) -> None:
+        """Take what the lease and mesh engines say about a lease given by this peer. need: what its worker gets."""
         match output:
             case OpenPath(lease=lease, peer=peer):
-                self._leases[lease] = _Lease(peer)
+                self._leases[lease] = _Lease(peer, need or Need())
             case ClosePath(lease=lease):
                 held = self._leases.get(lease)
                 if held is not None:
@@ -86,7 +88,8 @@ class LenderPaths:
             return
         held.used = True
         try:
-            yield Place(membership.node_ip, membership.ports, membership.cell)
+            ready = held.ready or Ready()
+            yield Place(membership.node_ip, membership.ports, membership.cell, ready.warm)
         finally:
             held.used = False
             self._close(lease, held)
@@ -132,18 +135,19 @@ class LenderPaths:
                 if held.over:
                     return
                 if Carrier.DIRECT in carriers:
-                    await self._run(membership, held, carriers, head=invited.facts)
+                    async with self._stock.take(held.need, celled=False) as held.ready:
+                        await self._run(membership, held, carriers, head=invited.facts)
                     return
                 async with (
                     self._room,
-                    open_cell() as cell,
-                    open_plane(
-                        lease, listen=paths.listen(), cell=cell.sockets, on_event=paths.hear(membership)
-                    ) as plane,
+                    self._stock.take(held.need, celled=True) as ready,
                     trio.open_nursery() as nursery,
                     AsyncExitStack() as stack,  # inside, for what is entered below has nurseries of its own
                 ):
-                    membership.cell = cell
+                    plane = ready.plane
+                    assert plane is not None
+                    await plane.belong(lease, paths.listen(), paths.hear(membership))
+                    held.ready, membership.cell = ready, ready.cell
                     paths.equip(membership, plane)
                     nursery.start_soon(self._watch, membership)
                     problem = ""

@@ -33,6 +33,7 @@ from .ray_bridge.jailer import Jailer
 from .ray_bridge.lender import Lender, Place
 from .ray_bridge.presenting import OWNERS_ATTRIBUTE, owners_text
 from .ray_bridge.revocations import RevocationList, peer_name
+from .ready import WARM, Stock
 from .scopes import TaskStatus, start
 from .transport.mesh.events import Invited, MeshFailed
 from .transport.mesh.members import Carrier
@@ -69,6 +70,7 @@ class Lending:
         self._given: dict[LeaseId, LeaseGranted] = {}
         self._changed = trio.Event()
         self._all_paths, self._carriers = paths, carriers
+        self._stock = Stock(jailer, Carrier.DIRECT in carriers, min(WARM, offer.max_leases))
         self._paths: LenderPaths | None = None
         self.lender = Lender(offer, str(peer.id), logs, post, self._place, jailer)
 
@@ -123,7 +125,8 @@ class Lending:
     def output(self, output: LeaseOutput | Invited | MeshFailed) -> None:
         """Take an output of the lease or mesh engine about a lease given by this peer."""
         if isinstance(output, OpenPath | ClosePath | Invited | MeshFailed) and self._paths is not None:
-            self._paths.handle(output)
+            given = self._given.get(output.lease)
+            self._paths.handle(output, None if given is None else given.need)
         if isinstance(output, Invited | MeshFailed):
             return
         match output:
@@ -169,7 +172,8 @@ class Lending:
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Lend until cancelled."""
         async with trio.open_nursery() as nursery:
-            self._paths = LenderPaths(self._all_paths, self._carriers, self.offer, nursery)
+            await start(nursery, self._stock.run)
+            self._paths = LenderPaths(self._all_paths, self._carriers, self.offer, self._stock, nursery)
             await start(nursery, self.lender.run)
             self._post(Lend(self.offer, self._versions, self.allowed, self.grantors))
             nursery.start_soon(self._publish_loads)
@@ -177,6 +181,10 @@ class Lending:
 
     def _place(self, lease: LeaseId) -> AbstractContextManager[Place | None]:
         return nullcontext(None) if self._paths is None else self._paths.use(lease)
+
+    async def until_ready(self) -> None:
+        """Wait until a worker is ready to be started for the next lease."""
+        await self._stock.until_ready()
 
     async def ended(self) -> None:
         """Wait until no worker is left, a few seconds at most."""

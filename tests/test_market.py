@@ -110,6 +110,7 @@ class Ray:
         ports: Sequence[int],
         cell: object,
         jail: object,
+        warm: object,
     ) -> AsyncGenerator[FakeWorker, None]:
         await trio.sleep(3)
         if self.problem:
@@ -158,6 +159,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     ray = Ray()
     monkeypatch.setattr("swarmp2p.market.start_head", ray.start_head)
     monkeypatch.setattr("swarmp2p.ray_bridge.lender.start_worker", ray.start_worker)
+    monkeypatch.setattr("swarmp2p.lending.WARM", 0)  # real processes
     monkeypatch.setattr("swarmp2p.market.installed_versions", lambda: ray.versions)
     monkeypatch.setattr("swarmp2p.market.open_jailer", ray.no_jailer)
     monkeypatch.setattr("swarmp2p.head_paths.open_plane", no_plane)  # a real process, in virtual time

@@ -27,6 +27,7 @@ from swarmp2p.paths import Paths, paths_argument
 from swarmp2p.ray_bridge.cells import cell_problem
 from swarmp2p.ray_bridge.cluster import ClusterEvent, ClusterEventKind
 from swarmp2p.ray_bridge.events import ClosePath, Offer, OpenPath, PathFailed, PathUp, Role
+from swarmp2p.ready import Stock
 from swarmp2p.scopes import cancel_scope
 from swarmp2p.transport.mesh.events import Invited, MeshFailed
 from swarmp2p.transport.mesh.members import Carrier, Facts
@@ -199,7 +200,8 @@ def this_peer(ip: str = "") -> Any:
 def lending(ip: str, posted: list[object], nursery: trio.Nursery | None = None) -> LenderPaths:
     """A lender's paths; its borrowers are connected from `ip`. What they come to is in `posted`."""
     paths = Paths(this_peer(ip), posted.append)
-    return LenderPaths(paths, (Carrier.DIRECT, Carrier.OVERLAY), Offer(cpus=1), cast(Any, nursery))
+    stock = Stock(None, direct=True, size=0)
+    return LenderPaths(paths, (Carrier.DIRECT, Carrier.OVERLAY), Offer(cpus=1), stock, cast(Any, nursery))
 
 
 async def test_a_borrower_that_takes_and_gives_up_leases_all_the_time_makes_few_cells(
@@ -220,7 +222,7 @@ async def test_a_borrower_that_takes_and_gives_up_leases_all_the_time_makes_few_
                 await trio.sleep(1)
             alive -= 1
 
-    monkeypatch.setattr("swarmp2p.lender_paths.open_cell", slow_to_end)
+    monkeypatch.setattr("swarmp2p.ready.open_cell", slow_to_end)
     borrower = Identity(bytes([1]) * 32).peer_id
     posted: list[object] = []
     async with trio.open_nursery() as nursery:

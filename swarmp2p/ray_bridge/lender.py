@@ -31,17 +31,19 @@ from .events import (
     WorkerStarted,
 )
 from .jailer import Jailer
+from .warm import WarmNode
 from .worker import start_worker
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a worker runs, as its path has it. node_ip: where it is reached. ports: all that it may listen at. cell:
-    its own network; None for this machine's."""
+    its own network; None for this machine's. warm: what starts it, jailed if it is to be; None to start it cold."""
 
     node_ip: str
     ports: Sequence[int]
     cell: Cell | None
+    warm: WarmNode | None = None
 
 
 Places = Callable[[LeaseId], AbstractContextManager[Place | None]]
@@ -151,8 +153,11 @@ class Lender:
                 if problem is not None:
                     reason = problem
                     return
+                warm = None if place is None else place.warm
                 jailed = (
-                    nullcontext(None) if self._jailer is None else self._jailer.jail(order.lease, order.need)
+                    nullcontext(None if warm is None else warm.jail)
+                    if self._jailer is None or warm is not None
+                    else self._jailer.jail(order.lease, order.need)
                 )
                 async with self._room, AsyncExitStack() as stack:
                     jail = stack.enter_context(jailed)
@@ -163,6 +168,7 @@ class Lender:
                         ports=() if place is None else place.ports,
                         cell=cell,
                         jail=jail,
+                        warm=warm,
                         labels=node_labels(self.offer, self._label, order.lease),
                         directory=None if self._logs is None else self._logs / order.lease.hex()[:12],
                     )

@@ -40,22 +40,26 @@ class NotWarm(SwarmError):
 class WarmNode:
     """A zygote that waits; made by `open_warm`. It starts one node.
 
-    tree: its processes. directory: outside of its jail. zygote: the zygote's directory, as it is inside.
+    tree: its processes. jail: where they are. directory: outside of it. zygote_directory: the zygote's directory, as it is inside.
     """
 
     def __init__(
         self, tree: Tree, directory: Path, zygote_directory: str, orders: socket.socket, jail: Jail | None
     ) -> None:
         self.tree, self.directory, self.zygote_directory = tree, directory, zygote_directory
-        self._orders, self._jail = orders, jail
+        self._orders, self.jail = orders, jail
+
+    async def died(self) -> str:
+        """Until nothing is left of it. Returns why, in one line."""
+        return await self.tree.died()
 
     def start(self, plan: NodePlan, environment: Mapping[str, str]) -> NodeTree:
         """Have the node started; `tree.told` says how far it is. Its end is the tree's. Raises NotWarm."""
         directory, descriptors, rights = self.directory, list[int](), array.array("i")
         work = str(directory / "work")
         environment = {**environment, "TMPDIR": str(directory / "tmp")}
-        if self._jail is not None:
-            environment, work = jail_environment(self._jail.system, environment), WORK
+        if self.jail is not None:
+            environment, work = jail_environment(self.jail.system, environment), WORK
         if plan.logs is not None:
             plan.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptors.append(2)

@@ -180,6 +180,14 @@ class Plane:
         finally:
             over.set()
 
+    async def belong(
+        self, member: bytes, listen: Sequence[str], on_event: Callable[[PlaneEvent], None]
+    ) -> None:
+        """Be the plane of this member from now on, with these doors, for one that was opened without. Raises
+        PlaneRefused and PlaneEnded, in which case on_event may have heard nothing of the end."""
+        self.member, self._on_event = member, on_event
+        await self.open_doors([_endpoint(text) for text in listen])
+
     async def open_doors(self, listen: Sequence[Endpoint]) -> None:
         """`open_plane`'s: take carriers at these addresses."""
         answer = await self._ask("take carriers", {"do": "door", "at": [list(where) for where in listen]})

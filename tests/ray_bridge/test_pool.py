@@ -1,0 +1,174 @@
+"""A pool keeps what was asked for last ready, makes it in the background, and ends all of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from swarmp2p.ray_bridge.pool import AGAIN_S, REST_S, Pool
+from swarmp2p.scopes import background_nursery, start
+
+
+@dataclass(slots=True, eq=False)
+class Thing:
+    """Ends when told to."""
+
+    key: str
+    end: trio.Event = field(default_factory=trio.Event)
+
+    async def died(self) -> str:
+        await self.end.wait()
+        return "it ended"
+
+
+class Factory:
+    """Makes a thing a second; counts those that are there."""
+
+    def __init__(self) -> None:
+        self.there: list[Thing] = []
+        self.made = self.most = self.at_once = self.making = 0
+        self.fails = False
+        self.tries: list[float] = []
+
+    @asynccontextmanager
+    async def make(self, key: str) -> AsyncGenerator[Thing, None]:
+        self.tries.append(trio.current_time())
+        self.making += 1
+        self.at_once = max(self.at_once, self.making)
+        try:
+            await trio.sleep(1)
+        finally:
+            self.making -= 1
+        if self.fails:
+            raise OSError("no room")
+        thing = Thing(key)
+        self.there.append(thing)
+        self.made += 1
+        self.most = max(self.most, len(self.there))
+        try:
+            yield thing
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.5)
+            self.there.remove(thing)
+
+
+@asynccontextmanager
+async def open_pool(
+    size: int = 2, first: str = "a"
+) -> AsyncGenerator[tuple[Pool[str, Thing], Factory], None]:
+    factory = Factory()
+    pool = Pool[str, Thing](size, factory.make, first)
+    async with background_nursery() as nursery:
+        await start(nursery, pool.run)
+        yield pool, factory
+    assert factory.there == []
+    assert factory.at_once <= 1
+
+
+async def test_it_is_filled_one_at_a_time_and_gives_what_is_ready(autojump_clock: trio.abc.Clock) -> None:
+    async with open_pool() as (pool, factory):
+        async with pool.take("a") as nothing:
+            assert nothing is None
+        await pool.until_ready(2)
+        assert factory.made == 2
+        async with pool.take("a") as one, pool.take("a") as two, pool.take("a") as none:
+            assert one is not None
+            assert two is not None
+            assert one is not two
+            assert none is None
+            assert pool.ready == 0
+            then = trio.current_time()
+            await pool.until_ready(1)
+            assert trio.current_time() - then == pytest.approx(REST_S + 1)  # not while they are busy
+            await pool.until_ready(2)
+        assert one not in factory.there
+        assert pool.ready == 2
+        await trio.sleep(100)
+        assert factory.made == 4
+
+
+async def test_it_follows_what_is_asked_for(autojump_clock: trio.abc.Clock) -> None:
+    async with open_pool() as (pool, factory):
+        await pool.until_ready(2)
+        async with pool.take("b") as none:
+            assert none is None
+        await trio.sleep(REST_S + 3)
+        assert sorted(each.key for each in factory.there) == ["a", "b"]
+        async with pool.take("b") as thing:
+            assert thing is not None
+            assert thing.key == "b"
+        await trio.sleep(REST_S + 3)
+        assert [each.key for each in factory.there] == ["b", "b"]
+        assert factory.most <= 3
+
+
+async def test_what_ends_by_itself_is_replaced_but_not_at_once(autojump_clock: trio.abc.Clock) -> None:
+    async with open_pool(size=1) as (pool, factory):
+        await pool.until_ready()
+        factory.there[0].end.set()
+        await trio.sleep(0.1)
+        assert (pool.ready, pool.problem) == (0, "it ended")
+        async with pool.take("a") as none:
+            assert none is None
+        then = trio.current_time()
+        await pool.until_ready()
+        assert trio.current_time() - then == pytest.approx(AGAIN_S + 0.9)
+        assert pool.problem is None
+        async with pool.take("a") as thing:
+            assert thing is not None
+            thing.end.set()
+            await trio.sleep(50)
+            assert thing in factory.there  # it is ended by whoever has it
+
+
+async def test_what_cannot_be_made_is_tried_less_and_less(autojump_clock: trio.abc.Clock) -> None:
+    async with open_pool(size=1) as (pool, factory):
+        factory.fails = True
+        await trio.sleep(2000)
+        waits = [round(after - before - 1) for before, after in itertools.pairwise(factory.tries)]
+        assert waits[:5] == [AGAIN_S * 2**i for i in range(5)]
+        assert set(waits[7:]) == {300}
+        assert pool.problem == "no room"
+        factory.fails = False
+        await pool.until_ready()
+        assert pool.problem is None
+
+
+async def test_nothing_is_kept_ready_where_nothing_is_wanted(autojump_clock: trio.abc.Clock) -> None:
+    async with open_pool(size=0) as (pool, factory):
+        async with pool.take("a") as none:
+            assert none is None
+        await trio.sleep(100)
+        assert factory.made == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 6), st.floats(0, 6)), max_size=20))
+def test_it_never_holds_more_than_its_size_and_what_is_taken(steps: list[tuple[str, float, float]]) -> None:
+    async def run() -> None:
+        async with open_pool() as (pool, factory), trio.open_nursery() as nursery:
+
+            async def use(key: str, held_s: float) -> None:
+                async with pool.take(key) as thing:
+                    assert thing is None or (thing.key == key and thing in factory.there)
+                    await trio.sleep(held_s)
+
+            for key, before_s, held_s in steps:
+                await trio.sleep(before_s)
+                assert pool.ready <= 2
+                nursery.start_soon(use, key, held_s)
+            await trio.sleep(REST_S + 20)
+            assert pool.ready == 2
+            assert len(factory.there) == 2
+            last = ["a", "a", *(key for key, _, _ in steps)][-2:]
+            assert sorted(each.key for each in factory.there) == sorted(last)
+
+    trio.run(run, clock=MockClock(autojump_threshold=0))
