@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from swarmp2p.ray_bridge.pool import AGAIN_S, REST_S, Pool
-from swarmp2p.scopes import background_nursery, start
+from swarmp2p.scopes import background_nursery, cancel_scope, start
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +56,7 @@ class Factory:
         try:
             yield thing
         finally:
-            with trio.CancelScope(shield=True):
+            with cancel_scope(shield=True):
                 await trio.sleep(0.5)
             self.there.remove(thing)
 
