@@ -40,7 +40,7 @@ class NotWarm(SwarmError):
 class WarmNode:
     """A zygote that waits; made by `open_warm`. It starts one node.
 
-    tree: its processes. jail: where they are. directory: outside of it. zygote_directory: the zygote's directory, as it is inside.
+    tree: its processes. jail: where they are. directory: outside of it. zygote_directory: the zygote's, inside of it.
     """
 
     def __init__(
