@@ -8,7 +8,7 @@ from typing import assert_never
 
 from ..engine import NetworkOutput, Send
 from ..identity import PeerId
-from .auth import LeaseKeys, NotAuthentic, check_proof
+from .auth import LeaseKeys, NotAuthentic
 from .events import (
     ClosePath,
     Journal,
@@ -23,7 +23,6 @@ from .events import (
     OpenPath,
     PathFailed,
     PathUp,
-    Revoke,
     Role,
     StartWorker,
     StopLending,
@@ -49,7 +48,6 @@ from .messages import (
     Refuse,
     Release,
     Renew,
-    Renewed,
     Started,
     tidy,
 )
@@ -188,20 +186,9 @@ class Given:
             if given is None or given.state is GivenState.CHALLENGED or not notice_s > 0:
                 out += self.end(lease, command.reason)
             elif now + notice_s < given.ends:
-                given.ends, given.end_reason = now + notice_s, command.reason
+                given.ends, given.end_reason = now + notice_s, tidy(command.reason)
                 out += self._warn(given, now)
         return out
-
-    def revoke(self, command: Revoke) -> Outputs:
-        """End what rests on grants, or is held by borrowers, that do not count any more."""
-        return self.end_where(
-            lambda borrower, grant: (
-                command.reason
-                if borrower in command.borrowers
-                or (grant is not None and any(link.id in command.grants for link in grant.links))
-                else None
-            )
-        )
 
     def end_where(self, reason: Callable[[PeerId, Grant | None], str | None]) -> Outputs:
         """End the leases, and take the reservations back, for which there is a reason; by borrower and grant. Who waits
@@ -333,16 +320,7 @@ class Given:
     def _prove(self, given: GivenLease, proof: Proof, now: float) -> Outputs:
         """A proof arrived: check it, check the owner's terms again (they may have changed), then agree."""
         try:
-            secret = check_proof(
-                self._keys,
-                proof.envelope,
-                given.request,
-                given.nonce,
-                self._peer,
-                given.borrower,
-                now,
-                self._config.clock_error_s,
-            )
+            secret = given.open_proof(proof, self._keys, self._peer, self._config, now)
         except NotAuthentic as wrong:
             return self._refuse(given, Refusal(str(wrong)))
         verdict = self._room.admit(given.request, given.borrower, now, but=given)
@@ -389,27 +367,16 @@ class Given:
         if sequence > given.sequence:
             given.sequence, given.until = sequence, now + given.lease_s
             given.sign(self._keys, self._peer, now)
-        warned = given.warned and given.request.form > 1
-        renewed = Renewed(
-            given.lease,
-            sequence,
-            given.left_s(now),
-            given.state is GivenState.ACTIVE,
-            given.standing,
-            max(0.0, given.ends - now) if warned else None,
-            tidy(given.end_reason) if warned else "",
-        )
-        return [Send(given.borrower, renewed)]
+        return [Send(given.borrower, given.renewed(now))]
 
     def _warn(self, given: GivenLease, now: float) -> Outputs:
         """Tell both sides when the lease will end, whatever is renewed."""
         given.warned, given.warn_at = True, math.inf
-        reason = tidy(given.end_reason)
-        out: Outputs = [LeaseNotice(given.lease, Role.LENDER, given.borrower, given.ends, reason)]
-        if given.request.form > 1:
-            left_s = min(MAX_NOTICE_S, max(0.0, given.ends - now))
-            out.insert(0, Send(given.borrower, Notice(given.lease, left_s, reason)))
-        return out
+        notice = LeaseNotice(given.lease, Role.LENDER, given.borrower, given.ends, given.end_reason)
+        if given.request.form == 1:
+            return [notice]
+        left_s = max(0.0, given.ends - now)
+        return [Send(given.borrower, Notice(given.lease, left_s, given.end_reason)), notice]
 
     def _end(self, given: GivenLease, reason: str, *, tell: bool = True) -> Outputs:
         """End a granted lease. The only way out of OPENING, STARTING and ACTIVE."""

@@ -8,10 +8,10 @@ from enum import Enum
 
 from ..identity import PeerId
 from ..providers import DEFAULT_KIND, KINDS
-from .auth import LeaseKeys, Terms, make_agreement, request_digest
+from .auth import LeaseKeys, Terms, check_proof, make_agreement, request_digest
 from .events import JoinSecret, JournalRecord, LeaseId, Lend, Role
 from .lease_config import LeaseConfig
-from .messages import MIN_LEASE_S, LeaseRequest
+from .messages import MAX_NOTICE_S, MIN_LEASE_S, LeaseRequest, Proof, Renewed
 from .policy import Permission
 from .standing import Standing, agreement_digest, make_standing
 
@@ -117,6 +117,13 @@ class GivenLease:
         )
         self.agreement = make_agreement(keys, terms)
 
+    def open_proof(
+        self, proof: Proof, keys: LeaseKeys, lender: PeerId, config: LeaseConfig, now: float
+    ) -> JoinSecret:
+        """What a proof carries; raises NotAuthentic when it does not answer this lease's challenge."""
+        challenge = (self.request, self.nonce, lender, self.borrower)
+        return check_proof(keys, proof.envelope, *challenge, now, config.clock_error_s)
+
     def sign(self, keys: LeaseKeys, lender: PeerId, now: float) -> None:
         """Sign what stands, once the worker runs, for a borrower that can read it."""
         if self.state is not GivenState.ACTIVE or self.request.form == 1:
@@ -133,6 +140,19 @@ class GivenLease:
             expires=min(self.until, self.ends),
         )
         self.standing = make_standing(keys, standing)
+
+    def renewed(self, now: float) -> Renewed:
+        """The answer to the newest renewal."""
+        warned = self.warned and self.request.form > 1
+        return Renewed(
+            self.lease,
+            self.sequence,
+            self.left_s(now),
+            self.state is GivenState.ACTIVE,
+            self.standing,
+            min(MAX_NOTICE_S, max(0.0, self.ends - now)) if warned else None,
+            self.end_reason if warned else "",
+        )
 
     def record(self) -> JournalRecord:
         """What a restarted lender must know of it."""

@@ -3,47 +3,75 @@
 Theory of operation. The *borrower's* messages drive everything: each is sent again every `retry_s` until it
 is answered, each can be repeated without harm, and the *lender* only answers. So a lost, repeated, late or
 reordered message costs time and nothing else, and no lender needs timers to send again. What a lender says of
-its own accord (Started, Release) is said once; if it is lost, the next renewal's answer says the same.
+its own accord (Challenge to one who waited, Started, Notice, Release) is said once; if it is lost, its answer to the
+next message says the same.
 
-Borrower (taken.py)::
+Borrower (taken.py, taken_lease.py)::
 
-                 Challenge             Agreement                 Started, or Renewed that says so
-    REQUESTING ------------> PROVING ---------> STARTING ------------------------------------> ACTIVE
-        |                       |                  |   repeats Renew                              |
-        | Refuse, Release, silence, unreachable,   | Release, silence, unreachable, expiry, path  |
-        | EndLease, agreement not authentic        | failed, EndLease, worker not started in time |
-        v                       v                  v                                              v
-       (over: LeaseRefusal)                       (over: ClosePath, LeaseEnded)
+                     Challenge                    Agreement                Started, or Renewed that says so
+    REQUESTING ------------------------> PROVING ----------> STARTING ----------------------------> ACTIVE
+      |   ^ |  Queued     Challenge        ^ |                  |  repeats Renew                       |
+      |   '-|---------> QUEUED ------------+ |                  |                                      |
+      |     | Challenge,  |                | |                  | Release, silence, unreachable,       |
+      |     | of a gang   v     CommitGang | |                  | expiry, path failed, EndLease, end   |
+      |     '-----------> HELD ------------' |                  | of a notice, another of its gang     |
+      | Refuse, Release, silence, unreachable| agreement not    | ended; not started in time           |
+      | EndLease; its queue or hold is over  | authentic        v                                      v
+      v                                      v                 (over: ClosePath, LeaseEnded)
+     (over: LeaseRefusal)
 
-Lender (given.py)::
+    RESUMING (a journal's lease, after a restart) -- Renewed --> STARTING or ACTIVE; else (over: LeaseRefusal)
 
-     LeaseRequest that the owner's terms allow: resources are set aside
-        v        Proof, and the terms still allow it        PathUp                WorkerStarted
-    CHALLENGED ------------------------------------> OPENING --------> STARTING ---------------> ACTIVE
-        |                                               |  OpenPath       |  StartWorker            |
-        | bad proof, no proof in time,                  | not renewed in time, Release, EndLease,   |
-        | StopLending, Release                          | StopLending, path or worker failed, not   |
-        |                                               | started in time                           |
-        v                                               v                 v                         v
+Lender (given.py, given_lease.py, lease_queue.py, room.py)::
+
+     LeaseRequest, allowed, and there is room: it is set aside
+        |                 Proof, and the terms still allow it   PathUp            WorkerStarted
+        +----> CHALLENGED -------------------------> OPENING -------> STARTING -----------------> ACTIVE
+        |        |    ^                                 |  OpenPath     |  StartWorker             |
+        | full   |    | room, and its turn              | not renewed in time, Release, EndLease,  |
+        v        |    |                                 | StopLending, end of its grant or of a    |
+     QUEUED -----|----'                                 | notice, revoked, path or worker failed,  |
+        |        |                                      | not started in time                      |
+        | Release, silence, its time is over            |               |                          |
+        v        v  bad or no proof, EndLease           v               v                          v
        (over: Refuse, or silence)         (over: StopWorker if it was to start, ClosePath, LeaseEnded)
 
-Who may. The owner's terms (policy.py) are asked when the request comes, and again when the proof does.
-Nothing is started before a proof (auth.py) has been checked that this borrower made for this lease, this
-challenge and this lender. A peer that is not allowed learns that, and nothing about what is lent.
+Who may. The owner's terms and the grants that a request brings (policy.py, grant_book.py) are asked when the request
+comes, when its turn in the queue does, and when the proof does. Nothing is started before a proof (auth.py) has been
+checked that this borrower made for this lease, this challenge and this lender. A peer that is not allowed learns that,
+and nothing about what is lent.
 
-Ends. A lender lets go `lease_s` after the last renewal that it saw; a borrower `lease_s` after *sending* the
-last renewal that was answered, which is earlier, so it never counts on a worker that its lender has given
-up. These ends need no message. Sooner ends: silence (a renewal a second; about 3 s without an answer), and
+What binds. Request and proof, by the borrower's key: cluster, resources, kind, region, labels, versions, grants, gang.
+Agreement, by the lender's: both keys, the request's digest, its own versions, isolation, start and first term.
+Standing, by the lender's, when the worker runs and at each renewal: address, ports, sequence, expiry. The head's side
+of the address is in the invitation to the cluster's mesh, which the borrower signs.
+
+Deadlines. A challenge holds for `challenge_timeout_s`, a gang's for `hold_s` at its lender and `gang_s` at its
+borrower. A path and a worker have `start_timeout_s`. Who waits in a queue repeats that every `renew_interval_s`, is forgotten
+after `queue_silence_s`, and waits `queue_s` at most. A lender lets go `lease_s` after the last renewal that it saw; a
+borrower `lease_s` after *sending* the last renewal that was answered, which is earlier, so it never counts on a worker
+that its lender has given up. A notice, or the end of a grant, is an end that renewals do not move: each side lets go at
+it. These ends need no message. Sooner ends: silence (a renewal a second; about 3 s without an answer), and
 the closed connection. `PeerDown` may be a passing fault: the borrower renews at once, which dials again, and
 gives up when that failed twice, or `confirm_s` later; the lender shortens the term to `orphan_grace_s` until
 it is renewed. So a killed lender is noticed in milliseconds when TCP tells, in 2 to 3 s when it does
-not. A peer that restarted knows no leases; it answers whatever comes about one with Release, and its partner
-ends. Lease ids are never used twice: both sides remember the last ones that ended, so that a late copy of a
-request does not revive them; and if they forgot, its challenge is answered by Release.
+not.
 
-Outputs come in pairs: ClosePath exactly once after each OpenPath, StopWorker after each StartWorker, and
-LeaseEnded after each LeaseGranted, on each side. A request ends in exactly one of LeaseRefusal (never granted
-on this side) or LeaseEnded. A path or a worker that reports after that is not listened to any more.
+Gangs (gangs.py). Of a gang all are wanted or none. Each lender sets its worker aside; CommitGang proves all that are
+held at once, and takes back what is only asked for. Until all are active the end of one is the end of all. Nothing is
+kept hostage: a hold ends by itself, and who let one run out gets no other for as long.
+
+Restarts. Both sides have written down (Journal) what stands before anything is said or started that relies on it. A
+lender's workers end with it, and RestoreLeases has it tell the borrowers; a borrower's are released, or renewed with
+sequences above all that it may have sent. Without a journal a peer that restarted knows no leases; it answers whatever
+comes about one with Release, and its partner ends. Lease ids are never used twice: both sides remember the last ones
+that ended, so that a late copy of a request does not revive them; and if they forgot, its challenge is answered by
+Release.
+
+Outputs come in pairs: ClosePath exactly once after each OpenPath, StopWorker after each StartWorker,
+LeaseEnded after each LeaseGranted, and Journal(None) after the first Journal of a lease, on each side. A request ends
+in exactly one of LeaseRefusal (never granted on this side) or LeaseEnded. A path or a worker that reports after that is
+not listened to any more.
 
 Commands that do not fit a lease's state, or name no lease, change nothing. Terms that are over are ended before
 any event is looked at, so nothing outlives its time because a Tick was late; silence is judged after it, so
@@ -100,6 +128,7 @@ from .finished import Finished
 from .given import Given
 from .given_lease import GivenState
 from .grant_book import GrantBook
+from .grants import Grant
 from .lease_config import LeaseConfig
 from .messages import (
     Agreement,
@@ -203,7 +232,7 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
             case TakeBack(lease=lease):
                 return given.take_back(event, now) if lease is None or lease in given else []
             case Revoke():
-                return given.revoke(event)
+                return given.end_where(lambda borrower, grant: _revoked(event, borrower, grant))
             case RestoreLeases(records=records, resume=resume):
                 out: Outputs = []
                 for record in records:
@@ -242,3 +271,9 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
                 return self._taken.receive(sender, message, now)
             case _:
                 return []  # another engine's
+
+
+def _revoked(command: Revoke, borrower: PeerId, grant: Grant | None) -> str | None:
+    """Why a lease ends by a Revoke; None if it stays."""
+    named = grant is not None and any(link.id in command.grants for link in grant.links)
+    return command.reason if named or borrower in command.borrowers else None

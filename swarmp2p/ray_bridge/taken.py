@@ -7,9 +7,8 @@ from random import Random
 
 from ..engine import NetworkOutput, Send
 from ..errors import BadMessage, UsageError
-from ..fields import Fields
 from ..identity import PeerId
-from .auth import LeaseKeys, NotAuthentic, check_agreement, make_proof, secret_problem
+from .auth import LeaseKeys, NotAuthentic, check_agreement, secret_problem
 from .events import (
     ClosePath,
     CommitGang,
@@ -36,9 +35,7 @@ from .lease_config import LeaseConfig
 from .messages import (
     Agreement,
     Challenge,
-    LeaseRequest,
     Notice,
-    Proof,
     Queued,
     Refuse,
     Release,
@@ -47,9 +44,7 @@ from .messages import (
     Started,
     tidy,
 )
-from .standing import check_standing
-from .taken_lease import GRANTED, Pace, TakenLease, TakenState, resumed
-from .wire import read_request, request_fields
+from .taken_lease import GRANTED, Pace, TakenLease, TakenState, as_read, resumed
 
 Outputs = list[NetworkOutput | LeaseOutput]
 Answer = Queued | Challenge | Agreement | Refuse | Started | Renewed | Notice | Release
@@ -88,17 +83,7 @@ class Taken:
             return []
         try:
             problem = self._request_problem(command)
-            asked = LeaseRequest(
-                lease,
-                command.need,
-                command.versions,
-                command.cluster,
-                command.gang,
-                command.grants,
-                command.queue_s,
-            )
-            # read back as the lender will read it: what it would not understand shows here
-            request = read_request(Fields(request_fields(asked)))
+            request = as_read(command)
             if self._forms.first_only(provider):
                 problem = problem or too_new(request)
                 request = in_first_form(request)
@@ -316,22 +301,12 @@ class Taken:
 
     def _prove(self, taken: TakenLease, nonce: bytes, now: float) -> Outputs:
         """Answer a challenge, once: a repeated one gets the same proof again when its time comes."""
-        assert taken.secret is not None
-        assert taken.request is not None
         try:
-            envelope = make_proof(
-                self._keys,
-                taken.request,
-                nonce,
-                taken.provider,
-                self._peer,
-                taken.secret,
-                now + self._config.step_timeout_s,
-            )
+            proof = taken.proof(nonce, self._peer, self._keys, now + self._config.step_timeout_s)
         except UsageError as problem:
             return self._end(taken, str(problem))
         taken.state, taken.give_up_at = TakenState.PROVING, math.inf
-        taken.message, taken.first_sent = Proof(taken.lease, envelope), now
+        taken.message, taken.first_sent = proof, now
         taken.hear(self._pace, now)
         return [self._journal(taken), taken.send(self._pace, now)]
 
@@ -383,16 +358,7 @@ class Taken:
 
     def _stands(self, taken: TakenLease, envelope: bytes) -> bool:
         """Whether the lender signed that the worker runs, and where. The first form has no such thing."""
-        if taken.form == 1:
-            return True
-        try:
-            standing = check_standing(
-                self._keys, envelope, taken.lease, taken.provider, self._peer, taken.agreement
-            )
-        except NotAuthentic:
-            return False
-        taken.node_ip, taken.standing = standing.node_ip, envelope
-        return True
+        return taken.form == 1 or taken.stands(envelope, self._peer, self._keys)
 
     def _activate(self, taken: TakenLease, now: float) -> Outputs:
         taken.state, taken.start_by = TakenState.ACTIVE, math.inf

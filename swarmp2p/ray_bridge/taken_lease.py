@@ -9,12 +9,15 @@ from random import Random
 from typing import Final, assert_never
 
 from ..engine import Send
+from ..fields import Fields
 from ..identity import PeerId
 from ..signed import Verify
-from .auth import NotAuthentic, read_agreement
-from .events import JoinSecret, JournalRecord, LeaseId, Need, Role
+from .auth import LeaseKeys, NotAuthentic, make_proof, read_agreement
+from .events import JoinSecret, JournalRecord, LeaseId, Need, RequestLease, Role
 from .lease_config import LeaseConfig
 from .messages import FORM, MAX_SEQUENCE, LeaseRequest, Proof, Renew
+from .standing import check_standing
+from .wire import read_request, request_fields
 
 
 class TakenState(Enum):
@@ -146,6 +149,22 @@ class TakenLease:
             # up to a tenth sooner, so that many leases' renewals do not keep in step
             self.next_send = now + pace.config.renew_interval_s * (1.0 - 0.1 * pace.rng.random())
 
+    def proof(self, nonce: bytes, borrower: PeerId, keys: LeaseKeys, expires: float) -> Proof:
+        """The answer to a challenge. Raises UsageError when the lender's id holds no usable key."""
+        assert self.request is not None
+        assert self.secret is not None
+        between = (self.provider, borrower)
+        return Proof(self.lease, make_proof(keys, self.request, nonce, *between, self.secret, expires))
+
+    def stands(self, envelope: bytes, peer: PeerId, keys: LeaseKeys) -> bool:
+        """Whether the lender signed that the worker runs, and where. Takes over what it signed."""
+        try:
+            standing = check_standing(keys, envelope, self.lease, self.provider, peer, self.agreement)
+        except NotAuthentic:
+            return False
+        self.node_ip, self.standing = standing.node_ip, envelope
+        return True
+
     def record(self, gang: bytes) -> JournalRecord:
         """What a restarted borrower must know of it."""
         return JournalRecord(
@@ -160,6 +179,20 @@ class TakenLease:
             0.0 if self.expires == math.inf else self.expires,
             gang,
         )
+
+
+def as_read(command: RequestLease) -> LeaseRequest:
+    """The request as the lender will read it; raises BadMessage for what it would not understand."""
+    asked = LeaseRequest(
+        command.lease,
+        command.need,
+        command.versions,
+        command.cluster,
+        command.gang,
+        command.grants,
+        command.queue_s,
+    )
+    return read_request(Fields(request_fields(asked)))
 
 
 _EPOCH: Final = 0xFFFF_FFFF
