@@ -47,15 +47,14 @@ Standing, by the lender's, when the worker runs and at each renewal: address, po
 of the address is in the invitation to the cluster's mesh, which the borrower signs.
 
 Deadlines. A challenge holds for `challenge_timeout_s`, a gang's for `hold_s` at its lender and `gang_s` at its
-borrower. A path and a worker have `start_timeout_s`. Who waits in a queue repeats that every `renew_interval_s`, is forgotten
-after `queue_silence_s`, and waits `queue_s` at most. A lender lets go `lease_s` after the last renewal that it saw; a
-borrower `lease_s` after *sending* the last renewal that was answered, which is earlier, so it never counts on a worker
-that its lender has given up. A notice, or the end of a grant, is an end that renewals do not move: each side lets go at
-it. These ends need no message. Sooner ends: silence (a renewal a second; about 3 s without an answer), and
-the closed connection. `PeerDown` may be a passing fault: the borrower renews at once, which dials again, and
-gives up when that failed twice, or `confirm_s` later; the lender shortens the term to `orphan_grace_s` until
-it is renewed. So a killed lender is noticed in milliseconds when TCP tells, in 2 to 3 s when it does
-not.
+borrower. A path and a worker have `start_timeout_s`. Who waits in a queue repeats that every `renew_interval_s`, is
+forgotten after `queue_silence_s`, and waits `queue_s` at most. A lender lets go `lease_s` after the last renewal that
+it saw; a borrower `lease_s` after *sending* the last renewal that was answered, which is earlier, so it never counts
+on a worker that its lender has given up. A notice, or the end of a grant, is an end that renewals do not move: each
+side lets go at it. These ends need no message. Sooner ends: silence (a renewal a second; about 3 s without an answer),
+and the closed connection. `PeerDown` may be a passing fault: the borrower renews at once, which dials again, and gives
+up when that failed twice, or `confirm_s` later; the lender shortens the term to `orphan_grace_s` until it is renewed.
+So a killed lender is noticed in milliseconds when TCP tells, in 2 to 3 s when it does not.
 
 Gangs (gangs.py). Of a gang all are wanted or none. Each lender sets its worker aside; CommitGang proves all that are
 held at once, and takes back what is only asked for. Until all are active the end of one is the end of all. Nothing is

@@ -21,9 +21,11 @@ from swarmp2p.ray_bridge.events import (
     Lend,
     Need,
     Offer,
+    Revoke,
     StartWorker,
     StopLending,
     StopWorker,
+    TakeBack,
 )
 from swarmp2p.ray_bridge.lease import LeaseConfig
 
@@ -49,18 +51,32 @@ def storm(seed: int, weather: Weather, config: LeaseConfig, length_s: float = 30
         world.run(world.now + chance.expovariate(0.5))
         node = chance.choice((*LENDERS, *BORROWERS))
         standing = sorted(world.nodes[node].engine.states())
-        match chance.randrange(10):
+        match chance.randrange(14):
             case 0 | 1 | 2 | 3:
                 borrower = chance.choice((*BORROWERS, OUTSIDER))
                 need = Need(cpus=chance.choice((0.5, 1, 2)))
                 if world.nodes[borrower].up:
-                    world.request(borrower, chance.choice(LENDERS), need)
+                    queue_s = chance.choice((0.0, 0.0, 20.0))
+                    world.request(borrower, chance.choice(LENDERS), need, queue_s=queue_s)
+            case 10 | 11:
+                borrower, gang = chance.choice(BORROWERS), chance.randbytes(16)
+                if world.nodes[borrower].up:
+                    for _ in range(chance.choice((2, 2, 3))):
+                        world.request(borrower, chance.choice(LENDERS), Need(cpus=0.5), gang)
+                    world.commit_later(borrower, gang, chance.uniform(0.0, 6.0))
+            case 12 if world.nodes[node].up and standing:
+                world.feed(
+                    node, TakeBack(chance.choice((*standing, None)), chance.choice((0.0, 8.0)), "back")
+                )
+            case 13 if node in LENDERS and chance.random() < 0.3:
+                world.feed(node, Revoke(borrowers=frozenset({chance.choice(BORROWERS)})))
+                world.feed(node, TERMS)
             case 4 if world.nodes[node].up and standing:
                 world.feed(node, EndLease(chance.choice(standing), "as it pleases"))
             case 5 if world.nodes[node].up:
                 world.crash(node)
             case 6 | 7 | 8 if not world.nodes[node].up:
-                world.restart(node)
+                world.restart(node, chance.choice((True, True, False, None)))
             case 9 if node in LENDERS and chance.random() < 0.2:
                 world.feed(node, StopLending())
                 world.feed(node, TERMS)
@@ -96,8 +112,10 @@ def test_the_storm_is_one_in_which_things_happen() -> None:
         world = storm(seed, STORM, LeaseConfig(lease_s=30.0))
         for _, _, output in world.log:
             kinds[type(output).__name__] = kinds.get(type(output).__name__, 0) + 1
-    for kind in ("StartWorker", "StopWorker", "LeaseActive", "LeaseEnded", "LeaseRefusal"):
+    for kind in ("StartWorker", "StopWorker", "LeaseActive", "LeaseEnded", "LeaseRefusal", "Journal"):
         assert kinds[kind] >= 20, kinds
+    for kind in ("LeaseHeld", "LeaseQueued", "LeaseNotice"):
+        assert kinds[kind] >= 5, kinds
 
 
 def test_an_outsider_never_gets_a_worker() -> None:

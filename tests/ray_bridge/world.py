@@ -1,6 +1,8 @@
 """A small world for lease engines: virtual time, a bad network, workers and paths that may fail, crashes.
 
-`Ledger` checks each engine's outputs as they come; `World` runs several engines against each other.
+`Ledger` checks each engine's outputs as they come; `World` runs several engines against each other, keeps their
+journals over restarts, and checks what only the whole can show: that a lease has one worker in all its life, and that
+of a gang all stand or none.
 """
 
 from __future__ import annotations
@@ -14,13 +16,17 @@ from swarmp2p.engine import NetworkEvent, NetworkOutput, PeerDown, PeerUp, Recei
 from swarmp2p.identity import PeerId
 from swarmp2p.ray_bridge.events import (
     ClosePath,
+    CommitGang,
     JoinSecret,
     Journal,
+    JournalRecord,
     LeaseActive,
     LeaseCommand,
     LeaseEnded,
     LeaseGranted,
+    LeaseHeld,
     LeaseId,
+    LeaseNotice,
     LeaseOutput,
     LeaseRefusal,
     Lend,
@@ -29,19 +35,28 @@ from swarmp2p.ray_bridge.events import (
     PathFailed,
     PathUp,
     RequestLease,
+    RestoreLeases,
     Role,
     StartWorker,
     StopWorker,
     WorkerFailed,
     WorkerStarted,
 )
-from swarmp2p.ray_bridge.lease import LeaseConfig, Leases
+from swarmp2p.ray_bridge.lease import GivenState, LeaseConfig, Leases, TakenState
 from swarmp2p.ray_bridge.messages import Release
 from swarmp2p.ray_bridge.wire import encode, lease_protocol
 
 from .keys import SECRET, VERSIONS, cheap_keys
 
 DECODE = lease_protocol().decode
+UNWRITTEN = (
+    GivenState.QUEUED,
+    GivenState.CHALLENGED,
+    TakenState.REQUESTING,
+    TakenState.QUEUED,
+    TakenState.HELD,
+)
+"""States in which nothing was agreed on that has to survive a crash."""
 
 
 def secret_of(lease: LeaseId) -> JoinSecret:
@@ -63,6 +78,10 @@ class Ledger:
     ended: set[LeaseId] = field(default_factory=set)
     refused: set[LeaseId] = field(default_factory=set)
     requested: dict[LeaseId, PeerId] = field(default_factory=dict)
+    held: dict[LeaseId, None] = field(default_factory=dict)
+    gangs: dict[bytes, list[LeaseId]] = field(default_factory=dict)
+    committed: dict[bytes, tuple[LeaseId, ...]] = field(default_factory=dict)
+    whole: set[bytes] = field(default_factory=set)
 
     def note(self, output: NetworkOutput | LeaseOutput) -> None:
         """Check one output against all before it."""
@@ -96,6 +115,12 @@ class Ledger:
                 assert lease not in self.paths, "its path is closed"
                 assert lease not in self.workers, "its worker is stopped"
                 self.ended.add(lease)
+            case LeaseHeld(lease=lease):
+                assert lease not in self.granted, "what is granted is not held back"
+                self.held[lease] = None
+            case LeaseNotice(lease=lease, role=role):
+                assert self.granted.get(lease) is role, "only of what was granted"
+                assert lease not in self.ended, "before its end"
             case LeaseRefusal(lease=lease):
                 assert lease not in self.granted, "what was granted is not refused"
                 assert lease not in self.refused, "once"
@@ -115,6 +140,22 @@ class Ledger:
         assert sum(need.cpus for need in self.workers.values()) <= self.lend.offer.cpus, (
             "no CPU is lent twice"
         )
+
+    def commit(self, gang: bytes, standing: dict[LeaseId, GivenState | TakenState]) -> None:
+        """CommitGang is about to come: what is held is taken, all or none."""
+        if gang not in self.committed:
+            members = self.gangs.get(gang, [])
+            self.committed[gang] = tuple(one for one in members if standing.get(one) is TakenState.HELD)
+
+    def check_gangs(self, standing: dict[LeaseId, GivenState | TakenState]) -> None:
+        """Until all of a gang were active, all stand or none."""
+        for gang, members in self.committed.items():
+            if gang in self.whole:
+                continue
+            left = [lease for lease in members if lease in standing]
+            assert not left or len(left) == len(members), "all of a gang, or none"
+            if members and self.active.issuperset(members):
+                self.whole.add(gang)
 
     def all_over(self) -> None:
         """Nothing is left, and every request had exactly one end."""
@@ -148,6 +189,7 @@ class _Node:
     engine: Leases
     ledger: Ledger
     lend: Lend | None
+    journal: dict[LeaseId, JournalRecord] = field(default_factory=dict)
     up: bool = True
     incarnation: int = 0
     tick_at: float = float("inf")
@@ -163,6 +205,7 @@ class World:
         self.nodes: dict[PeerId, _Node] = {}
         self.log: list[tuple[float, PeerId, LeaseOutput]] = []
         self.releases = 0
+        self.started: dict[LeaseId, PeerId] = {}
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
 
@@ -176,14 +219,40 @@ class World:
             peer, cheap_keys(peer, self.rng.getrandbits(32)), Random(self.rng.random()), self.config
         )
 
-    def request(self, borrower: PeerId, lender: PeerId, need: Need | None = None) -> LeaseId:
+    def request(
+        self,
+        borrower: PeerId,
+        lender: PeerId,
+        need: Need | None = None,
+        gang: bytes = b"",
+        queue_s: float = 0.0,
+    ) -> LeaseId:
         lease = self.rng.randbytes(16)
-        node = self.nodes[borrower]
-        node.ledger.requested[lease] = lender
-        self.feed(
-            borrower, RequestLease(lease, lender, need or Need(), VERSIONS, secret_of(lease), "cluster")
-        )
+        ledger = self.nodes[borrower].ledger
+        ledger.requested[lease] = lender
+        if gang:
+            ledger.gangs.setdefault(gang, []).append(lease)
+        secret = secret_of(lease)
+        asked = RequestLease(lease, lender, need or Need(), VERSIONS, secret, "cluster", gang, (), queue_s)
+        self.feed(borrower, asked)
         return lease
+
+    def commit(self, borrower: PeerId, gang: bytes) -> None:
+        """Take what is held for a gang."""
+        node = self.nodes[borrower]
+        if node.up:
+            node.ledger.commit(gang, node.engine.states())
+            self.feed(borrower, CommitGang(gang))
+
+    def commit_later(self, borrower: PeerId, gang: bytes, delay_s: float) -> None:
+        """The same in a while, if the borrower lives as long."""
+        incarnation = self.nodes[borrower].incarnation
+
+        def commit() -> None:
+            if self.nodes[borrower].incarnation == incarnation:
+                self.commit(borrower, gang)
+
+        self._later(delay_s, commit)
 
     def crash(self, peer: PeerId) -> None:
         """Kill a node with its workers and paths. Nothing is said by it; others may hear of it."""
@@ -194,11 +263,19 @@ class World:
             if other != peer and self.rng.random() < self.weather.tells_down:
                 self._later(self.rng.uniform(*self.weather.delay_s), self._deliverer(other, PeerDown(peer)))
 
-    def restart(self, peer: PeerId) -> None:
-        """A new engine that remembers nothing."""
+    def restart(self, peer: PeerId, resume: bool | None = None) -> None:
+        """A new engine, with what its journal holds: to be resumed or not; None for a journal that was lost."""
         node = self.nodes[peer]
+        before = {lease: gang for gang, leases in node.ledger.gangs.items() for lease in leases}
+        whole = node.ledger.whole
         node.engine, node.ledger = self._engine(peer), Ledger(node.lend)
         node.up, node.tick_at = True, float("inf")
+        records, node.journal = tuple(node.journal.values()), {}
+        if resume is not None and records:
+            node.journal = {record.lease: record for record in records}
+            self.feed(peer, RestoreLeases(records, resume))
+            for lease in node.engine.states():
+                assert before.get(lease) is None or before[lease] in whole, "half a gang is not resumed"
         if node.lend is not None:
             self.feed(peer, node.lend)
         for other in self.nodes:
@@ -210,14 +287,30 @@ class World:
         node = self.nodes[peer]
         if not node.up:
             return
-        for output in node.engine.handle(event, self.now):
+        outputs = node.engine.handle(event, self.now)
+        for output in outputs:
+            if isinstance(output, Journal):
+                if output.record is None:
+                    assert output.lease in node.journal, "only what was written down is forgotten"
+                    del node.journal[output.lease]
+                else:
+                    node.journal[output.lease] = output.record
+        states = node.engine.states()
+        for lease, state in states.items():
+            assert (lease in node.journal) is (state not in UNWRITTEN), "what stands is written down"
+        assert set(node.journal) <= set(states), "and nothing else"
+        for output in outputs:
             node.ledger.note(output)
+            if isinstance(output, StartWorker):
+                assert output.lease not in self.started, "one worker in all the life of a lease"
+                self.started[output.lease] = peer
             if isinstance(output, Send):
                 self._send(peer, output)
             else:
                 assert not isinstance(output, NetworkOutput)
                 self.log.append((self.now, peer, output))
                 self._act(peer, output)
+        node.ledger.check_gangs(states)
         deadline = node.engine.deadline()
         if isinstance(event, Tick):
             assert deadline > self.now, "a due Tick moves the deadline past now"
