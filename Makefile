@@ -41,6 +41,7 @@ bench: $(VENV)/dev.stamp $(JS)/node_modules/complete
 	$(BIN)/python -m benchmarks.gossip --scenario all --runs 3 --json
 	$(BIN)/python -m benchmarks.first_task --json
 	$(BIN)/python -m benchmarks.mesh --json
+	$(BIN)/python -m benchmarks.bridge --json
 
 # For nightly runs: each decoder of bytes from outside, a minute each. ARGS='--seconds 600 --corpus FOLDER' for more.
 fuzz: $(VENV)/dev.stamp

@@ -50,8 +50,8 @@ _IN_LAB: Final = ("distant", "failover")
 _BY_HAND_MOST: Final = 5  # of each: it takes seconds every time
 
 
-def bars(figures: Figures) -> list[Bar]:
-    """Those that apply to what was measured."""
+def bars(figures: Figures, workers: int) -> list[Bar]:
+    """Those that apply to what was measured. workers: that were to run a task at a time."""
     found = [
         Bar("lease_to_task_p50_s", 1.0),
         Bar("lease_to_task_p95_s", 1.5),
@@ -61,6 +61,7 @@ def bars(figures: Figures) -> list[Bar]:
         Bar("head_resume_s", 4.0),
         Bar("whole_head_resume_s", 4.0),
         Bar("actor_kept", 1.0, at_least=True),
+        Bar("workers", workers, at_least=True),
         Bar("leaked_processes", 0.0),
         Bar("leaked_sockets", 0.0),
         Bar("leaked_shm", 0.0),
@@ -146,7 +147,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = result("bridge", setup, ["ray", "libp2p"], measured)
     figures = measured[OURS].figures
     found["bars"] = {
-        bar.metric: bar.judge({bar.metric: rounded(figures[bar.metric])}) for bar in bars(figures)
+        bar.metric: bar.judge({bar.metric: rounded(figures[bar.metric])})
+        for bar in bars(figures, options.workers)
     }
     print(json.dumps(found))
 

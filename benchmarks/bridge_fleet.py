@@ -42,9 +42,11 @@ class Asked:
         return self.read()
 
     def read(self) -> dict[str, Any]:
-        """What it says next. Raises SideFailed for an error, or for its end."""
+        """What it says next; Ray's warnings, which a driver prints as well, are none of it. Raises SideFailed for an
+        error, or for its end."""
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        while (line := self._process.stdout.readline()) and not line.startswith(b"{"):
+            pass
         if not line:
             raise SideFailed(f"{self._what} ended with status {self._process.wait()}; its messages are above")
         told: dict[str, Any] = json.loads(line)

@@ -133,6 +133,8 @@ def failover(options: Options) -> Figures:
             cut = time.monotonic()
             found.append(driver.ask("moved")["value"] - cut)
             lender.place.cable.mend()
+            steps = [f"{kind} {at - cut:.2f}" for at, kind, _, _ in borrower.events() if at > cut]
+            say(f"cut off: {', '.join(steps)}, its task began {found[-1]:.2f}")
             driver.ask("leave")
             time.sleep(2 * options.settle_s)  # it comes back
         driver.end()
