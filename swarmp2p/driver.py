@@ -13,7 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Generic
+from typing import Any, Final, Generic, cast
 
 import trio
 
@@ -78,16 +78,22 @@ class Driver(Generic[Command, Output]):
         self._news = trio.Event()
         self._timer = cancel_scope()  # of the loop, while it waits
         self._timer_at = math.inf  # the deadline that it is set to, in engine time
+        self._host: tuple[trio.lowlevel.TrioToken, trio.abc.Clock] | None = None  # of the run
         self._offset: float | None = None  # engine time minus trio's time
         self._latest = 0.0
 
     def now(self) -> float:
-        """The engine's time: Unix time when first asked, then as trio's monotonic clock goes. Within trio.
+        """The engine's time: Unix time when first asked, then as trio's monotonic clock goes. In trio's thread.
 
         The monotonic clock stands still while a machine sleeps. Engine time then catches up with Unix time:
         others would take everything signed here for expired, and this peer everything of theirs for forged.
         """
-        monotonic = trio.current_time()
+        try:
+            monotonic = trio.current_time()
+        except RuntimeError:  # a plain call between two turns of a run that is a guest (aio)
+            if self._host is None:
+                raise
+            monotonic = self._host[1].current_time()
         offset = self._clock() - monotonic
         if self._offset is None or offset - self._offset > _SLEPT_S:
             self._offset = offset
@@ -95,7 +101,8 @@ class Driver(Generic[Command, Output]):
         return self._latest
 
     def post(self, command: Command) -> None:
-        """Hand a command to the engine, which takes it soon, in the order they were posted. Never blocks.
+        """Hand a command to the engine, which takes it soon, in the order they were posted. Never blocks. In trio's
+        thread.
 
         Raises Overloaded when too many wait.
         """
@@ -104,6 +111,15 @@ class Driver(Generic[Command, Output]):
                 f"{_MAX_COMMANDS} commands wait for the engine; this one was not taken: post slower"
             )
         self._commands.append(command)
+        if self._host is None or cast(Any, trio.lowlevel).in_trio_run():
+            self._news.set()
+        else:
+            try:
+                self._host[0].run_sync_soon(self._wake)
+            except trio.RunFinishedError:
+                pass  # nobody takes commands any more
+
+    def _wake(self) -> None:
         self._news.set()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -111,6 +127,7 @@ class Driver(Generic[Command, Output]):
 
         Raises what the network raises when it cannot start (ListenError), as itself.
         """
+        self._host = trio.lowlevel.current_trio_token(), trio.lowlevel.current_clock()
         async with background_nursery() as nursery:
             await start(nursery, self._run_network)
             task_status.started()

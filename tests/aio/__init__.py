@@ -1,0 +1,1 @@
+"""swarmp2p in asyncio."""
