@@ -241,6 +241,25 @@ async def test_a_lender_that_vanishes_is_noticed_and_replaced(autojump_clock: Mo
                 assert set(ray.workers) == {str(second.id)}  # the one cut off let go by itself
 
 
+async def test_a_lender_that_falls_silent_is_replaced_for_as_long_as_it_is(
+    autojump_clock: MockClock, ray: Ray
+) -> None:
+    swarm = Swarm()
+    async with swarm.of(3) as (borrower, first, second):
+        async with first.lend(allow=[borrower.id]), borrower.borrow(workers=1) as cluster:
+            async with second.lend(allow=[borrower.id]) as lending:
+                await trio.sleep(5)
+                began = trio.current_time()
+                swarm.partition.split(dict.fromkeys((borrower.id, second.id), 0))
+                while not lending.borrowers:
+                    await lending.changed()
+                assert trio.current_time() < began + 2.2
+                swarm.partition.heal()
+                await trio.sleep(10)
+                assert ids(cluster) == {str(first.id)} == set(ray.workers)
+                assert lending.borrowers == ()
+
+
 async def test_a_lender_that_closes_tells_its_borrower(autojump_clock: MockClock, ray: Ray) -> None:
     async with Swarm().of(2) as (borrower, lender), borrower.borrow(workers=1, min_workers=0) as cluster:
         async with lender.lend(allow=[borrower.id]):

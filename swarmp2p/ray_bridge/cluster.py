@@ -35,6 +35,7 @@ from .events import (
     LeaseNotice,
     LeaseOutput,
     LeaseRefusal,
+    LeaseSilent,
     Need,
     OpenPath,
     PathUp,
@@ -242,6 +243,10 @@ class Cluster:
                 self._record(ClusterEventKind.ACTIVE, peer, f"{path}: {reason}" if reason else path)
             case LeaseNotice(lease=lease, peer=peer, ends=ends, reason=reason):
                 self._noticed(lease, peer, ends, reason)
+            case LeaseSilent(lease=lease, silent=silent):
+                self._recruiter.silent(lease, silent)
+                self._trim()
+                self._wake()
             case LeaseRefusal(lease=lease, provider=peer, reason=reason, retry_after_s=retry_after_s):
                 self._muster.over(lease, self._now())
                 if lease in self._giving_back:  # nothing speaks against who set it aside
@@ -295,7 +300,10 @@ class Cluster:
                     await changed.wait()
             elif self._recruiter.missing() > 0 and not self._closing:
                 enough = await self._seek(search)
-                if search and not enough:
+                if not enough and not search:
+                    search = True  # those known will not do: look for others at once
+                    continue
+                if not enough:
                     self._let_go()
                 search = not enough
                 share_s = self._recruiter.share_at() - self._now()
@@ -332,6 +340,18 @@ class Cluster:
             if self._nursery is not None:
                 self._nursery.start_soon(self._drain_ending, lease, peer, ends, reason)
             self._wake()
+
+    def _trim(self) -> None:
+        """Give back what was asked for in place of a worker that is there after all: the newest, those first that do
+        not run yet."""
+        spare = [lease for lease in reversed(self._needs) if lease not in self._giving_back]
+        spare.sort(key=lambda lease: lease in self._workers)
+        for lease in spare[: max(0, self._recruiter.surplus() - len(self._giving_back))]:
+            if lease in self._workers:
+                self._give_back(lease)
+            else:
+                self._giving_back[lease] = None
+                self._post(EndLease(lease, "the worker that it was to replace is there again"))
 
     async def _drain_ending(self, lease: LeaseId, peer: PeerId, ends: float, reason: str) -> None:
         """Have Ray give it no more work, and retry elsewhere what will not be done."""

@@ -369,6 +369,16 @@ class LeaseNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseSilent:
+    """Borrower: the lender of an active lease has not answered for about a second (`probes` messages), and the lease
+    may be about to end; or, with `silent` False, it has answered again."""
+
+    lease: LeaseId
+    peer: PeerId
+    silent: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Journal:
     """Write this down before the outputs after it are acted upon; None: the lease is over, forget it. All of one call
     of `handle` belong together: in one transaction."""
@@ -407,6 +417,7 @@ LeaseOutput = (
     | LeaseHeld
     | LeaseQueued
     | LeaseNotice
+    | LeaseSilent
     | LeaseRefusal
     | LeaseEnded
     | Journal

@@ -4,8 +4,8 @@
                         '--refused--> declined --(record renewed, or pause over)--> idle
 
 Workers are spread over providers: one that gives this cluster a worker already is asked for another when nobody else
-could be asked for `share_after_s`, those with the fewest first. A worker that is known to end soon (`ending`) counts as
-gone at once, so that another is there before.
+could be asked for `share_after_s`, those with the fewest first. A worker that is known to end soon (`ending`), or whose
+lender does not answer (`silent`), counts as gone at once, so that another is there sooner.
 
 A provider that declined is asked again when it publishes a newer service record (a lender does so when its
 policy changes), when the time it named is over, or after `decline_pause_s`. One whose lease ended is left
@@ -70,11 +70,16 @@ class Recruiter:
     _leases: dict[LeaseId, PeerId] = field(default_factory=dict)
     _granted: dict[LeaseId, float] = field(default_factory=dict)  # when, of some of these
     _ending: dict[LeaseId, None] = field(default_factory=dict)  # some of these
+    _silent: dict[LeaseId, None] = field(default_factory=dict)  # some of these
     _alone: float = math.inf  # since when there has been nobody new to ask
 
     def missing(self) -> int:
         """Workers still to be asked for: wanted, less those hired and those asked."""
-        return self.wanted - len(self._leases) + len(self._ending)
+        return self.wanted - len(self._leases) + len({**self._ending, **self._silent})
+
+    def surplus(self) -> int:
+        """Workers asked for in place of those that seemed to be gone and are not."""
+        return max(0, -self.missing())
 
     def next(self, candidates: Sequence[Candidate], now: float) -> PeerId | None:
         """The first of the candidates, best first, that may be asked now; None when there is none."""
@@ -107,6 +112,7 @@ class Recruiter:
             entry is not None
             and 0 < entry.leases < self.config.max_each
             and self._rested(entry, candidate, now)
+            and not any(self._leases[lease] == candidate.provider for lease in self._silent)
         )
 
     def _rested(self, entry: _Entry, candidate: Candidate, now: float) -> bool:
@@ -153,6 +159,13 @@ class Recruiter:
             entry = self._entries[provider]
             entry.reason, entry.not_before = reason, max(entry.not_before, until + self.config.lost_pause_s)
 
+    def silent(self, lease: LeaseId, silent: bool) -> None:
+        """A lease's provider does not answer, and may be gone: it is to be replaced now, unless it answers again."""
+        if not silent:
+            self._silent.pop(lease, None)
+        elif lease in self._leases:
+            self._silent[lease] = None
+
     def ended(self, lease: LeaseId, reason: str, now: float, given_back: bool = False) -> None:
         """A granted lease is over. given_back: because its worker was not needed, so that nothing speaks against its
         provider."""
@@ -169,6 +182,7 @@ class Recruiter:
         provider = self._leases.pop(lease, None)
         self._granted.pop(lease, None)
         self._ending.pop(lease, None)
+        self._silent.pop(lease, None)
         if provider is not None:
             entry = self._entries[provider]
             entry.leases, entry.reason = entry.leases - 1, reason
@@ -176,7 +190,7 @@ class Recruiter:
 
     def is_ending(self, lease: LeaseId) -> bool:
         """Whether it counts as gone."""
-        return lease in self._ending
+        return lease in self._ending or lease in self._silent
 
     def provider(self, lease: LeaseId) -> PeerId | None:
         """Who gives this lease, while it is asked for or stands."""

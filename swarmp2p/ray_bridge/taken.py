@@ -23,6 +23,7 @@ from .events import (
     LeaseOutput,
     LeaseQueued,
     LeaseRefusal,
+    LeaseSilent,
     OpenPath,
     PathFailed,
     RequestLease,
@@ -262,6 +263,9 @@ class Taken:
                 out += self._end(taken, f"the lender did not answer for {now - taken.heard:.1f} s")
             else:
                 out.append(taken.send(self._pace, now))
+                if taken.state is TakenState.ACTIVE and taken.silence_counts(self._pace) and not taken.silent:
+                    taken.silent = True
+                    out.append(LeaseSilent(taken.lease, taken.provider, True))
         return out
 
     # Inside -------------------------------------------------------------------------------------------------
@@ -354,6 +358,9 @@ class Taken:
         if message.started and taken.state is TakenState.STARTING:
             return out + self._activate(taken, now)
         taken.hear(self._pace, now)
+        if taken.silent:
+            taken.silent = False
+            out.append(LeaseSilent(taken.lease, taken.provider, False))
         return out
 
     def _stands(self, taken: TakenLease, envelope: bytes) -> bool:

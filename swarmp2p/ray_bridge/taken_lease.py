@@ -77,7 +77,8 @@ class TakenLease:
         between an answered renewal and the next one, and while it is held. first_sent: when it was first sent.
         next_send: when it, or the next renewal, is due.
     heard: when the lender last answered. unanswered: how often something was sent since. silent_by: when its
-        silence ends the lease, if so much was sent that it counts. downs: how often PeerDown came since.
+        silence ends the lease, if so much was sent that it counts. downs: how often PeerDown came since. silent:
+        whether the application was told that it does not answer.
     expires, start_by, give_up_at: ends that nothing but a renewal, the worker's start, or an answer moves: of the
         term, of the start, of waiting in a queue or for a gang. ends: of a notice; nothing moves it back.
     position: in the lender's queue. journaled: whether the journal knows of it.
@@ -98,6 +99,7 @@ class TakenLease:
     state: TakenState = TakenState.REQUESTING
     nonce: bytes = b""
     unanswered: int = 0
+    silent: bool = False
     downs: int = 0
     position: int = 0
     sequence: int = 0

@@ -13,6 +13,7 @@ from swarmp2p.ray_bridge.events import (
     LeaseEnded,
     LeaseGranted,
     LeaseRefusal,
+    LeaseSilent,
     Lend,
     Offer,
     OpenPath,
@@ -60,6 +61,25 @@ def test_a_doubted_lender_is_asked_at_once_and_only_its_own_silence_ends_the_lea
     assert takes.handle(Doubt(peer(9)), two.now) == []
     two.run(60.0)
     assert takes.states() == {LEASE: TakenState.ACTIVE}
+
+
+def test_of_a_lender_that_does_not_answer_the_borrower_is_told_before_it_is_the_end() -> None:
+    def silences(two: Two) -> list[bool]:
+        assert not any(isinstance(each, LeaseEnded) for each in two.log[BORROWER])
+        return [each.silent for each in two.log[BORROWER] if isinstance(each, LeaseSilent)]
+
+    two = Two().activate()
+    two.run(30.2)
+    two.cut = True
+    two.run(31.2)
+    assert silences(two) == []
+    two.run(32.2)
+    assert silences(two) == [True]
+    two.cut = False
+    two.run(33.0)
+    assert silences(two) == [True, False]
+    two.run(60.0)
+    assert silences(two) == [True, False]
 
 
 def test_without_renewal_the_lender_ends_it_when_the_term_is_over() -> None:
@@ -166,7 +186,7 @@ def test_an_answer_that_waited_while_the_borrower_was_stopped_still_counts() -> 
     assert renewals == [Renew(LEASE, 1)] * 4
     (renewed,) = sent(gives.handle(Received(BORROWER, Renew(LEASE, 1)), 1.0))
     outputs = engine.handle(Received(LENDER, renewed), 20.0)  # Tick was due at 3.0
-    assert told(outputs) == []
+    assert told(outputs) == [LeaseSilent(LEASE, LENDER, False)]
     assert engine.states() == {LEASE: TakenState.ACTIVE}
 
 

@@ -203,3 +203,21 @@ def test_who_is_not_even_asked_is_told() -> None:
     ask(recruiter, lease(1), CANDIDATES[:1], 0.0)
     recruiter.unfit(peer(0), "another Ray")
     assert recruiter.refusals() == ()
+
+
+def test_a_silent_providers_worker_is_replaced_unless_it_answers_again() -> None:
+    recruiter = Recruiter(wanted=1)
+    ask(recruiter, lease(1), CANDIDATES[:1], 0.0)
+    recruiter.silent(lease(1), True)
+    assert recruiter.is_ending(lease(1))
+    assert [ask(recruiter, lease(2), CANDIDATES[:1], now) for now in (5.0, 6.0)] == [None, None], (
+        "not of itself"
+    )
+    assert ask(recruiter, lease(2), CANDIDATES, 6.0) == peer(1)
+    assert recruiter.surplus() == 0
+    recruiter.silent(lease(1), False)
+    assert recruiter.surplus() == 1
+    recruiter.ended(lease(2), "not needed", 7.0, given_back=True)
+    assert (recruiter.surplus(), recruiter.missing()) == (0, 0)
+    recruiter.silent(lease(9), True)
+    assert recruiter.missing() == 0
