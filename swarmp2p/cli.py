@@ -12,6 +12,7 @@ import trio
 
 from .console import EXIT_STATUSES, INTERRUPTED, exit_status, failed
 from .errors import SwarmError
+from .grant_commands import add_commands as add_grant_commands
 from .lend_command import add_lend_command
 from .run_command import add_run_command
 from .swarm_commands import add_commands as add_swarm_commands
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_swarm_commands(commands.add_parser)
     add_lend_command(commands.add_parser)
+    add_grant_commands(commands.add_parser)
     add_run_command(commands.add_parser)
     add_up_commands(commands.add_parser)
 

@@ -77,26 +77,7 @@ class Granting:
         by: Identity,
     ) -> Grant:
         """See Peer.grant. terms: bounds alone; its expiry is not looked at."""
-        now = self._peer.now()
-        lives_s = GRANT_S if expires_in_s is None else seconds_argument(expires_in_s, "expires_in_s")
-        secret = os.urandom(32) if to is None else b""
-        holder = Identity(secret).peer_id if to is None else peer_argument(to)
-        if under is None:
-            made = Grant.issue(by, holder, replace(terms, expires=now + lives_s), now)
-        else:
-            parent = grant_argument(under).redeem(by.peer_id, now)
-            ends = parent.terms.expires
-            narrowed = parent.terms.within(
-                expires=ends if expires_in_s is None else now + lives_s,
-                cpus=terms.cpus,
-                gpus=terms.gpus,
-                memory_bytes=terms.memory_bytes,
-                leases=terms.leases,
-                lease_s=terms.lease_s,
-                lenders=terms.lenders,
-            )
-            made = parent.narrow(by, holder, narrowed, now)
-        return made.as_ticket(secret) if secret else made
+        return make_grant(by, to, under, expires_in_s, terms, self._peer.now())
 
     # Holding ------------------------------------------------------------------------------------------------
 
@@ -237,6 +218,35 @@ class Granting:
                 continue
             for one in kept.lists:
                 self.learn(one)
+
+
+def make_grant(
+    by: Identity,
+    to: PeerId | str | None,
+    under: Grant | str | None,
+    expires_in_s: float | None,
+    terms: Terms,
+    now: float,
+) -> Grant:
+    """See Peer.grant. by: who gives it, or passes it on. terms: bounds alone; its expiry is not looked at."""
+    lives_s = GRANT_S if expires_in_s is None else seconds_argument(expires_in_s, "expires_in_s")
+    secret = os.urandom(32) if to is None else b""
+    holder = Identity(secret).peer_id if to is None else peer_argument(to)
+    if under is None:
+        made = Grant.issue(by, holder, replace(terms, expires=now + lives_s), now)
+    else:
+        parent = grant_argument(under).redeem(by.peer_id, now)
+        narrowed = parent.terms.within(
+            expires=parent.terms.expires if expires_in_s is None else now + lives_s,
+            cpus=terms.cpus,
+            gpus=terms.gpus,
+            memory_bytes=terms.memory_bytes,
+            leases=terms.leases,
+            lease_s=terms.lease_s,
+            lenders=terms.lenders,
+        )
+        made = parent.narrow(by, holder, narrowed, now)
+    return made.as_ticket(secret) if secret else made
 
 
 def grant_argument(value: object) -> Grant:

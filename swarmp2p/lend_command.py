@@ -73,6 +73,13 @@ def add_lend_command(add: Callable[..., argparse.ArgumentParser]) -> None:
     lend.add_argument(
         "--allow-file", type=Path, help="file with one allowed peer id a line; read again when it changes"
     )
+    lend.add_argument(
+        "--grantor",
+        action="append",
+        default=[],
+        metavar="PEER",
+        help="an owner whose grants count here, as those of this machine's key always do; repeatable",
+    )
     lend.add_argument("--allow-anyone", action="store_true", help="let every peer lease")
     lend.add_argument(
         "--paths",
@@ -175,7 +182,11 @@ class _LendCommand:
     async def _lending(self) -> AsyncGenerator[Lending, None]:
         async with (
             self._peer.lend(
-                self._offer, allow=self._terms.allowed, logs=self._options.logs, paths=self._paths
+                self._offer,
+                allow=self._terms.allowed,
+                grantors=self._options.grantor,
+                logs=self._options.logs,
+                paths=self._paths,
             ) as lending,
             trio.open_nursery() as nursery,
         ):
@@ -196,9 +207,11 @@ class _LendCommand:
             nursery.cancel_scope.cancel()
 
     async def _warn(self) -> None:
-        if self._terms.allowed == [] and self._options.allow_file is None:
+        options = self._options
+        if self._terms.allowed == [] and options.allow_file is None and not options.grantor:
             message = (
-                "nobody may borrow: name peers with --allow or --allow-file, or let all with --allow-anyone"
+                "nobody may borrow without a grant of this peer: name peers with --allow or --allow-file, or "
+                "let all with --allow-anyone"
             )
             self._emit("problem", message=message)
         for message in await _hindrances(self._paths):

@@ -29,9 +29,10 @@ from .console import (
     until_told_to_stop,
 )
 from .errors import UsageError
-from .identity import Identity
-from .invite import Invite, invitable, is_invite
+from .identity import Identity, verify
+from .invite import Invite, grant_capability, invitable, is_invite
 from .network_key import NetworkKey
+from .ray_bridge.grants import Grant
 
 if TYPE_CHECKING:
     from .peer import Peer
@@ -66,6 +67,9 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     invite.add_argument("--network-key", type=Path, metavar="FILE", help="key of the private swarm")
     invite.add_argument("--expires", default="7d", metavar="TIME", help="30m, 12h, 7d or never (default 7d)")
     invite.add_argument("--capability", default="", metavar="TEXT", help="what you grant to its holder")
+    invite.add_argument(
+        "--grant", metavar="GRANT", help="a permission to lease that its holder gets, from `swarmp2p grant`"
+    )
     invite.add_argument("--json", action="store_true", help="print it as a JSON object")
     invite.set_defaults(run=_invite)
 
@@ -100,7 +104,7 @@ def _invite(options: argparse.Namespace) -> int:
         identity,
         addresses,
         network_key=None if key is None else NetworkKey.load(key),
-        capability=options.capability.encode(),
+        capability=_capability(options),
         expires=None if lives is None else time.time() + lives,
     )
     if options.json:
@@ -126,6 +130,15 @@ def _invite(options: argparse.Namespace) -> int:
     ):
         print("It names this machine's own addresses only: others cannot use it.", file=sys.stderr)
     return 0
+
+
+def _capability(options: argparse.Namespace) -> bytes:
+    text: str = options.capability
+    if options.grant is None:
+        return text.encode()
+    if text:
+        raise UsageError("an invite has a capability or a grant, not both")
+    return grant_capability(Grant.parse(options.grant, verify))
 
 
 def _full(address: str, identity: Identity) -> str:
