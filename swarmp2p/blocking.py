@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from multiaddr.multiaddr import Multiaddr
 
+from .gossip.balancer import Placement
 from .identity import Identity, PeerId
 from .invite import Invite
 from .network_key import NetworkKey
@@ -63,6 +64,7 @@ def ray_cluster(
     timeout_s: float = 60.0,
     lenders: Iterable[PeerId | str] | None = None,
     paths: Iterable[str] = ("direct", "overlay"),
+    placement: Placement | None = None,
     idle_s: float = 60.0,
     gang: bool = False,
     identity: Identity | str | os.PathLike[str] | None = None,
@@ -98,6 +100,7 @@ def ray_cluster(
                 timeout_s=timeout_s,
                 lenders=lenders,
                 paths=paths,
+                placement=placement,
                 idle_s=idle_s,
                 gang=gang,
             ) as cluster,

@@ -120,6 +120,7 @@ class Lending:
             "isolation": self.offer.isolation,
             "ray": self._versions.ray,
             "python": self._versions.python,
+            "swarmp2p": self._versions.swarmp2p,
         }
 
     def output(self, output: LeaseOutput | Invited | MeshFailed) -> None:

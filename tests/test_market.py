@@ -674,3 +674,22 @@ async def test_of_two_gangs_that_hold_what_the_other_lacks_each_gets_its_turn(
             nursery.start_soon(borrow, one)
             nursery.start_soon(borrow, other)
         assert len(done) == 2
+
+
+async def test_the_cheapest_is_taken_and_who_costs_too_much_is_not(
+    autojump_clock: MockClock, ray: Ray
+) -> None:
+    prices = {"eu": 3.0, "us": 1.0, "moon": None}
+    async with Swarm().of(4) as (borrower, *lenders), AsyncExitStack() as stack:
+        for lender, region in zip(lenders, prices, strict=True):
+            await stack.enter_async_context(lender.lend(Offer(region=region), allow=None))
+        await stack.enter_async_context(borrower.follow_loads())
+        await trio.sleep(5)
+        placement = Placement(price=lambda entry: prices[entry.signal.region], price_weight=60.0)
+        async with borrower.borrow(workers=1, placement=placement) as cluster:
+            assert ids(cluster) == {str(lenders[1].id)}
+            ray.workers[str(lenders[1].id)].dead.set()
+            await trio.sleep(8)
+            assert ids(cluster) == {str(lenders[0].id)}
+    with pytest.raises(UsageError, match="price"):
+        Placement(price=3.0)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

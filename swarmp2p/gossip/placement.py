@@ -23,6 +23,9 @@ UNKNOWN_DISTANCE_S: Final = 0.3
 Distance = Callable[[PeerId], float | None]
 """Expected round trip to a provider in seconds; None for unknown."""
 
+Price = Callable[[LoadEntry], float | None]
+"""What a provider costs; None for too much."""
+
 
 class Strength(Enum):
     """How much an affinity matters."""
@@ -106,12 +109,16 @@ class Spread:
 @dataclass(frozen=True, slots=True)
 class Placement:
     """All of it. distance: of providers, such as `peer.distance`. distance_weight: what a second of round trip counts
-    as, in seconds of delay; about the number of round trips that a request or lease is used for."""
+    as, in seconds of delay; about the number of round trips that a request or lease is used for. price: what a provider
+    costs you, in any unit, by what its signal says of it (kind, region, size); None for one that you cannot pay.
+    price_weight: what one unit counts as, in seconds of delay."""
 
     affinities: Sequence[Affinity] = ()
     spreads: Sequence[Spread] = ()
     distance: Distance | None = None
     distance_weight: float = 1.0
+    price: Price | None = None
+    price_weight: float = 1.0
 
     def __post_init__(self) -> None:
         """Raises UsageError for a weight that is none, and for one affinity or spread without a list of them."""
@@ -125,6 +132,8 @@ class Placement:
                 raise UsageError(f"Placement.{name} are a list of {kind.__name__}, not {value!r}")
         if not (self.distance is None or callable(self.distance)):
             raise UsageError(f"Placement.distance is a function such as peer.distance, not {self.distance!r}")
+        if not (self.price is None or callable(self.price)):
+            raise UsageError(f"Placement.price is a function of a LoadEntry, not {self.price!r}")
 
     def extra_s(self, entry: LoadEntry) -> float | None:
         """What speaks against a provider, as seconds of delay; None when it is ruled out."""
@@ -145,6 +154,11 @@ class Placement:
         if self.distance is not None:
             rtt_s = self.distance(entry.provider)
             extra_s += self.distance_weight * (UNKNOWN_DISTANCE_S if rtt_s is None else max(0.0, rtt_s))
+        if self.price is not None:
+            price = self.price(entry)
+            if price is None:
+                return None
+            extra_s += self.price_weight * max(0.0, price)
         return extra_s
 
     def beside(self, entries: Iterable[LoadEntry]) -> Placement:

@@ -16,6 +16,7 @@ import trio
 
 from ..errors import NoCell, WorkerNotStarted
 from .cells import Cell
+from .demand import LEASE_LABEL
 from .demand import PEER_LABEL as PEER_LABEL
 from .environment import lender_environment
 from .events import JoinSecret, Need
@@ -81,7 +82,10 @@ async def start_worker(
         labels=labels,
         logs=directory,
     )
-    async with _node(plan, lender_environment(secret.token), warm) as node:
+    environment = lender_environment(secret.token)
+    if labels and LEASE_LABEL in labels:
+        environment["RAY_CLOUD_INSTANCE_ID"] = labels[LEASE_LABEL]  # by which Ray's autoscaler knows it
+    async with _node(plan, environment, warm) as node:
         tree = node.tree
         problem = f"it did not join within {timeout_s:g} s"
         node_id: object = None
