@@ -141,12 +141,37 @@ def node_class(status: Status) -> Any:
             time.sleep(_LOOK_S)
         status.tell("joined", self.node_id)
 
+    def start_raylet(self: Any, *arguments: object) -> None:
+        persist_ports(self)
+        base.start_raylet(self, *arguments)
+
     changes = {
+        "start_raylet": start_raylet,
         "_write_cluster_info_to_kv": write_cluster_info,
         "start_api_server": no_api_server,
         "start_ray_processes": start_ray_processes,
     }
     return type("Node", (base,), changes)
+
+
+def persist_ports(node: Any) -> None:
+    """Tell the raylet its agents' ports, of which it otherwise learns when they are up, half a second later, and before
+    that does not join. -1: there is none without a dashboard. That of runtime environments is asked when it is
+    needed, and until it answers."""
+    raylet: Any = importlib.import_module("ray._raylet")
+    ports = dict.fromkeys(
+        (
+            raylet.METRICS_AGENT_PORT_NAME,
+            raylet.METRICS_EXPORT_PORT_NAME,
+            raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME,
+        ),
+        -1,
+    )
+    pinned = node._ray_params.runtime_env_agent_port
+    if pinned:
+        ports[raylet.RUNTIME_ENV_AGENT_PORT_NAME] = pinned
+    for name, port in ports.items():
+        raylet.persist_port(node.get_session_dir_path(), node.node_id, name, port)
 
 
 def place(ports: list[int], head: bool) -> dict[str, object]:

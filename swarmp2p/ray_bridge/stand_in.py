@@ -6,6 +6,10 @@ its arguments, environment, working directory and descriptors, passes signals on
 when it ends itself, were it by SIGKILL, the forked process is killed. It takes 15 ms and 6 MB, so it imports next to
 nothing: not even `socket`, whose enums take 15 ms more.
 
+Of the two agents, that of the dashboard does nothing without one but be there, as its raylet wants: so it is this
+process, waiting for the raylet's end of its standard input. That of runtime environments comes a little later than it
+is asked for: the raylet tries until it answers, and the node's first worker is started meanwhile.
+
 Whatever the zygote does not do (`python -c`, `python -m`, other options, a request of more than a packet, a zygote
 that has gone) is done by the real Python, which takes this process over.
 """
@@ -17,6 +21,7 @@ import array
 import marshal
 import os
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +35,24 @@ PLAIN_OPTIONS = ("-u", "-P")
 
 MOST_DESCRIPTORS = 64
 
+IDLE_AGENT = ("/ray/dashboard/agent.py", "--minimal")
+LATE_AGENT = "/ray/_private/runtime_env/agent/main.py"
+LATE_S = 0.5
+ANY_PORT = "--runtime-env-agent-port=0"
+"""With which the raylet waits until the agent says its port."""
+
 PASSED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+
+
+def wait(seconds: float) -> bool:
+    """Wait so long, or until standard input ends: then False."""
+    import select
+
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        if select.select([0], [], [], min(left, 3600.0))[0] and not os.read(0, 4096):
+            return False
+    return True
 
 
 def wanted(arguments: list[str]) -> bool:
@@ -97,6 +119,12 @@ def follow(link: _socket.socket, descriptors: list[int]) -> NoReturn:
 
 def main() -> None:
     """The program."""
+    script = next((each for each in sys.argv[1:] if not each.startswith("-")), "")
+    if script.endswith(IDLE_AGENT[0]) and IDLE_AGENT[1] in sys.argv:
+        wait(float("inf"))
+        return
+    if script.endswith(LATE_AGENT) and ANY_PORT not in sys.argv and not wait(LATE_S):
+        return
     descriptors = inherited()
     link = ask(os.path.join(os.path.dirname(__file__), SOCKET), sys.argv[1:], descriptors)
     if link is None:

@@ -131,4 +131,6 @@ async def _warm(tree: Tree) -> None:
 _SETTINGS: Final = {
     # Agents are not the raylet's own children here, so that they watch a pipe and not their parent's pid.
     "RAY_enable_pipe_based_agent_to_parent_health_check": "1",
+    # The agent of runtime environments starts a little later: asked before, it is asked again after this.
+    "RAY_agent_manager_retry_interval_ms": "50",
 }
