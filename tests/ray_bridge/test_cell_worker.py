@@ -21,6 +21,7 @@ from swarmp2p.ray_bridge._ray_node import SINGLE_PORTS
 from swarmp2p.ray_bridge.cells import Cell, cell_problem, open_cell
 from swarmp2p.ray_bridge.events import Need
 from swarmp2p.ray_bridge.head import RayHead, start_head
+from swarmp2p.ray_bridge.warm import open_warm
 from swarmp2p.ray_bridge.worker import PEER_LABEL, start_worker
 from swarmp2p.transport.overlay.plane import Plane, open_plane
 
@@ -211,6 +212,11 @@ async def test_two_workers_in_cells_work_for_a_head_on_localhost(tmp_path: Path)
         async with cluster(["one", "two"]) as (head, (borrower, *lenders)), AsyncExitStack() as stack:
             for member in lenders:
                 name = member.name.decode().strip()
+                assert member.cell is not None
+                warm = None
+                if name == "one":
+                    opened = open_warm(environment.lender_environment(), enter=member.cell.namespaces)
+                    warm = await stack.enter_async_context(opened)
                 worker = await stack.enter_async_context(
                     start_worker(
                         head.secret,
@@ -218,6 +224,7 @@ async def test_two_workers_in_cells_work_for_a_head_on_localhost(tmp_path: Path)
                         node_ip=member.address,
                         ports=member.ports,
                         cell=member.cell,
+                        warm=warm,
                         labels={PEER_LABEL: name},
                     )
                 )
