@@ -68,11 +68,15 @@ class Two:
         self.log: dict[PeerId, list[LeaseOutput]] = {LENDER: [], BORROWER: []}
 
     def feed(self, one: PeerId, event: NetworkEvent | LeaseCommand) -> None:
-        outputs = self.engines[one].handle(event, self.now)
+        outputs = self.handle(one, event)
         self.log[one] += told(outputs)
         for output in outputs:
             if isinstance(output, Send) and not self.cut:
                 self.feed(output.to, Received(one, output.message))
+
+    def handle(self, one: PeerId, event: NetworkEvent | LeaseCommand) -> Outputs:
+        """Have one side take an event."""
+        return self.engines[one].handle(event, self.now)
 
     def run(self, until: float) -> None:
         while True:
