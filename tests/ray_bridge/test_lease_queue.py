@@ -12,7 +12,6 @@ from swarmp2p.engine import NetworkOutput, Received, Send, Tick
 from swarmp2p.identity import PeerId
 from swarmp2p.ray_bridge.events import (
     EndLease,
-    LeaseActive,
     LeaseOutput,
     LeaseQueued,
     LeaseRefusal,
@@ -21,7 +20,7 @@ from swarmp2p.ray_bridge.events import (
     Offer,
     StopLending,
 )
-from swarmp2p.ray_bridge.lease import GivenState, LeaseConfig, Leases
+from swarmp2p.ray_bridge.lease import GivenState, LeaseConfig, Leases, TakenState
 from swarmp2p.ray_bridge.lease_queue import LeaseQueue
 from swarmp2p.ray_bridge.messages import Challenge, LeaseMessage, LeaseRequest, Queued, Refuse, Release
 
@@ -207,7 +206,7 @@ def test_from_the_queue_to_a_worker_through_loss() -> None:
         assert outputs == [LeaseQueued(second, LENDER, 1)]
         world.feed(ALICE, EndLease(first, "done"))
         world.run(110.0)  # the word that it is done may be lost: then its term runs out
-        assert isinstance(world.outputs(BOB, second)[-1][1], LeaseActive)
+        assert world.nodes[BOB].engine.states() == {second: TakenState.ACTIVE}
         world.settle()
 
 

@@ -233,7 +233,7 @@ def test_both_sides_crash_and_come_back_through_loss() -> None:
         world.run(22.0)
         world.restart(BORROWER, resume=True)
         world.run(40.0)
-        assert isinstance(world.outputs(BORROWER, lease)[-1][1], LeaseActive), seed
+        assert world.nodes[BORROWER].engine.states() == {lease: TakenState.ACTIVE}, seed
         world.crash(LENDER)
         world.restart(LENDER, resume=True)
         world.run(60.0)
