@@ -29,6 +29,7 @@ from swarmp2p.ray_bridge.events import (
     LeaseNotice,
     LeaseOutput,
     LeaseRefusal,
+    LeaseSilent,
     Lend,
     Need,
     OpenPath,
@@ -342,7 +343,7 @@ class World:
         return [
             (at, output)
             for at, who, output in self.log
-            if who == peer and output.lease == lease and not isinstance(output, Journal)
+            if who == peer and output.lease == lease and not isinstance(output, Journal | LeaseSilent)
         ]
 
     # Inside -----------------------------------------------------------------------------------------------
