@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from .arguments import peer_argument, seconds_argument
-from .errors import GrantError, StateFileError, SwarmError, UsageError
+from .errors import GrantError, StateFileError, UsageError
 from .grant_file import MAX_HELD, GrantFile, Kept
 from .identity import Identity, PeerId, verify
 from .ray_bridge.events import LearnRevocations, LeaseCommand, RequestLease
 from .ray_bridge.grant_terms import Terms
 from .ray_bridge.grants import Grant, is_grant
 from .ray_bridge.presenting import chain_for
-from .ray_bridge.revocations import RevocationList, read_revocations, revocation_key, revoke
-from .revoking import Following, spread
+from .ray_bridge.revocations import MAX_ENTRIES, RevocationList, revoke, union
+from .revoking import Following, looked_up, stored, tell
 from .scopes import background_nursery
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ GRANT_S: Final = 30 * 86_400.0
 """Usual life of a grant, in seconds. A guess: long enough to be forgotten about, short enough to be asked for again."""
 
 _LOOK_EVERY_S: Final = 1.0  # how soon a lender notices what `swarmp2p revoke` wrote into its file
-_KNOWN_S: Final = 3.0  # how long an owner looks for its own last list before it makes the next one
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +134,30 @@ class Granting:
         grants, peers = _named(what, owner.peer_id)
         if not grants and not peers and not everything:
             raise UsageError("nothing is named to be revoked: name grants or peers, or say everything=True")
-        known = await self._newest(owner.peer_id)
+        # first what ends workers; what else the swarm may know of this owner comes after it
+        known = self._lists.get(owner.peer_id)
+        told = await self._next(owner, known, grants, peers, everything)
+        heard = await tell(self._peer, told)
+        earlier = await looked_up(self._peer, owner.peer_id)
+        both = union(told, earlier)
+        more = both is not None and (both.since, both.entries) != (told.since, told.entries)
+        if both is not None and more and len(both.entries) <= MAX_ENTRIES:
+            told = await self._next(owner, both)
+            heard = max(heard, await tell(self._peer, told))
+        return Revocation(told.owner, told.sequence, heard, await stored(self._peer, told))
+
+    async def _next(
+        self,
+        owner: Identity,
+        known: RevocationList | None,
+        grants: Iterable[bytes] = (),
+        peers: Iterable[PeerId] = (),
+        everything: bool = False,
+    ) -> RevocationList:
         told = revoke(owner, known, self._peer.now(), grants=grants, peers=peers, everything=everything)
         self.learn(told)
         await self._save(lists=[told])
-        done = await spread(self._peer, told)
-        return Revocation(told.owner, told.sequence, done.told, done.stored)
+        return told
 
     def learn(self, told: RevocationList) -> None:
         """Take in a list that its owner signed."""
@@ -174,16 +191,6 @@ class Granting:
                 yield
         finally:
             self.on_list = None
-
-    async def _newest(self, owner: PeerId) -> RevocationList | None:
-        """An owner's last list: as known here, or to the swarm."""
-        with trio.move_on_after(_KNOWN_S):
-            try:
-                envelope = await self._peer.dht.get(revocation_key(owner))
-                self.learn(read_revocations(envelope, owner, verify))
-            except SwarmError:
-                pass  # there is none, or nobody to ask
-        return self._lists.get(owner)
 
     # Keeping ------------------------------------------------------------------------------------------------
 

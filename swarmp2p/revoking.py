@@ -1,7 +1,7 @@
 """How an owner's list of revocations gets to the lenders that heed it, and stays known.
 
-    owner    -- puts the list into the DHT, finds lenders that follow it (they provide the topic's key), dials some of
-                them, and publishes the list in its topic
+    owner    -- publishes the list in its topic, at once to whom it is connected; finds more lenders that follow it
+                (they provide the topic's key) and dials some; then puts the list into the DHT
     lenders  -- subscribe to the topics of their grantors; a list that is news ends leases at once (LearnRevocations),
                 is kept on disk, and is put into the DHT again as long as they run, also when its owner is gone
     late ones - look the list up in the DHT when they start to lend, and every two minutes after that
@@ -14,13 +14,12 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from .errors import BadMessage, SwarmError, ValueNotFound
+from .errors import BadMessage, SwarmError
 from .gossip.events import Acceptance, GossipMessage
 from .identity import PeerId, verify
 from .node import topic_key
@@ -46,14 +45,6 @@ _TELL_S: Final = 2.0  # how long that may take; those connected already are told
 _HELLO_S: Final = (
     0.5  # from a connection to the other side's word on what it subscribes to: a slow round trip
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """How far a list got at once. told: connected peers that follow its owner. stored: DHT peers that keep it."""
-
-    told: int
-    stored: int
 
 
 class Following:
@@ -102,18 +93,13 @@ class Following:
 
     async def _look(self, owner: PeerId) -> None:
         """Look the list up, keep it stored, and stay near others that follow it."""
-        key = revocation_key(owner)
         while True:
-            stored = b""
-            with trio.move_on_after(_STEP_S):
-                try:
-                    stored = await self._peer.dht.get(key)
-                    self._take(owner, stored)
-                except (ValueNotFound, SwarmError):
-                    pass
+            found = await looked_up(self._peer, owner)
+            if found is not None:
+                self._learn(found)
             known = self._known(owner)
-            if known is not None and known.envelope != stored:
-                await _stored(self._peer, known)
+            if known is not None and known != found:
+                await stored(self._peer, known)
             await self._meet(revocation_topic(owner))
             await trio.sleep(_LOOK_EVERY_S * (0.8 + 0.4 * self._rng.random()))
 
@@ -127,9 +113,10 @@ class Following:
                 await _dial_members(self._peer, topic, _LINKS)
 
 
-async def spread(peer: Peer, told: RevocationList) -> Spread:
-    """Tell whoever follows an owner of its list, and store it; best effort, a few seconds at most."""
-    topic, stored = revocation_topic(told.owner), 0
+async def tell(peer: Peer, told: RevocationList) -> int:
+    """Tell whoever follows an owner of its list; best effort, two seconds at most. Returns how many were told here:
+    they tell the others."""
+    topic = revocation_topic(told.owner)
     heard: dict[PeerId, None] = {}
 
     async def say() -> None:
@@ -138,19 +125,33 @@ async def spread(peer: Peer, told: RevocationList) -> Spread:
             heard.update(dict.fromkeys(new))
             await peer.publish(topic, told.envelope)
 
-    async def store() -> None:
-        nonlocal stored
-        stored = await _stored(peer, told)
+    await say()
+    with trio.move_on_after(_TELL_S):
+        async with background_nursery() as saying:
+            saying.start_soon(_again, say)
+            await _dial_members(peer, topic, _TELL)
+            await trio.sleep(_HELLO_S)
+    return len(heard)
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(store)
-        await say()
-        with trio.move_on_after(_TELL_S):
-            async with background_nursery() as saying:
-                saying.start_soon(_again, say)
-                await _dial_members(peer, topic, _TELL)
-                await trio.sleep(_HELLO_S)
-    return Spread(len(heard), stored)
+
+async def looked_up(peer: Peer, owner: PeerId) -> RevocationList | None:
+    """The newest list of an owner that the swarm keeps."""
+    with trio.move_on_after(_STEP_S):
+        try:
+            return read_revocations(await peer.dht.get(revocation_key(owner)), owner, verify)
+        except SwarmError:
+            pass  # there is none, or nobody to ask
+    return None
+
+
+async def stored(peer: Peer, told: RevocationList) -> int:
+    """Have the swarm keep a list; returns how many peers do."""
+    with trio.move_on_after(_STEP_S):
+        try:
+            return await peer.dht.put(revocation_key(told.owner), told.envelope)
+        except SwarmError as problem:
+            _log.debug("a list of revocations was not stored: %s", problem)
+    return 0
 
 
 async def _again(say: Callable[[], Awaitable[None]]) -> None:
@@ -158,15 +159,6 @@ async def _again(say: Callable[[], Awaitable[None]]) -> None:
     while True:
         await trio.sleep(0.1)
         await say()
-
-
-async def _stored(peer: Peer, told: RevocationList) -> int:
-    with trio.move_on_after(_STEP_S):
-        try:
-            return await peer.dht.put(revocation_key(told.owner), told.envelope)
-        except SwarmError as problem:
-            _log.debug("a list of revocations was not stored: %s", problem)
-    return 0
 
 
 async def _dial_members(peer: Peer, topic: str, most: int) -> None:

@@ -11,13 +11,19 @@ from trio.testing import MockClock
 from swarmp2p import open_peer
 from swarmp2p.errors import GrantError, NotEnoughWorkers, UsageError
 from swarmp2p.grant_file import GrantFile, grants_path
-from swarmp2p.identity import Identity
+from swarmp2p.identity import Identity, verify
 from swarmp2p.invite import Invite
 from swarmp2p.node import topic_key
 from swarmp2p.ray_bridge.events import Offer
 from swarmp2p.ray_bridge.grant_terms import Terms
 from swarmp2p.ray_bridge.grants import Grant
-from swarmp2p.ray_bridge.revocations import revocation_key, revocation_topic, revoke
+from swarmp2p.ray_bridge.revocations import (
+    grant_name,
+    read_revocations,
+    revocation_key,
+    revocation_topic,
+    revoke,
+)
 from swarmp2p.scopes import background_nursery
 from tests import test_market
 from tests.test_market import FakeHead, Ray, ids
@@ -188,6 +194,17 @@ async def test_the_own_list_also_ends_what_was_allowed_by_name(autojump_clock: M
         assert lending.allowed == frozenset()
         await trio.sleep(60)
         assert not ray.workers
+
+
+async def test_an_owner_that_lost_its_list_finds_it_again(autojump_clock: MockClock) -> None:
+    swarm, owner = Swarm(), Identity(b"o" * 32)
+    async with swarm.of(4) as (first, other, *_):
+        old, new = first.grant(other.id, owner=owner), first.grant(other.id, cpus=1, owner=owner)
+        await first.revoke(old, owner=owner)
+        await other.revoke(new, owner=owner)  # knows nothing of it
+        stored = await first.dht.get(revocation_key(owner.peer_id))
+        told = read_revocations(stored, owner.peer_id, verify)
+        assert {name for name, _ in told.entries} == {grant_name(old.id), grant_name(new.id)}
 
 
 async def test_what_cannot_be_revoked(autojump_clock: MockClock) -> None:

@@ -113,6 +113,19 @@ def revoke(
     return RevocationList(owner.peer_id, sequence, since, tuple(ordered), envelope)
 
 
+def union(one: RevocationList | None, other: RevocationList | None) -> RevocationList | None:
+    """All that two lists of one owner say, as what an owner `revoke`s next may build on; signed by nobody."""
+    if one is None or other is None:
+        return one or other
+    entries = dict(one.entries)
+    for name, when in other.entries:
+        entries[name] = max(when, entries.get(name, when))
+    sequence, since = max(one.sequence, other.sequence), max(one.since, other.since)
+    kept = [entry for entry in entries.items() if entry[1] > since]
+    ordered = sorted(kept, key=lambda entry: (entry[1], entry[0]))
+    return RevocationList(one.owner, sequence, since, tuple(ordered))
+
+
 def read_revocations(envelope: bytes, owner: PeerId, verify: Verify) -> RevocationList:
     """The list that `owner` signed; raises BadMessage."""
     fields = Fields(open_signed(_DOMAIN, envelope, owner, verify, MAX_LIST_BYTES))

@@ -23,6 +23,7 @@ from swarmp2p.ray_bridge.revocations import (
     read_revocations,
     revocation_key,
     revoke,
+    union,
 )
 from swarmp2p.signed import sign_map
 
@@ -121,6 +122,18 @@ def test_an_owner_that_lost_its_list_takes_nothing_back() -> None:
     assert revoked.problem(issued(NOW - 1)) is not None
     assert revoked.names_peer(OWNER.peer_id, BOB.peer_id)
     assert not revoked.add(first), "it is not news any more"
+
+
+def test_two_lists_of_an_owner_make_one() -> None:
+    first = revoke(OWNER, None, NOW, grants=[issued(NOW - 1).id])
+    second = revoke(OWNER, None, NOW + 1, peers=[BOB.peer_id])
+    for both in (union(first, second), union(second, first)):
+        assert both is not None
+        made = revoke(OWNER, both, NOW + 2)
+        assert made.entries == (*first.entries, *second.entries)
+        assert made.sequence > second.sequence
+    assert union(first, None) == first == union(None, first)
+    assert union(None, None) is None
 
 
 def test_what_expired_grants_were_about_is_left_out() -> None:
