@@ -41,6 +41,11 @@ def add_cluster_options(parser: argparse.ArgumentParser, *, identity: str) -> No
         help="begin as soon as so many run (default: all, or the lower bound)",
     )
     parser.add_argument(
+        "--gang",
+        action="store_true",
+        help="all of them or none: lenders wait for each other, and nothing starts before",
+    )
+    parser.add_argument(
         "--timeout", default="60s", metavar="TIME", help="how long to wait for them (default 60s)"
     )
     parser.add_argument("--cpus", type=float, default=1.0, help="CPUs of each worker (default 1)")
@@ -166,6 +171,7 @@ async def cluster_of(
                 timeout_s=timeout_s,
                 lenders=lenders,
                 logs=options.logs,
+                gang=options.gang,
                 paths=[name.strip() for name in options.paths.split(",")],
                 **further,
             ) as cluster,
