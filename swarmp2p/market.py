@@ -176,6 +176,7 @@ class Market:
         idle_s: float = 60.0,
         gang: bool = False,
         grants: Iterable[Grant | str] | Grant | None = None,
+        orders: bool = False,
     ) -> AsyncGenerator[Cluster, None]:
         """See Peer.borrow."""
         size = cluster_size(workers, min_workers)
@@ -185,7 +186,7 @@ class Market:
         scout = Scout(self._peer, self._loads, self._choosing, versions, lenders)
         post = self._granting.showing(grants, scout.grantors, self._post)
         self._take_carriers()
-        recruiter = Recruiter(size.least)
+        recruiter = Recruiter(0 if orders else size.least)
 
         def rtt_s() -> float:
             return self._farthest(
@@ -215,8 +216,9 @@ class Market:
                 post,
                 self._peer.now,
                 led.path,
-                size.elastic(need, idle_s),
+                None if orders else size.elastic(need, idle_s),
                 Muster(size.least if gang else 0, rng),
+                orders,
             )
             self._led[cluster] = led
             self._clusters.append(cluster)

@@ -499,6 +499,7 @@ class Peer:
         paths: Iterable[str] = ("direct", "overlay"),
         idle_s: float = 60.0,
         gang: bool = False,
+        orders: bool = False,
     ) -> AbstractAsyncContextManager[Cluster]:
         """Start a Ray head and lease workers for it; all are released on exit.
 
@@ -508,6 +509,7 @@ class Peer:
 
         gang: have all of them (the lower bound) or none: lenders set workers aside until all are found, and nothing
         starts before; those lost later are replaced one by one.
+        orders: have no workers but those that `cluster.order(need)` asks for, up to the upper bound.
 
         Yields once `min_workers` run (all of them, or the lower bound, by default; 0 yields at once); the cluster goes
         on hiring until it has `workers`, and replaces those that are lost. While the context is open, this process's
@@ -538,6 +540,7 @@ class Peer:
             seconds_argument(idle_s, "idle_s"),
             gang,
             grants,
+            orders,
         )
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:

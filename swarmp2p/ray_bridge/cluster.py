@@ -21,7 +21,7 @@ from ..errors import NotEnoughWorkers
 from ..identity import PeerId
 from ..scopes import cancel_scope
 from .demand import Bundle, ClusterState
-from .elastic import Ask, Elastic, Held
+from .elastic import MOST_WORKERS, Ask, Elastic, Held
 from .environment import borrowers_environment
 from .events import (
     CommitGang,
@@ -125,14 +125,17 @@ class Cluster:
         path: Callable[[LeaseId], tuple[str, str, str]] = lambda lease: ("direct", "", ""),
         elastic: Elastic | None = None,
         muster: Muster | None = None,
+        orders: bool = False,
     ) -> None:
         """path: of a lease's worker: its name, why, and the address that it has by it, or "".
         candidates: see Candidates. elastic: decides how many workers are wanted; None for as many as the recruiter
-        says. muster: of a cluster that wants all of its first workers or none."""
+        says. muster: of a cluster that wants all of its first workers or none.
+        orders: workers come by `order` alone."""
         self._head, self._need, self._recruiter = head, need, recruiter
         self._versions, self._candidates = versions, candidates
         self._post, self._now, self._path = post, now, path
         self._elastic = elastic
+        self._shaped = orders or elastic is not None  # it is said worker by worker what is wanted
         self._muster = muster or Muster(0, Random(0))
         self._gcs = Gcs(
             lambda: head.secret.address,
@@ -255,7 +258,7 @@ class Cluster:
                     self._recruiter.refused(lease, reason, retry_after_s, self._now())
                 need = self._needs[lease]
                 self._forget(lease)
-                if self._elastic is not None:
+                if self._shaped:
                     self._want((*self._asks, Ask(need)))  # of another, until GCS has told more
                 self._record(ClusterEventKind.REFUSED, peer, reason)
             case LeaseEnded(lease=lease, peer=peer, reason=reason):
@@ -315,7 +318,7 @@ class Cluster:
     async def _seek(self, search: bool) -> bool:
         """Ask for the workers that are missing, as far as somebody can be asked. search: look for providers anew,
         instead of going by those known. False when there was nobody for some of them."""
-        missing = self._asks if self._elastic else (Ask(self._need),) * self._recruiter.missing()
+        missing = self._asks if self._shaped else (Ask(self._need),) * self._recruiter.missing()
         wanted: dict[Ask, int] = {}
         for ask in missing:
             if ask in wanted or len(wanted) < _SHAPES_AT_ONCE:
@@ -361,6 +364,23 @@ class Cluster:
         )
         said = f"not drained, {problem}" if problem else "drained"
         self._record(ClusterEventKind.DRAINED, peer, f"{reason}: {said}")
+
+    def order(self, need: Need) -> None:
+        """Of a cluster with orders: one more worker, as large and of the kind that this says. It is there when it is
+        among `workers`; one that is lost is not replaced."""
+        if len(self._asks) + len(self._needs) < MOST_WORKERS:
+            self._want((*self._asks, Ask(need)))
+            self._wake()
+
+    def need(self, lease: LeaseId) -> Need | None:
+        """What a lease of this cluster was asked for; None when it is over."""
+        return self._needs.get(lease)
+
+    def give_back(self, lease: LeaseId) -> None:
+        """End the lease of a worker that is not needed any more, whatever runs there."""
+        if lease in self._needs:
+            self._giving_back[lease] = None
+            self._post(EndLease(lease, "it is not needed any more"))
 
     # How many workers ----------------------------------------------------------------------------------------
 

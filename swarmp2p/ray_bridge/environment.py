@@ -82,6 +82,10 @@ def head_environment(token_path: Path, storage: Path, rtt_s: float = 0.0) -> dic
             **health_settings(rtt_s),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token_path),
+            # Drivers' ray.autoscaler.sdk.request_resources tells GCS, where elastic clusters look for demand.
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": "head",  # by which Ray's own autoscaler knows it
+            "RAY_NODE_TYPE_NAME": "head",
             "RAY_gcs_storage": "rocksdb",
             "RAY_gcs_storage_path": str(storage),
         }
