@@ -81,7 +81,8 @@ class Terms:
 
     digest: of the request. node_ip: where the worker's Ray node listens, as far as that is known before its path.
     issued, expires: absolute seconds by the lender's clock. lease_s: length of the lease and of each renewal, in
-    seconds. isolation: JAIL or NO_ISOLATION. versions: the lender's; None in form 1, which says neither.
+    seconds. isolation: JAIL or NO_ISOLATION. versions: the lender's; None in form 1, which says neither. lent_as: the
+    lender's provider kind, where `need` may say any.
     """
 
     lease: LeaseId
@@ -96,6 +97,7 @@ class Terms:
     lease_s: float
     isolation: str = NO_ISOLATION
     versions: Versions | None = None
+    lent_as: str = ""
 
 
 def request_digest(request: LeaseRequest) -> bytes:
@@ -212,6 +214,7 @@ def make_agreement(keys: LeaseKeys, terms: Terms) -> bytes:
     if versions is not None:
         fields |= {
             "isolation": terms.isolation,
+            "lent_as": terms.lent_as,
             "ray": versions.ray,
             "python": versions.python,
             "swarmp2p": versions.swarmp2p,
@@ -246,6 +249,7 @@ def read_agreement(envelope: bytes, lender: PeerId, verify: Verify) -> Terms:
             lease_s=fields.number("lease_s", MIN_LEASE_S, MAX_LEASE_S),
             isolation=fields.choice("isolation", ISOLATIONS) if newer else NO_ISOLATION,
             versions=read_versions(fields) if newer else None,
+            lent_as=fields.text("lent_as", MAX_NAME_CHARS) if newer else "",
         )
         fields.done()
     except BadMessage as problem:

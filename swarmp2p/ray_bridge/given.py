@@ -152,8 +152,10 @@ class Given:
                     self._queue.remove(waiting.lease, served=True)
                     out += self._challenge(waiting.request, waiting.borrower, verdict, now)
                     self._freed = True  # its borrower's next one may fit, too
-                elif verdict.retry_after_s is None:
-                    out += self._give_up(waiting.lease, verdict)
+                elif not verdict.room:
+                    out += self._give_up(
+                        waiting.lease, verdict
+                    )  # else it would keep others from what there is
                     self._freed = True
                 elif self._queue.aged(waiting, now):
                     break
@@ -299,10 +301,8 @@ class Given:
             elif not self._queue.before(borrower, now):
                 return self._challenge(request, borrower, verdict, now)
             else:
-                verdict = Refusal("others wait before it", config.retry_after_s)
-        elif verdict.retry_after_s is None:
-            return [Send(borrower, Refuse(lease, tidy(verdict.reason), None))]
-        if verdict.retry_after_s is not None and request.queue_s > 0 and lease not in self:
+                verdict = Refusal("others wait before it", config.retry_after_s, room=True)
+        if verdict.room and request.queue_s > 0 and lease not in self:
             if self._queue.add(borrower, request, now):
                 return [Send(borrower, Queued(lease, self._queue.position(lease)))]
             verdict = Refusal("its queue is full", config.retry_after_s)

@@ -114,6 +114,7 @@ class GivenLease:
             lease_s=left_s,
             isolation=self.isolation,
             versions=None if self.request.form == 1 else lend.versions,
+            lent_as="" if self.request.form == 1 else lend.offer.kind,
         )
         self.agreement = make_agreement(keys, terms)
 

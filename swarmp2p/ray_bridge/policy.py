@@ -26,11 +26,13 @@ _ROUNDING: Final = 1e-9  # three times 0.1 CPU fits into 0.3
 class Refusal:
     """Why not.
 
-    reason: a sentence for the borrower's owner. retry_after_s: seconds; None when asking again is useless.
+    reason: a sentence for the borrower's owner. retry_after_s: seconds; None when asking again is useless. room:
+    whether only room is missing, which others may free: what a queue is for.
     """
 
     reason: str
     retry_after_s: float | None = None
+    room: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def admit(
     if problem is not None:
         return Refusal(problem)
     full = _full_problem(lend.offer, request.need, taken)
-    return permitted if full is None else Refusal(full, retry_after_s)
+    return permitted if full is None else Refusal(full, retry_after_s, room=True)
 
 
 def check_offer(offer: Offer) -> None:

@@ -42,8 +42,8 @@ class Room:
 
     def retry_after_s(self, why: Refusal, now: float) -> float | None:
         """When a refused borrower should ask again: sooner, when what is in the way may only be set aside."""
-        if why.retry_after_s is None:
-            return None
+        if why.retry_after_s is None or not why.room:
+            return why.retry_after_s
         ends = [given.until for given in self._leases.values() if _held(given)]
         return max(0.0, min([end - now for end in ends] + [why.retry_after_s]))
 

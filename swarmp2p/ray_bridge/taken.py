@@ -133,6 +133,7 @@ class Taken:
         released: Outputs = [Send(record.peer, Release(record.lease, "the borrower restarted")), forgotten]
         if record.lease in self._leases:
             return []
+        resume = resume and len(self._leases) < self._config.max_taken
         taken = resumed(record, self._peer, self._keys.verify, self._pace, now) if resume else None
         if taken is None:
             self._finished.add(record.lease, record.peer, "the borrower restarted")

@@ -89,6 +89,7 @@ class Pair:
             60.0,
             JAIL,
             VERSIONS,
+            "workstation",
         )
 
     def accept(self, envelope: bytes, *, asked: LeaseRequest | None = None, now: float = NOW) -> Terms:

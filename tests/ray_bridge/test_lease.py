@@ -86,6 +86,7 @@ def test_the_same_with_real_keys() -> None:
     granted, _ = told(takes.handle(Received(ours.peer_id, agreement), 0.0))
     assert isinstance(granted, LeaseGranted)
     terms = read_agreement(granted.agreement, ours.peer_id, theirs.verify)
+    assert (terms.lent_as, terms.isolation, terms.versions) == ("individual", JAIL, VERSIONS)
     assert (terms.lender, terms.borrower, terms.node_ip) == (ours.peer_id, theirs.peer_id, "127.0.0.9")
     (start,) = told(gives.handle(PathUp(LEASE), 0.0))
     assert isinstance(start, StartWorker)

@@ -22,7 +22,7 @@ from swarmp2p.ray_bridge.events import (
     StopWorker,
 )
 from swarmp2p.ray_bridge.lease import GivenState
-from swarmp2p.ray_bridge.messages import Agreement, Challenge, Refuse, Release, Renew, Renewed
+from swarmp2p.ray_bridge.messages import Agreement, Challenge, Queued, Refuse, Release, Renew, Renewed
 from swarmp2p.ray_bridge.revocations import RevocationList, revoke
 
 from .granted import (
@@ -175,3 +175,23 @@ def test_grants_and_borrowers_that_the_application_names() -> None:
     ]
     out = engine.handle(Revoke(borrowers=frozenset({BOB.peer_id})), NOW)
     assert [stop.lease for stop in out if isinstance(stop, StopWorker)] == [lease_id(2)]
+
+
+def test_a_queue_is_for_who_lacks_room_and_not_for_who_lacks_a_grant() -> None:
+    """Waiting for others would not help it, and others would wait for it in the end."""
+    engine, root = lender(max_leases=1), grant(terms=replace(TERMS, leases=1))
+    bobs = grant(BOB)
+    lease(engine, BOB, request(1, bobs))
+    first, second = (replace(request(number, root), queue_s=60.0) for number in (2, 3))
+    for asked in (first, second):
+        assert isinstance(answers(send(engine, ALICE.peer_id, asked))[0], Queued), "none stands under it yet"
+    out = engine.handle(
+        Lend(Offer(cpus=64, max_leases=8), VERSIONS, frozenset(), frozenset({OWNER.peer_id})), NOW
+    )
+    challenge, refused = answers(out)
+    assert isinstance(challenge, Challenge)
+    assert isinstance(refused, Refuse)
+    assert (refused.lease, refused.retry_after_s) == (second.lease, 5.0)
+    assert "1 leases at a time" in refused.reason
+    third = replace(request(4, root), queue_s=60.0)
+    assert "1 leases at a time" in refusal(engine, ALICE, third), "at once"

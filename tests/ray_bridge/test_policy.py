@@ -109,7 +109,7 @@ def test_what_can_never_be_given_is_not_to_be_asked_for_again(need: Need, said: 
     ],
 )
 def test_what_cannot_be_given_now_may_be_asked_for_later(offer: Offer, taken: Need, said: str) -> None:
-    assert ask(offer, Need(cpus=2), taken) == Refusal(said, 5.0)
+    assert ask(offer, Need(cpus=2), taken) == Refusal(said, 5.0, room=True)
 
 
 def test_ten_tenths_of_a_cpu_fit_into_one() -> None:
