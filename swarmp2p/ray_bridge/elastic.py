@@ -197,7 +197,7 @@ class Elastic:
                 del asks[short:]
         else:
             self._since = math.inf
-        return Step(tuple(asks), self._idle(staying, seen, bins), unmeetable)
+        return Step(tuple(asks), self._idle(staying, seen, [*bins, *totals]), unmeetable)
 
     def _idle(
         self, staying: Sequence[Held], seen: Mapping[LeaseId, NodeState], bins: Iterable[_Bin]

@@ -153,6 +153,20 @@ def test_idle_workers_are_given_back_the_longest_idle_first_down_to_the_least() 
     assert lease(1) not in elastic().step(needed, leases, 0.0).idle, "a task is on its way there"
 
 
+def test_what_the_cluster_is_to_have_room_for_is_not_given_back() -> None:
+    nodes = tuple(node(n, free=2, idle_s=90.0) for n in (1, 2, 3))
+    state = ClusterState(least=((CPU, 3),), nodes=nodes)
+    assert elastic().step(state, [held(n) for n in (1, 2, 3)], 0.0).idle == (lease(3),)
+
+
+def test_what_runs_on_a_worker_that_is_about_to_go_has_another_place_in_time() -> None:
+    leases = [held(1, ending=True)]
+    busy = ClusterState(nodes=(node(1, free=1, draining=True),))
+    assert settled(elastic(), busy, leases).asks == (Ask(NEED),)
+    assert settled(elastic(), busy, [*leases, held(2, active=False)]).asks == ()
+    assert settled(elastic(), ClusterState(nodes=(node(1, free=2, draining=True),)), leases).asks == ()
+
+
 def test_a_worker_that_is_about_to_go_is_replaced_beyond_the_most() -> None:
     nodes = (node(1, free=0, draining=True), node(2, free=0))
     leases = [held(1, ending=True), held(2)]

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 DRIVER = textwrap.dedent("""
     import sys, time
     import ray
+    from ray.autoscaler.sdk import request_resources
     from ray.util.placement_group import placement_group, remove_placement_group
 
     ray.init(logging_level="ERROR", log_to_driver=False)
@@ -38,6 +39,10 @@ DRIVER = textwrap.dedent("""
     print("spread", flush=True)
     remove_placement_group(group)
     alive = lambda: sum(node["Alive"] for node in ray.nodes())
+    request_resources(bundles=[{"CPU": 1}] * 2)
+    time.sleep(5)  # longer than a worker may be idle
+    print(alive() - 1, "kept", flush=True)
+    request_resources(bundles=[])
     while alive() > 1:
         time.sleep(0.1)
     print("alone", flush=True)
@@ -61,7 +66,7 @@ async def test_workers_come_for_what_waits_and_go_when_idle() -> None:
         process = await trio.run_process(
             [sys.executable, "-c", DRIVER], env={**os.environ, **cluster.environment}, capture_stdout=True
         )
-        assert process.stdout.decode().splitlines() == ["gaming-pc eu none", "spread", "alone"]
+        assert process.stdout.decode().splitlines() == ["gaming-pc eu none", "spread", "2 kept", "alone"]
         events = [event for event in cluster.past_events if event.kind.value in ("active", "ended")]
         assert [event.kind.value for event in events] == ["active"] * 2 + ["ended"] * 2
         assert {event.reason for event in events[2:]} == {"it was idle"}
