@@ -18,7 +18,7 @@ from .ray_bridge.cells import Cell, open_cell
 from .ray_bridge.environment import lender_environment
 from .ray_bridge.events import Need
 from .ray_bridge.jailer import Jailer
-from .ray_bridge.pool import Pool
+from .ray_bridge.pool import REST_S, Pool
 from .ray_bridge.warm import WarmNode, open_warm
 from .scopes import TaskStatus
 from .transport.overlay.plane import Ended, Plane, PlaneEvent, open_plane
@@ -64,11 +64,12 @@ class Ready:
 class Stock:
     """What one lender has ready; `run` owns it."""
 
-    def __init__(self, jailer: Jailer | None, direct: bool, size: int) -> None:
+    def __init__(self, jailer: Jailer | None, direct: bool, size: int, rest_s: float = REST_S) -> None:
         """jailer: whoever makes jails; None lends without. direct: whether the lender allows direct paths, whose
-        workers have no cell. size: most that wait."""
+        workers have no cell. size: most that wait. rest_s: see Pool."""
         self._jailer = jailer
-        self._pool = Pool[bool, Ready](size, self._warm, not direct)  # by whether it has a cell and a plane
+        # by whether it has a cell and a plane
+        self._pool = Pool[bool, Ready](size, self._warm, not direct, rest_s)
 
     @property
     def ready(self) -> int:

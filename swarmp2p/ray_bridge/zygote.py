@@ -169,6 +169,8 @@ class Zygote:
                 break
             code = os.waitstatus_to_exitcode(status)
             if pid == self._node:
+                for child in self._children.values():  # else they try for seconds to reach who has gone
+                    os.kill(child, signal.SIGKILL)
                 return code if code >= 0 else 128 - code
             for descriptor, child in self._children.items():
                 if child == pid:
