@@ -21,6 +21,7 @@ from .opening import DEFAULT_DHT_PROTOCOL, DEFAULT_LISTEN, open_peer
 from .ray_bridge.cluster import Cluster, ClusterEvent, LeasedWorker
 from .ray_bridge.environment import leave
 from .ray_bridge.events import Need
+from .ray_bridge.grants import Grant
 
 
 class BlockingCluster:
@@ -63,6 +64,7 @@ def ray_cluster(
     min_workers: int | None = None,
     timeout_s: float = 60.0,
     lenders: Iterable[PeerId | str] | None = None,
+    grants: Iterable[Grant | str] | Grant | None = None,
     paths: Iterable[str] = ("direct", "overlay"),
     placement: Placement | None = None,
     idle_s: float = 60.0,
@@ -99,6 +101,7 @@ def ray_cluster(
                 min_workers=min_workers,
                 timeout_s=timeout_s,
                 lenders=lenders,
+                grants=grants,
                 paths=paths,
                 placement=placement,
                 idle_s=idle_s,

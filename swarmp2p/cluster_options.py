@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import trio
 
+from .command_grants import grants_to_show
 from .console import add_peer_options, emit, home, state_file, way_in
 from .errors import UsageError
 from .identity import PeerId
@@ -55,6 +56,13 @@ def add_cluster_options(parser: argparse.ArgumentParser, *, identity: str) -> No
     parser.add_argument("--region", default="", help="only lenders in this region")
     parser.add_argument(
         "--label", action="append", default=[], metavar="NAME=VALUE", help="only lenders with it; repeatable"
+    )
+    parser.add_argument(
+        "--grant",
+        action="append",
+        default=[],
+        metavar="GRANT",
+        help="a permission to lease, from `swarmp2p grant`; repeatable (those kept by `swarmp2p grants` count anyway)",
     )
     parser.add_argument(
         "--lender",
@@ -170,6 +178,7 @@ async def cluster_of(
                 min_workers=0,
                 timeout_s=timeout_s,
                 lenders=lenders,
+                grants=grants_to_show(options.grant, peer),
                 logs=options.logs,
                 gang=options.gang,
                 paths=[name.strip() for name in options.paths.split(",")],

@@ -11,10 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import trio
 
+from .command_grants import grants_file
 from .console import add_peer_options, emit, home, way_in
 from .errors import GrantError, UsageError
 from .grant_file import GrantFile, grants_path
@@ -22,9 +23,6 @@ from .identity import Identity, PeerId, verify
 from .ray_bridge.grant_terms import Terms
 from .ray_bridge.grants import Grant
 from .units import memory_bytes, memory_text, span_s
-
-if TYPE_CHECKING:
-    from .peer import Peer
 
 _LISTEN: Final = "/ip4/0.0.0.0/tcp/0"
 
@@ -78,10 +76,6 @@ def _key(options: argparse.Namespace) -> Path:
     return path
 
 
-def _file(key: Path) -> GrantFile:
-    return GrantFile(grants_path(key.with_name(f"{key.name}.state")))
-
-
 def _grant(options: argparse.Namespace) -> int:
     owner, now = Identity.load(_key(options)), time.time()
     terms = Terms(
@@ -118,7 +112,7 @@ def _grants(options: argparse.Namespace) -> int:
         if mine.terms.expires <= now:
             raise GrantError("it has expired", "ask for another one")
         held.append(mine)
-    for grant in _file(key).add(now, held).held:
+    for grant in grants_file(key).add(now, held).held:
         emit(options, "grant", **_described(grant))
     return 0
 
@@ -153,7 +147,7 @@ async def _revoke_and_tell(options: argparse.Namespace) -> int:
 
     key = _key(options)
     owner = Identity.load(key)
-    file = _file(key) if options.state is None else GrantFile(grants_path(options.state))
+    file = grants_file(key) if options.state is None else GrantFile(grants_path(options.state))
     kept = file.read()
     bootstrap, network_key = way_in(options)
     # Another peer may run with the owner's key: who tells the swarm has one of its own.
@@ -187,17 +181,3 @@ async def _revoke_and_tell(options: argparse.Namespace) -> int:
             )
         emit(options, "problem", message=message)
     return 0
-
-
-def grants_of_this_machine(options: argparse.Namespace, peer: Peer) -> list[Grant]:
-    """What a peer that a command opened may show to lenders: what it holds, and what the machine's own peer
-    (`swarmp2p join`) holds, passed on to it."""
-    held, now = list(peer.grants), peer.now()
-    path = home() / "key"
-    if options.identity is not None or not os.path.lexists(path):
-        return held
-    identity = Identity.load(path)
-    for grant in _file(path).read().held:
-        if grant.holder == identity.peer_id and grant.terms.expires > now:
-            held.append(grant.narrow(identity, peer.id, grant.terms, now))
-    return held

@@ -33,17 +33,19 @@ from swarmp2p.dht.messages import (
 )
 from swarmp2p.dht.records import make_record, read_claim
 from swarmp2p.engine import PeerInfo
-from swarmp2p.errors import BadMessage, IdentityFileError, UsageError
+from swarmp2p.errors import BadMessage, GrantError, IdentityFileError, UsageError
 from swarmp2p.gossip import load_wire
 from swarmp2p.gossip import wire as gossip_wire
 from swarmp2p.gossip.load_signal import LoadSignal, decode_signal, encode_signal
 from swarmp2p.gossip.load_wire import LoadsReply, LoadsRequest
 from swarmp2p.gossip.messages import Exchanged, IHave, Prune, Rpc
 from swarmp2p.gossip.wire import StrictSign
-from swarmp2p.identity import Identity, PeerId
+from swarmp2p.identity import Identity, PeerId, verify
 from swarmp2p.peer_record import open_record, seal_record
 from swarmp2p.ray_bridge import wire as lease_wire
 from swarmp2p.ray_bridge.events import Need, Versions
+from swarmp2p.ray_bridge.grant_terms import Terms
+from swarmp2p.ray_bridge.grants import Grant, read_grant
 from swarmp2p.ray_bridge.messages import (
     Agreement,
     Challenge,
@@ -57,6 +59,7 @@ from swarmp2p.ray_bridge.messages import (
     Renewed,
     Started,
 )
+from swarmp2p.ray_bridge.revocations import read_revocations, revoke
 from swarmp2p.signed import open_signed, pack, pack_map, sign_map, split_signed, unpack_map
 from swarmp2p.transport.addresses import parse_transport, split_address, to_multiaddr
 from swarmp2p.transport.framing import FrameBuffer, encode_frame
@@ -93,6 +96,8 @@ _RECORD = make_record(
 ).envelope
 _PEER_RECORD = seal_record(SENDER, (_PLACE, _PLACE), 1 << 60, AUTHOR.sign)
 _MESSAGE = StrictSign().make(SENDER, "loads", b"data", bytes(8), AUTHOR.sign)
+_OWNER = Identity(b"o" * 32)
+_GRANT = Grant.issue(_OWNER, OTHER, Terms(expires=1e9, cpus=2, lenders=(SENDER,)), 1e9 - 60)
 _SIGNED = sign_map("a domain", {"number": 1, "text": "two", "bytes": b"three"}, AUTHOR.sign)
 
 
@@ -423,6 +428,20 @@ DECODERS: tuple[Decoder, ...] = (
         lambda data: PeerId.from_text(data.decode("utf-8", "replace")),
         (UsageError,),
         (str(OTHER).encode(),),
+    ),
+    Decoder("grant-link", lambda data: read_grant([data]), (BadMessage,), _GRANT.envelopes),
+    Decoder("grant", lambda data: Grant.from_bytes(data, verify), (BadMessage,), (_GRANT.to_bytes(),)),
+    Decoder(
+        "grant-text",
+        lambda data: Grant.parse(data.decode("utf-8", "replace"), verify),
+        (GrantError,),
+        (_GRANT.text.encode(),),
+    ),
+    Decoder(
+        "revocations",
+        lambda data: read_revocations(data, _OWNER.peer_id, verify),
+        (BadMessage,),
+        (revoke(_OWNER, None, 1e9, grants=[_GRANT.id], peers=[OTHER]).envelope,),
     ),
     Decoder("key-file", _key_file, (IdentityFileError,), (_saved_key(),)),
 )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ import trio
 
 from swarmp2p import open_peer
 from swarmp2p.cli import main
+from swarmp2p.command_grants import grants_file, grants_to_show
+from swarmp2p.errors import GrantError
 from swarmp2p.identity import Identity, verify
 from swarmp2p.invite import Invite
+from swarmp2p.ray_bridge.grant_terms import Terms
 from swarmp2p.ray_bridge.grants import Grant
 from tests.test_cli import fails
 
@@ -29,6 +33,7 @@ BOB = Identity(b"b" * 32)
 @pytest.fixture(autouse=True)
 def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SWARMP2P_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
     return tmp_path / "home"
 
 
@@ -102,6 +107,22 @@ def test_an_invite_with_a_grant(key: Path, capsys: Capture) -> None:
     assert invite.grant is not None
     assert invite.grant.text == ticket
     assert "not both" in fails(capsys, 2, "invite", *where, "--grant", ticket, "--capability", "x")
+
+
+async def test_what_a_command_shows(at_home: Path) -> None:
+    """Its own grants, those on its command line, and those of the machine's peer, passed on."""
+    machine, owner, now = Identity(b"m" * 32), Identity(b"o" * 32), time.time()
+    machine.save(at_home / "key")
+    terms = Terms(expires=now + 60, cpus=2)
+    grants_file(at_home / "key").add(now, [Grant.issue(owner, machine.peer_id, terms, now)])
+    async with open_peer(listen=()) as peer:
+        own = await peer.hold(Grant.issue(owner, peer.id, terms, now))
+        told = Grant.issue(owner, peer.id, replace(terms, cpus=1), now)
+        shown = grants_to_show([told.text], peer)
+        assert shown[:2] == [own, told]
+        assert [(one.holder, len(one.links), one.terms) for one in shown[2:]] == [(peer.id, 2, terms)]
+        with pytest.raises(GrantError, match="ask for one for"):
+            grants_to_show([Grant.issue(owner, machine.peer_id, terms, now).text], peer)
 
 
 def test_mistakes(key: Path, capsys: Capture) -> None:
