@@ -462,9 +462,9 @@ def lease_command(maker: Maker) -> object:
         return CommitGang(rng.choice(GANGS))
     told = [output.lease for output in maker.recent if isinstance(output, get_args(LeaseOutput))]
     lease = rng.choice(told) if told and rng.random() < 0.8 else rng.choice(LEASE_IDS)
-    need = Need(cpus=rng.choice((1, 1, 2, 100)))
+    need = Need(cpus=rng.choice((1, 1, 1, 1, 2, 100)))
     secret = JoinSecret("127.0.0.1:6379", "token")
-    allow = rng.choice((None, None, frozenset(PEERS[:3]), frozenset()))
+    allow = rng.choice((None, None, None, None, frozenset(PEERS[:3]), frozenset()))
     lend = Lend(Offer(cpus=4, max_leases=rng.choice((1, 3))), VERSIONS, allow)
     gang, queue_s = rng.choice((b"", b"", *GANGS)), rng.choice((0.0, 0.0, 30.0))
     new, known = (

@@ -12,7 +12,7 @@ from tests.engine_cases import CASES, NODE_CASE
 steps = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 2**32 - 1)), max_size=50)
 
 
-HAPPENINGS = {"meshes": 6000, "leases": 12000}
+HAPPENINGS = {"meshes": 6000, "leases": 20000}
 """Of a storm, where 3,000 are too few to get far: a pair of members comes about when six messages arrive in a row, and
 a lease is active after as many and three commands."""
 
