@@ -24,6 +24,7 @@ from .demand import Bundle, ClusterState
 from .elastic import MOST_WORKERS, Ask, Elastic, Held
 from .environment import borrowers_environment
 from .events import (
+    NO_ISOLATION,
     CommitGang,
     EndLease,
     LeaseActive,
@@ -83,13 +84,15 @@ class ClusterEvent:
 @dataclass(frozen=True, slots=True)
 class LeasedWorker:
     """A worker that runs. node_ip: its Ray node's address. path: how traffic goes there, "direct" or "overlay".
-    path_reason: why, in words."""
+    path_reason: why, in words. isolation: what keeps its tasks from the lender's machine, as the lender signed it:
+    "jail", or "none"."""
 
     lease: LeaseId
     peer: PeerId
     node_ip: str
     path: str = "direct"
     path_reason: str = ""
+    isolation: str = NO_ISOLATION
 
 
 class ClusterEvents(AsyncIterable[ClusterEvent]):
@@ -239,10 +242,10 @@ class Cluster:
                 gang = self._muster.held(lease)
                 if gang:
                     self._post(CommitGang(gang))
-            case LeaseActive(lease=lease, peer=peer, node_ip=node_ip):
+            case LeaseActive(lease=lease, peer=peer, node_ip=node_ip, isolation=isolation):
                 self._muster.active(lease)
                 path, reason, address = self._path(lease)
-                self._workers[lease] = LeasedWorker(lease, peer, address or node_ip, path, reason)
+                self._workers[lease] = LeasedWorker(lease, peer, address or node_ip, path, reason, isolation)
                 self._record(ClusterEventKind.ACTIVE, peer, f"{path}: {reason}" if reason else path)
             case LeaseNotice(lease=lease, peer=peer, ends=ends, reason=reason):
                 self._noticed(lease, peer, ends, reason)

@@ -31,7 +31,6 @@ PROCESSES_A_CPU: Final = 512
 """Processes and threads: a Ray node has 60, each of its workers 25, and a numerical library one more for each CPU of
 the machine in each of them."""
 
-_MIN_SCRATCH_BYTES: Final = 1 << 30
 _STORE_SLACK_BYTES: Final = 64 << 20  # what plasma adds to its file
 _PERIOD_US: Final = 100_000  # the kernel's own default
 
@@ -56,7 +55,7 @@ def lease_sizes(memory_bytes: int, cpus: float, store_bytes: int, machine_bytes:
     whole = tasks + store_bytes + NODE_BYTES
     return Sizes(
         Limits(whole, PROCESSES + PROCESSES_A_CPU * math.ceil(cpus), max(1.0, float(cpus))),
-        scratch_bytes=max(_MIN_SCRATCH_BYTES, whole // 2),
+        scratch_bytes=whole // 2,
         shared_bytes=max(store_bytes + _STORE_SLACK_BYTES, whole // 4),
     )
 

@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 PACKAGES: Final[Mapping[str, str]] = {
+    "bwrap": "bubblewrap",
     "ip": "iproute2",
     "nft": "nftables",
     "nsenter": "util-linux",

@@ -27,7 +27,7 @@ def test_a_jail_has_room_for_what_was_leased_and_for_ray(
     assert sizes.shared_bytes > store
     assert sizes.limits.cpus >= max(1, cpus)
     assert sizes.limits.processes > 1024
-    assert sizes.scratch_bytes >= min(GIB, sizes.limits.memory_bytes // 2)
+    assert NODE_BYTES // 2 <= sizes.scratch_bytes <= sizes.limits.memory_bytes // 2
 
 
 def test_leases_of_unsaid_size_share_most_of_the_machine() -> None:
