@@ -453,7 +453,8 @@ def drive(facts: Facts) -> None:
 
     ray.init(logging_level=logging.ERROR, log_to_driver=False)
 
-    @ray.remote(num_cpus=1, max_retries=0)
+    # who is out of processes or memory may take its own worker with it: Ray starts another
+    @ray.remote(num_cpus=1, max_retries=3)
     def attempt(tried: Probe, known: Facts) -> str:
         try:
             return tried(known)
