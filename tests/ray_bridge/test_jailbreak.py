@@ -24,8 +24,7 @@ SOMEBODY = 54321
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))]
 
-BOUNDED = ("a fork bomb", "filling the disk", "a memory bomb")
-AS_LISTED = {name: "bounded" if name in BOUNDED else "denied" for name in jailbreak.PROBES}
+AS_LISTED = {name: "bounded" if name in jailbreak.BOUNDED else "denied" for name in jailbreak.PROBES}
 
 
 @pytest.fixture
