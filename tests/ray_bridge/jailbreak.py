@@ -451,6 +451,7 @@ while len(kept) < 4096:
 def drive(facts: Facts) -> None:
     """Run every probe on the leased worker."""
     import ray
+    from ray.exceptions import RayError, WorkerCrashedError
 
     ray.init(logging_level=logging.ERROR, log_to_driver=False)
 
@@ -466,10 +467,10 @@ def drive(facts: Facts) -> None:
     for name, tried in PROBES.items():
         try:
             found[name] = ray.get(attempt.remote(tried, facts), timeout=60)
-        except ray.exceptions.WorkerCrashedError:
+        except WorkerCrashedError:
             # of its own bomb, each time it was tried; the node lives, as the next task shows
             found[name] = "bounded" if name in BOUNDED else "the worker crashed"
-        except (ray.exceptions.RayError, TimeoutError) as problem:
+        except (RayError, TimeoutError) as problem:
             found[name] = f"{type(problem).__name__}: {problem}"
     print(json.dumps(found))
 
