@@ -39,7 +39,7 @@ from .messages import MAX_COUNT, MAX_MEMORY_BYTES
 
 MAX_LINKS: Final = 8
 MAX_LINK_BYTES: Final = 1024
-"""Longest link; one with 16 lenders and every other field takes about 900 bytes, one without lenders 280."""
+"""Longest link; one with 16 lenders and every other field takes 835 bytes, one without lenders 280."""
 
 LINK_ID_BYTES: Final = 32
 _DOMAIN: Final = "lease-grant-link"

@@ -74,7 +74,8 @@ class Attacker:
         self.proofs: list[tuple[PeerId, Proof]] = []
         # genuine chains: to each of the crowd by name, two steps long
         self.chains = {
-            who.peer_id: grant().narrow(ALICE, who.peer_id, TERMS.within(cpus=1), NOW - 5) for who in CROWD
+            who.peer_id: grant().narrow(ALICE, who.peer_id, TERMS.within(cpus=1, gpus=0), NOW - 5)
+            for who in CROWD
         }
         self.wide = [self.widened() for _ in range(200)]
         self.self_made = [self.of_its_own() for _ in range(200)]
