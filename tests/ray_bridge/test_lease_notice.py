@@ -161,3 +161,18 @@ def test_reasons_arrive_fit_to_be_printed() -> None:
     assert len(notice.reason) <= 500
     assert replace(notice, reason="") == LeaseNotice(LEASE, Role.BORROWER, LENDER, 30.0, "")
     assert told(two.engines[BORROWER].handle(Received(LENDER, Notice(LEASE, 29.9, "again")), 0.0)) == []
+
+
+def test_a_borrower_believes_no_notice_that_moves_the_end_back() -> None:
+    two = Two().activate()
+    two.feed(LENDER, TakeBack(LEASE, 20.0, BACK))
+    two.feed(BORROWER, Received(LENDER, Notice(LEASE, 50.0, "a late copy of an earlier one")))
+    two.run(20.0)
+    assert two.states() == []
+    two.cut = True
+    takes = borrower()
+    assert takes.handle(Received(LENDER, Notice(LEASE, 50.0, "of what it does not hold")), 0.0) != []
+    engine = Two().activate().engines[BORROWER]
+    engine.handle(Received(LENDER, Notice(LEASE, 2.0, BACK)), 0.0)
+    engine.handle(Received(LENDER, Notice(LEASE, 50.0, "later")), 0.0)
+    assert LeaseEnded in [type(output) for output in engine.handle(Tick(), 2.0)]
