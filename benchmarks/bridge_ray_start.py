@@ -22,6 +22,8 @@ from .report import Figures, SideFailed, percentile, say
 
 _LIMIT_S: Final = 120.0
 _WORKERS: Final = 3
+_ENDS_WITH_US: Final = ("setpriv", "--pdeathsig", "TERM")
+"""`ray start --block` ends its node when it is told to, and it is when this process ends, however."""
 
 
 class ByHand:
@@ -54,6 +56,7 @@ class ByHand:
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [
+                    *_ENDS_WITH_US,
                     *(self._ray, "start", "--block", f"--node-ip-address={self._net}.{number}"),
                     *(f"--temp-dir={self._directory / str(number)}", *options),
                 ],
