@@ -118,7 +118,7 @@ def handwriting() -> dict[str, object]:
         [{"digit": int(n), "pixels": pixels} for n, pixels in zip(digits.target, digits.data, strict=True)],
         override_num_blocks=6,
     )
-    inked = rows.map_batches(ink, batch_size=256).filter(lambda row: row["ink"] > 0).take_all()
+    inked = rows.map_batches(ink, batch_size=256).filter(inky).take_all()
     found: dict[int, list[float]] = {}
     for row in inked:
         found.setdefault(int(row["digit"]), []).append(float(row["ink"]))
@@ -131,6 +131,11 @@ def handwriting() -> dict[str, object]:
 def ink(batch: dict[str, Any]) -> dict[str, Any]:
     """How dark each image of a batch is."""
     return {"digit": batch["digit"], "ink": np.stack(list(batch["pixels"])).mean(axis=1)}
+
+
+def inky(row: dict[str, Any]) -> bool:
+    """Whether somebody wrote something."""
+    return bool(row["ink"] > 0)
 
 
 def main() -> None:
