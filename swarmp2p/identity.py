@@ -8,8 +8,6 @@ spec, "Ed25519 keys"), so the public key can be read back out of it.
 from __future__ import annotations
 
 import os
-import stat
-import tempfile
 from pathlib import Path
 from typing import Final, cast, overload
 
@@ -21,6 +19,7 @@ import nacl.signing
 
 from .descriptors import remedy
 from .errors import IdentityFileError, SealedBoxError, UsageError
+from .private_file import prepare_private, publish_private, read_private
 
 # identity multihash (0x00), 36 bytes (0x24), PublicKey{Type: Ed25519 (1), Data: 32 bytes}
 _ED25519_PREFIX: Final = bytes.fromhex("002408011220")
@@ -143,14 +142,7 @@ class Identity:
         """
         name = _path_text(path)
         try:
-            # Without O_NONBLOCK, opening a named pipe would wait for somebody to write to it.
-            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                status = os.fstat(descriptor)
-                regular = stat.S_ISREG(status.st_mode)
-                text = os.read(descriptor, 4096) if regular else b""
-            finally:
-                os.close(descriptor)
+            found = read_private(name, 4096)
         except FileNotFoundError:
             raise IdentityFileError(
                 name, "there is no such file", "check the path, or make a new identity with load_or_create()"
@@ -161,12 +153,13 @@ class Identity:
                 problem.strerror or str(problem),
                 remedy(problem, "run as the file's owner, or correct the path"),
             ) from None
-        if not regular:
+        if found is None:
             raise IdentityFileError(name, "it is not a regular file", "name a file")
-        if status.st_mode & 0o077:
+        text, mode = found
+        if mode & 0o077:
             raise IdentityFileError(
                 name,
-                f"its mode is {stat.S_IMODE(status.st_mode):04o}, so that others than its owner may have the key",
+                f"its mode is {mode:04o}, so that others than its owner may have the key",
                 f"if you trust that nobody read it: chmod 600 {name}; otherwise use a new identity",
             )
         try:
@@ -206,7 +199,7 @@ class Identity:
         target = Path(_path_text(path))
         try:
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+            prepared = prepare_private(target)
         except OSError as problem:
             raise IdentityFileError(
                 str(target),
@@ -214,11 +207,7 @@ class Identity:
                 remedy(problem, "choose a folder that you may write to"),
             ) from None
         try:
-            with os.fdopen(descriptor, "wb") as file:  # mkstemp made it 0600
-                file.write(self._file_text())
-                file.flush()
-                os.fsync(descriptor)
-            os.link(temporary, target)  # unlike rename, link never replaces what is there
+            publish_private(prepared, target, self._file_text())
         except FileExistsError:
             raise
         except OSError as problem:
@@ -227,8 +216,6 @@ class Identity:
                 problem.strerror or str(problem),
                 remedy(problem, "choose a folder on another file system"),
             ) from None
-        finally:
-            os.unlink(temporary)
 
     def _file_text(self) -> bytes:
         return f"{_FILE_HEADER}\n{bytes(self._signing_key).hex()}\n{self.peer_id}\n".encode()

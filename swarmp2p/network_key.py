@@ -13,13 +13,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import stat
-import tempfile
 from pathlib import Path
 from typing import Final, cast
 
 from .descriptors import remedy
 from .errors import NetworkKeyError
+from .private_file import prepare_private, publish_private, read_private
 
 KEY_BYTES: Final = 32
 _HEADER: Final = b"/key/swarm/psk/1.0.0/"
@@ -89,22 +88,15 @@ class NetworkKey:
         than its owner, or holds no key."""
         name = os.fspath(path)
         try:
-            descriptor = os.open(
-                name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-            )  # of a pipe nobody need write to
-            try:
-                status = os.fstat(descriptor)
-                contents = os.read(descriptor, _MAX_FILE_BYTES) if stat.S_ISREG(status.st_mode) else b""
-            finally:
-                os.close(descriptor)
+            found = read_private(name, _MAX_FILE_BYTES)
         except (OSError, ValueError) as problem:
             told = (problem.strerror or str(problem)) if isinstance(problem, OSError) else "that is no path"
             advice = remedy(problem, "check the path, or " + _HOW) if isinstance(problem, OSError) else _HOW
             raise NetworkKeyError(repr(name) if "\0" in name else name, told.lower(), advice) from None
-        if not stat.S_ISREG(status.st_mode):
+        if found is None:
             raise NetworkKeyError(name, "it is not a regular file", "name a file")
-        if status.st_mode & 0o077:
-            mode = stat.S_IMODE(status.st_mode)
+        contents, mode = found
+        if mode & 0o077:
             raise NetworkKeyError(
                 name,
                 f"its mode is {mode:04o}, so that others than its owner may have the key",
@@ -117,15 +109,7 @@ class NetworkKey:
         or when it cannot be written."""
         target = Path(path)
         try:
-            descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-            try:
-                with os.fdopen(descriptor, "wb") as file:  # mkstemp made it 0600
-                    file.write(self.text.encode())
-                    file.flush()
-                    os.fsync(descriptor)
-                os.link(temporary, target)  # unlike rename, link never replaces what is there
-            finally:
-                os.unlink(temporary)
+            publish_private(prepare_private(target), target, self.text.encode())
         except FileExistsError:
             raise NetworkKeyError(str(target), "there is such a file already", "name another one") from None
         except OSError as problem:

@@ -1,0 +1,42 @@
+"""Files that hold a key: written whole, for this user alone and never over another file, and read without being tricked
+into waiting. What is wrong with one is said by those whose key it is (identity.py, network_key.py)."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+
+def read_private(name: str, most: int) -> tuple[bytes, int] | None:
+    """(its first `most` bytes, its permission bits); None for what is no regular file. A key that others than its owner
+    may read or write has bits of 0o077. Raises OSError, and ValueError for what cannot be a path."""
+    # Without O_NONBLOCK, opening a named pipe would wait for somebody to write to it.
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return os.read(descriptor, most), stat.S_IMODE(status.st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def prepare_private(target: Path) -> tuple[int, str]:
+    """(descriptor, path) of a new file beside `target`, for `publish_private`. Raises OSError."""
+    return tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # makes it 0600
+
+
+def publish_private(prepared: tuple[int, str], target: Path, contents: bytes) -> None:
+    """Write what was prepared and give it its name, all at once. Raises FileExistsError when something has that name,
+    which is kept, and OSError; nothing is left of the prepared file then."""
+    descriptor, temporary = prepared
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(descriptor)
+        os.link(temporary, target)  # unlike rename, link never replaces what is there
+    finally:
+        os.unlink(temporary)
