@@ -46,7 +46,7 @@ class Slots:
     def reserve(self, peer: PeerId, host: str, now: float) -> bool:
         """Give or renew a reservation; whether there was room for it."""
         config = self._config
-        self._release(peer)
+        self.release(peer)
         if len(self._reserved) >= config.reservations:
             self.sweep(now)
         if len(self._reserved) >= config.reservations:
@@ -69,12 +69,19 @@ class Slots:
         """Forget reservations that have expired; whose."""
         over = [peer for peer, reservation in self._reserved.items() if now >= reservation.expires]
         for peer in over:
-            self._release(peer)
+            self.release(peer)
         return over
 
     def release(self, peer: PeerId) -> bool:
         """A peer has left; whether it had a reservation."""
-        return self._release(peer)
+        reservation = self._reserved.pop(peer, None)
+        if reservation is None:
+            return False
+        for key in _places(reservation.host):
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]
+        return True
 
     def admits(self, peer: PeerId, now: float) -> bool:
         """Whether a peer may ask for another circuit already."""
@@ -101,16 +108,6 @@ class Slots:
             self._circuits[peer] -= 1
             if not self._circuits[peer]:
                 del self._circuits[peer]
-
-    def _release(self, peer: PeerId) -> bool:
-        reservation = self._reserved.pop(peer, None)
-        if reservation is None:
-            return False
-        for key in _places(reservation.host):
-            self._held[key] -= 1
-            if not self._held[key]:
-                del self._held[key]
-        return True
 
 
 class Pace:

@@ -38,6 +38,7 @@ from .control import (
     encode,
     event_from_json,
 )
+from .crypto import SECRET_BYTES
 from .dialling import Endpoint
 
 __all__ = [
@@ -56,7 +57,6 @@ __all__ = [
 
 _END_S: Final = 2.0
 _LOG_BYTES: Final = 4096
-_SECRET_BYTES: Final = 32
 
 
 class PlaneRefused(SwarmError):
@@ -138,8 +138,8 @@ class Plane:
         """Begin a session with a member: the first, or another with a new secret; connections of the one before
         are reset. secret: 32 bytes that both have. initiator: one of both is; it dials the endpoints (16 at
         most), and asks for streams by NeedStream where none answers."""
-        if len(secret) != _SECRET_BYTES:
-            raise UsageError(f"a session's secret has {_SECRET_BYTES} bytes, this one {len(secret)}")
+        if len(secret) != SECRET_BYTES:
+            raise UsageError(f"a session's secret has {SECRET_BYTES} bytes, this one {len(secret)}")
         request: Json = {
             "do": "session",
             "target": target.hex(),
