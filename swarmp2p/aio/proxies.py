@@ -12,6 +12,7 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Final
 
@@ -32,6 +33,9 @@ _WITH_AWAITED_METHODS: Final = (Peer, Dht, Announcement, Lending, Cluster)
 @asynccontextmanager
 async def open_peer(**arguments: Any) -> AsyncGenerator[Any, None]:
     """See swarmp2p.open_peer."""
+    await asyncio.to_thread(
+        import_module, "swarmp2p.transport.host"
+    )  # py-libp2p: half a second of the loop's otherwise
     async with open_guest() as guest, Proxy(guest, open_peer_in_trio(**arguments)) as peer:
         yield peer
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
@@ -15,10 +18,11 @@ import swarmp2p.aio
 from swarmp2p import Acceptance, GossipMessage, LoadSignal, Offer, Peer, Subscription
 from swarmp2p.aio.guest import Guest, open_guest
 from swarmp2p.aio.proxies import Proxy
-from swarmp2p.errors import PeerClosed, PeerNotFound, UsageError
+from swarmp2p.errors import NotEnoughWorkers, PeerClosed, PeerNotFound, UsageError
 from swarmp2p.identity import Identity
 from swarmp2p.scopes import cancel_scope
 from swarmp2p.transport.network import PeerStream
+from tests.test_run_command import lender
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -83,6 +87,38 @@ def test_gossip_with_a_validator_of_asyncios() -> None:
                 assert (await anext(news)).data == b"eggs", "nothing was lost by the one that was cancelled"
 
     run(main())
+
+
+WORK = """
+import ray
+ray.init(logging_level="ERROR", log_to_driver=False)
+print(ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=100))
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_in_an_asyncio_program() -> None:
+    async def main(address: str) -> None:
+        async with swarmp2p.aio.open_peer(bootstrap=address) as peer:
+            async with peer.borrow(paths="direct", timeout_s=50) as cluster:
+                assert [worker.path for worker in cluster.workers] == ["direct"]
+                job = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-c",
+                    WORK,
+                    env={**os.environ, **cluster.environment},
+                    stdout=subprocess.PIPE,
+                )
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(cluster.wait_for_workers(2), 0.1)
+                said, _ = await job.communicate()
+                assert b"42" in said.split()
+            with pytest.raises(NotEnoughWorkers):
+                async with peer.borrow(lenders=[], timeout_s=0.1):
+                    pytest.fail("somebody lent")
+
+    with lender() as lends:
+        asyncio.run(asyncio.wait_for(main(lends.address), 150))
 
 
 def test_errors_are_the_same() -> None:
