@@ -94,6 +94,14 @@ def mapping_argument(value: object, what: str) -> Mapping[str, object]:
     return cast(Mapping[str, object], value)
 
 
+def folder_argument(value: str | os.PathLike[str] | None, what: str) -> Path | None:
+    """A folder that need not be there; None stays None."""
+    try:
+        return None if value is None else Path(value)
+    except TypeError:
+        raise UsageError(f"{what} is a folder's name, not {value!r}") from None
+
+
 def log_folder(value: str | os.PathLike[str] | None) -> Path | None:
     """A folder that logs can be written to, made when it is missing; None stays None."""
     if value is None:

@@ -69,6 +69,7 @@ def ray_cluster(
     placement: Placement | None = None,
     idle_s: float = 60.0,
     gang: bool = False,
+    cluster_state: str | os.PathLike[str] | None = None,
     identity: Identity | str | os.PathLike[str] | None = None,
     listen: Iterable[Multiaddr | str] | Multiaddr | str | None = DEFAULT_LISTEN,
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
@@ -106,6 +107,7 @@ def ray_cluster(
                 placement=placement,
                 idle_s=idle_s,
                 gang=gang,
+                cluster_state=cluster_state,
             ) as cluster,
         ):
             yield cluster

@@ -10,13 +10,14 @@ from typing import Final
 
 import trio
 
-from .own_facts import free
+from .cluster_memory import ClusterMemory
+from .own_facts import free, free_again
 from .paths import Membership, Paths, fail
 from .ray_bridge.events import ClosePath, LeaseId, Need, OpenPath, PathFailed
 from .scopes import background_nursery
 from .transport.mesh.allocation import Allocation, NoRoom
 from .transport.mesh.events import Admit, CloseMesh, MeshFailed, OpenMesh, TellFacts
-from .transport.mesh.members import MAX_WHY_CHARS, Carrier
+from .transport.mesh.members import MAX_WHY_CHARS, MEMBER_ID_BYTES, Carrier
 from .transport.overlay.plane import PlaneEnded, open_plane
 
 _DRIVERS = 16
@@ -29,13 +30,29 @@ _MOST_SHORT: Final = 3
 
 
 class HeadPaths:
-    """One cluster's paths; made by `open_head_paths`. ports: the head's own, the first one for GCS."""
+    """One cluster's paths; made by `open_head_paths`. ports: the head's own, the first one for GCS. resumes: whether
+    workers of an earlier process find the head where it was."""
 
-    def __init__(self, paths: Paths, need: Need, allowed: tuple[Carrier, ...]) -> None:
-        self._paths, self._need, self._allowed = paths, need, allowed
+    def __init__(self, paths: Paths, need: Need, allowed: tuple[Carrier, ...], memory: ClusterMemory) -> None:
+        self._paths, self._need, self._allowed, self._memory = paths, need, allowed, memory
         self._allocation = Allocation(random.Random(os.urandom(16)), free)
-        self.cluster = os.urandom(16)
-        self._place = self._allocation.head(self.cluster, _DRIVERS)
+        self.cluster = memory.cluster
+        self._changes = 0
+        self.resumes = memory.head is not None and free_again(memory.head.block.ports)
+        if memory.head is not None and self.resumes:
+            self._place = memory.head
+            self._allocation.take(self.cluster, self._place)
+            # Nobody else gets what was another's in the same cluster: those who are still there remember it.
+            for lease, place in memory.before.items():
+                self._allocation.take(lease, place)
+            self._changes = int(
+                paths.now() * 1000
+            )  # more than there can have been; milliseconds, as pairing's rounds
+        else:
+            if memory.head is not None:
+                memory.cluster = self.cluster = os.urandom(MEMBER_ID_BYTES)
+            self._place = self._allocation.head(self.cluster, _DRIVERS)
+        memory.lead(self._place)
         self._membership = Membership.new(self.cluster, self.cluster)
         self._waiting: dict[LeaseId, None] | None = {}  # leases that came before the mesh was open
         self._without: dict[LeaseId, str] = {}
@@ -54,6 +71,7 @@ class HeadPaths:
                     self._admit(lease)
             case ClosePath(lease=lease):
                 self._allocation.release(lease)
+                self._memory.forget(lease)
                 self._without.pop(lease, None)
                 if self._waiting is not None:
                     self._waiting.pop(lease, None)
@@ -85,6 +103,7 @@ class HeadPaths:
         except NoRoom as problem:
             self._paths.post(PathFailed(lease, str(problem)))
             return
+        self._memory.keep(lease, place)
         self._paths.post(Admit(self.cluster, lease, place))
 
     async def run(self) -> None:
@@ -137,7 +156,7 @@ class HeadPaths:
         paths, membership = self._paths, self._membership
         membership.say = lambda: paths.facts(membership, self._allowed, lacks)
         paths.enter(membership)
-        paths.post(OpenMesh(self.cluster, self._place, membership.say()))
+        paths.post(OpenMesh(self.cluster, self._place, membership.say(), self._changes))
         waiting, self._waiting = self._waiting or {}, None
         for lease in waiting:
             self._admit(lease)
@@ -154,11 +173,11 @@ class HeadPaths:
 
 @asynccontextmanager
 async def open_head_paths(
-    paths: Paths, need: Need, allowed: tuple[Carrier, ...]
+    paths: Paths, need: Need, allowed: tuple[Carrier, ...], memory: ClusterMemory
 ) -> AsyncGenerator[HeadPaths, None]:
     """A cluster's paths for the length of the context. Raises NoRoom."""
     async with background_nursery() as nursery:
-        head = HeadPaths(paths, need, allowed)
+        head = HeadPaths(paths, need, allowed, memory)
         nursery.start_soon(head.run)
         await trio.lowlevel.checkpoint()
         yield head

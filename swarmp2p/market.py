@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from .choosing import Choosing
+from .cluster_memory import ClusterMemory
 from .errors import UsageError
 from .gossip.balancer import ANYWHERE, Placement
 from .gossip.load import FollowLoads, LoadTable, UnfollowLoads
@@ -32,6 +33,7 @@ from .ray_bridge.elastic import MOST_WORKERS, Ask, Elastic, ElasticConfig
 from .ray_bridge.environment import applied
 from .ray_bridge.events import (
     ClosePath,
+    JournalRecord,
     LeaseOutput,
     LeaseRefusal,
     Need,
@@ -41,6 +43,7 @@ from .ray_bridge.events import (
 )
 from .ray_bridge.grants import Grant
 from .ray_bridge.head import RayHead, start_head
+from .ray_bridge.head_state import open_head_state
 from .ray_bridge.jailer import open_jailer
 from .ray_bridge.muster import Muster
 from .ray_bridge.policy import check_need, check_offer
@@ -68,8 +71,10 @@ class Market:
         loads: LoadTable,
         choosing: Choosing,
         granting: Granting,
+        claim: Callable[[str], tuple[JournalRecord, ...]],
     ) -> None:
-        self._granting = granting
+        """claim: leases of a cluster, by its name, that an earlier run of this peer took."""
+        self._granting, self._claim = granting, claim
         self._peer, self._post, self._loads, self._choosing = peer, post, loads, choosing
         self._lending: Lending | None = None
         self._paths = Paths(peer, post)
@@ -177,6 +182,7 @@ class Market:
         gang: bool = False,
         grants: Iterable[Grant | str] | Grant | None = None,
         orders: bool = False,
+        state: Path | None = None,
     ) -> AsyncGenerator[Cluster, None]:
         """See Peer.borrow."""
         size = cluster_size(workers, min_workers)
@@ -194,8 +200,9 @@ class Market:
             )
 
         async with (
-            open_head_paths(self._paths, need, paths) as led,
-            start_head(directory=logs, ports=led.ports, rtt_s=rtt_s) as head,
+            open_head_state(state) as kept,
+            open_head_paths(self._paths, need, paths, memory := ClusterMemory.of(kept)) as led,
+            start_head(directory=logs, ports=led.ports, rtt_s=rtt_s, state=kept, resumes=led.resumes) as head,
             self.follow_loads(),
             background_nursery() as nursery,
         ):
@@ -219,12 +226,16 @@ class Market:
                 None if orders else size.elastic(need, idle_s),
                 Muster(size.least if gang else 0, rng),
                 orders,
+                memory.name,
             )
             self._led[cluster] = led
             self._clusters.append(cluster)
             self._recruiters.append(recruiter)
             try:
                 nursery.start_soon(_watch, head, cluster, self._peer.id)
+                former = self._claim(memory.name) if led.resumes else ()
+                if former:
+                    cluster.adopt(former)
                 nursery.start_soon(cluster.run)
                 await cluster.wait_for_workers(size.first, timeout_s)
                 await head.ready()

@@ -97,6 +97,18 @@ def free(address: str, port: int) -> bool:
     return True
 
 
+def free_again(ports: Iterable[int]) -> bool:
+    """Whether nobody listens at these ports. What is left of earlier connections is no matter."""
+    for port in ports:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError:
+                return False
+    return True
+
+
 def own_ips(addresses: Iterable[Multiaddr]) -> Iterable[str]:
     """The IP addresses among those that a peer is dialled at itself."""
     for address in addresses:

@@ -124,6 +124,10 @@ class Paths:
         self._unlucky: dict[PeerId, None] = {}
         self.streams = CarrierStreams(peer.id, peer.open_stream, self._rosters, self._planes)
 
+    def now(self) -> float:
+        """The peer's clock."""
+        return self._peer.now()
+
     def addresses(self, cluster: MemberId) -> dict[MemberId, str]:
         """Where each member's Ray node is reached."""
         roster = self._rosters.get(cluster)

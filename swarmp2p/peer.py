@@ -15,6 +15,7 @@ from .announcement import Announcement
 from .arguments import (
     bytes_argument,
     count_argument,
+    folder_argument,
     log_folder,
     many_argument,
     mapping_argument,
@@ -120,11 +121,13 @@ class Peer:
         self._pubsub = Pubsub(self._queries.check_open, driver.post)
         self._choosing = Choosing(self._queries.check_open, driver.post, engine.loads.table)
         self._granting = Granting(self, driver.post, grants, kept)
-        self._market = Market(self, driver.post, engine.loads.table, self._choosing, self._granting)
+        self._leases = LeaseJournal(journal, driver.post)
+        self._market = Market(
+            self, driver.post, engine.loads.table, self._choosing, self._granting, self._leases.claim
+        )
         self._looked_at_loads = False
         self._announced: dict[str, None] = {}
         self._storage = storage
-        self._leases = LeaseJournal(journal, driver.post)
         self.dht = Dht(engine.dht, self._queries, storage)
 
     @property
@@ -500,6 +503,7 @@ class Peer:
         idle_s: float = 60.0,
         gang: bool = False,
         orders: bool = False,
+        cluster_state: str | os.PathLike[str] | None = None,
     ) -> AbstractAsyncContextManager[Cluster]:
         """Start a Ray head and lease workers for it; all are released on exit.
 
@@ -510,6 +514,11 @@ class Peer:
         gang: have all of them (the lower bound) or none: lenders set workers aside until all are found, and nothing
         starts before; those lost later are replaced one by one.
         orders: have no workers but those that `cluster.order(need)` asks for, up to the upper bound.
+
+        cluster_state: directory for what the cluster is to keep when this process ends; made if it is not there, and
+        readable by nobody else. Who borrows with it again goes on with the same cluster: its address and token, its
+        detached actors, placement groups and packages, and, after a crash of at most some 8 s, the workers that still
+        run, if the peer has a state file and the same identity.
 
         Yields once `min_workers` run (all of them, or the lower bound, by default; 0 yields at once); the cluster goes
         on hiring until it has `workers`, and replaces those that are lost. While the context is open, this process's
@@ -541,6 +550,7 @@ class Peer:
             gang,
             grants,
             orders,
+            folder_argument(cluster_state, "cluster_state"),
         )
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:

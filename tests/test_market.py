@@ -85,7 +85,7 @@ class Ray:
 
     @asynccontextmanager
     async def start_head(
-        self, *, directory: Path | None = None, ports: Sequence[int] = (), rtt_s: Callable[[], float]
+        self, *, rtt_s: Callable[[], float], **settings: object
     ) -> AsyncGenerator[FakeHead, None]:
         self.rtts_s.append(rtt_s())
         head = FakeHead()

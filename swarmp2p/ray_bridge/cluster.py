@@ -11,7 +11,7 @@ import math
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from random import Random
 
@@ -27,6 +27,7 @@ from .events import (
     NO_ISOLATION,
     CommitGang,
     EndLease,
+    JournalRecord,
     LeaseActive,
     LeaseCommand,
     LeaseEnded,
@@ -41,6 +42,7 @@ from .events import (
     OpenPath,
     PathUp,
     RequestLease,
+    RestoreLeases,
     Versions,
 )
 from .gcs import Gcs
@@ -129,11 +131,12 @@ class Cluster:
         elastic: Elastic | None = None,
         muster: Muster | None = None,
         orders: bool = False,
+        name: str = "",
     ) -> None:
         """path: of a lease's worker: its name, why, and the address that it has by it, or "".
         candidates: see Candidates. elastic: decides how many workers are wanted; None for as many as the recruiter
-        says. muster: of a cluster that wants all of its first workers or none.
-        orders: workers come by `order` alone."""
+        says. muster: of a cluster that wants all of its first workers or none. orders: workers come by `order` alone.
+        name: in its leases; "" for one at random."""
         self._head, self._need, self._recruiter = head, need, recruiter
         self._versions, self._candidates = versions, candidates
         self._post, self._now, self._path = post, now, path
@@ -158,7 +161,7 @@ class Cluster:
         self._logged = 0
         self._changed = trio.Event()
         self._closing = self._closed = False
-        self.name = os.urandom(8).hex()
+        self.name = name or os.urandom(8).hex()
 
     @property
     def address(self) -> str:
@@ -168,7 +171,7 @@ class Cluster:
     @property
     def workers(self) -> tuple[LeasedWorker, ...]:
         """The workers that run now."""
-        return tuple(self._workers.values())
+        return tuple(self._placed(worker) for worker in self._workers.values())
 
     @property
     def environment(self) -> dict[str, str]:
@@ -273,10 +276,23 @@ class Cluster:
             case _:
                 pass  # workers are the lender's affair
 
+    def adopt(self, records: Sequence[JournalRecord]) -> None:
+        """Go on with leases of an earlier process of this cluster, as far as they still stand."""
+        for record in records:
+            self._needs[record.lease] = record.need
+            self._recruiter.asked(record.lease, Candidate(record.peer, 0))
+            self._record(ClusterEventKind.ASKED, record.peer, "it gave this cluster a worker before")
+        self._post(RestoreLeases(tuple(records), resume=True))
+
     def head_restarted(self, own: PeerId, restart: HeadRestart) -> None:
         """The head was started again. own: this peer."""
         goes_on = "drivers go on" if restart.drivers else "drivers have to call ray.shutdown() and ray.init()"
         self._record(ClusterEventKind.HEAD_RESTARTED, own, f"{restart.reason}; {goes_on}")
+
+    def _placed(self, worker: LeasedWorker) -> LeasedWorker:
+        """A worker with its path as it is now; that of one that was adopted stands only later."""
+        path, reason, address = self._path(worker.lease)
+        return replace(worker, node_ip=address or worker.node_ip, path=path, path_reason=reason)
 
     def _forget(self, lease: LeaseId) -> None:
         self._needs.pop(lease, None)

@@ -41,7 +41,11 @@ _MOST_RTT_S: Final = 2.0
 """As long as a round trip is taken to be at most: what was measured may be wrong, and deaths have to be noticed."""
 
 
-def health_settings(rtt_s: float = 0.0) -> dict[str, str]:
+_RESUMING_MS: Final = 20_000
+"""For a cluster that is resumed: leases are renewed and paths made again before it is asked who lives."""
+
+
+def health_settings(rtt_s: float = 0.0, *, resumes: bool = False) -> dict[str, str]:
     """How a head notices dead nodes, the farthest of which is a round trip of `rtt_s` seconds away.
 
     One whose port refuses (killed, or the path to it reset) is dead after 4 checks, 0.5 s and 2 round trips apart: 2 s
@@ -49,11 +53,11 @@ def health_settings(rtt_s: float = 0.0) -> dict[str, str]:
     head, TCP, the carrier's handshake. One that is silent is dead after 4 checks of 2 s and 10 round trips each: 10 s
     nearby, long enough for a raylet that has to share two cores with ten busy processes; 17 s across the Earth, where a
     check may wait behind objects that are on their way. Ray's defaults (3 s apart, 10 s each, 5 checks) need 15 s and
-    65 s.
+    65 s. resumes: there are nodes of an earlier head, to which there is no path yet.
     """
     rtt_ms = 1000 * min(max(rtt_s, 0.0), _MOST_RTT_S)
     return {
-        "RAY_health_check_initial_delay_ms": "1000",
+        "RAY_health_check_initial_delay_ms": str(_RESUMING_MS if resumes else 1000),
         "RAY_health_check_period_ms": str(round(500 + 2 * rtt_ms)),
         "RAY_health_check_timeout_ms": str(round(2000 + 10 * rtt_ms)),
         "RAY_health_check_failure_threshold": "4",
@@ -70,16 +74,18 @@ def lender_environment(token: str = "") -> dict[str, str]:
     return {**kept, **NODE_SETTINGS, **_token(token)}
 
 
-def head_environment(token_path: Path, storage: Path, rtt_s: float = 0.0) -> dict[str, str]:
+def head_environment(
+    token_path: Path, storage: Path, rtt_s: float = 0.0, resumes: bool = False
+) -> dict[str, str]:
     """For a head node: the borrower's own environment, without what it says to Ray about other clusters.
 
     token_path: a file that holds the token. storage: directory of what GCS keeps, by which it can be started again.
-    rtt_s: see `health_settings`.
+    rtt_s, resumes: see `health_settings`.
     """
     return borrowers_environment(
         {
             **NODE_SETTINGS,
-            **health_settings(rtt_s),
+            **health_settings(rtt_s, resumes=resumes),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token_path),
             # Drivers' ray.autoscaler.sdk.request_resources tells GCS, where elastic clusters look for demand.

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -66,8 +66,8 @@ class HeadRestart:
 class RayHead:
     """A head that is starting or running; made by `start_head`."""
 
-    def __init__(self, state: HeadState, rtt_s: Callable[[], float]) -> None:
-        self._state, self._rtt_s = state, rtt_s
+    def __init__(self, state: HeadState, rtt_s: Callable[[], float], *, resumes: bool = False) -> None:
+        self._state, self._rtt_s, self._resumes = state, rtt_s, resumes
         self._gcs = ""
         self._node: NodeTree | None = None
         self._joined = False
@@ -209,7 +209,9 @@ class RayHead:
             yield node
 
     def _environment(self) -> dict[str, str]:
-        return head_environment(self.token_path, self._state.storage, self._rtt_s())
+        return head_environment(
+            self.token_path, self._state.storage, self._rtt_s(), self._resumes and not self._gcs
+        )
 
     @property
     def _port(self) -> int:
@@ -257,7 +259,8 @@ async def start_head(
     ports: Sequence[int] = (),
     cpus: float = 0,
     directory: Path | None = None,
-    state: Path | None = None,
+    state: Path | HeadState | None = None,
+    resumes: bool = False,
     rtt_s: Callable[[], float] = lambda: 0.0,
     object_store_bytes: int = OBJECT_STORE_BYTES,
 ) -> AsyncGenerator[RayHead, None]:
@@ -267,12 +270,14 @@ async def start_head(
     ports: all that it, its node and its drivers may listen at, the first one GCS; none for any free ones. cpus: what
     tasks may use of this machine; with 0 they run on workers only. directory: where head.log is kept; None to keep it
     only when the head fails to start. state: directory of a cluster that is to outlive this process, see
-    head_state.py; when there is one in it already, the head goes on with that, at its port if that is free. rtt_s:
+    head_state.py; when there is one in it already, the head goes on with that, at its port if that is free. resumes:
+    whether workers of the head before may come back; they are given a while to. rtt_s:
     the longest round trip to a worker, in seconds, as known when the head is started, or started again; by it the head
     tells the dead from the distant. Raises RayMissing and UsageError.
     """
     installed_versions()
-    async with open_head_state(state) as kept, background_nursery() as nursery:
+    opened = nullcontext(state) if isinstance(state, HeadState) else open_head_state(state)
+    async with opened as kept, background_nursery() as nursery:
         for each in ports or ((port,) if port else ()):
             problem = _used(each)
             if problem is not None:
@@ -293,7 +298,7 @@ async def start_head(
             orphans=None if kept.kept else kept.directory,
             keep=(kept.lock,),
         )
-        head = RayHead(kept, rtt_s)
+        head = RayHead(kept, rtt_s, resumes=resumes)
         await start(nursery, head.run, plan)
 
         def standby() -> None:

@@ -67,8 +67,12 @@ async def open_head_state(directory: Path | None) -> AsyncGenerator[HeadState, N
     """
     kept = directory is not None
     directory = private_directory() if directory is None else directory.absolute()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if directory.stat().st_mode & 0o077:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        others = directory.stat().st_mode & 0o077
+    except OSError as problem:
+        raise UsageError(f"no cluster can be kept in {directory}: {problem}. Nothing was started") from None
+    if others:
         raise UsageError(
             f"{directory} can be read by others, and would hold a cluster's token: `chmod 700` it, or name a "
             "directory that does not exist yet. Nothing was started"

@@ -72,8 +72,12 @@ class NodePlan:
 
     @property
     def grace_s(self) -> float:
-        """Seconds for an orderly end. A worker tells its head; a head has nobody to tell that matters."""
-        return supervisor.GRACE_S if self.head_address else STARTING_GRACE_S
+        """Seconds for an orderly end. A worker tells its head; a head has nobody to tell that matters.
+
+        And must not: GCS that sees its driver and then its own node go counts the driver's job as finished twice, and
+        deletes the classes of detached actors, which the next head would need (Ray 2.60).
+        """
+        return supervisor.GRACE_S if self.head_address else 0.0
 
     @property
     def kind(self) -> str:

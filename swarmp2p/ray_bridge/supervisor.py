@@ -344,9 +344,9 @@ class Supervisor:
             self.end(max(grace_s, 0.0))
 
     def end(self, grace_s: float) -> None:
-        """Begin to end the tree. Asked again, the earlier SIGKILL counts."""
+        """Begin to end the tree; without any grace nobody is asked first. Asked again, the earlier SIGKILL counts."""
         now = time.monotonic()
-        if self.kill_at == math.inf and self.status is None:
+        if self.kill_at == math.inf and self.status is None and grace_s > 0:
             command = look(self.child)
             if self.jailed:  # whoever came first; none yet, and then there is nothing to put in order
                 inside = inside_of(self.child, descendants(os.getpid()))

@@ -85,6 +85,11 @@ class Allocation:
         known = self._places.get(member)
         return known if known is not None else self._give(member, self._host(), block_size(cpus))
 
+    def take(self, member: MemberId, place: Place) -> None:
+        """Give a member the place that it had before; whether its ports are free is not looked at."""
+        self._places[member] = place
+        self._hosts[place.host] = None
+
     def release(self, member: MemberId) -> None:
         """A member has left: what it had may be given to another."""
         place = self._places.pop(member, None)

@@ -116,8 +116,12 @@ class Attending:
     def _invited(self, message: Invite, now: float) -> Outputs:
         if not self._invites.admits(self.lease, now):
             return []
-        if self._cluster:  # it has not heard our facts
-            return self._speak(now) if self._facts is not None and not self.joined else []
+        if (
+            self._cluster
+        ):  # it has not heard our facts, or, when we had joined already, it is a new head of ours
+            if self._facts is None or message.cluster != self._cluster:
+                return []
+            return [Send(self.head, Join(self.lease, self._envelope))] if self.joined else self._speak(now)
         try:
             facts = read_facts(message.cluster, message.cluster, message.facts, self.head, self._keys.verify)
         except BadMessage:

@@ -31,11 +31,14 @@ class Forbid:
 
 @dataclass(frozen=True, slots=True)
 class OpenMesh:
-    """Head: a cluster begins. cluster: 16 random bytes, never used again. place: the head's. facts: the head's."""
+    """Head: a cluster begins. cluster: 16 random bytes, never used again. place: the head's. facts: the head's.
+
+    changes: how many there may have been already, when this peer led the cluster before and has forgotten."""
 
     cluster: MemberId
     place: Place
     facts: Facts
+    changes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class Heading:
         self._peer, self._keys, self._config = peer, keys, config
         self._workers: dict[MemberId, _Worker] = {}
         self._departed: dict[MemberId, int] = {}
-        self._sequence, self._since = 1, 1
+        self._sequence = self._since = order.changes + 1
         self._standing = Standing(order.cluster, keys, config)
         self._joins: Rates[MemberId] = Rates(config.joins_per_s, 4, config.max_members)
         self._changes: Rates[MemberId] = Rates(config.changes_per_s, config.changes_burst, config.max_members)
