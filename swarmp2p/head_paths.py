@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -24,6 +24,7 @@ _DRIVERS = 16
 """CPUs by which the head's block is made: ports for GCS, the head's node, and some sixty drivers."""
 
 _AGAIN_S: Final = 1.0  # from a plane's end to the next one
+_LOOK_S: Final = 0.05
 _SHORT_S: Final = 10.0
 _MOST_SHORT: Final = 3
 """So many planes in a row that ended within `_SHORT_S` end the cluster."""
@@ -92,6 +93,18 @@ class HeadPaths:
             "wireguard-go": "; by wireguard-go",
         }.get(kind or "", "")
         return way.carrier.value, way.reason + over, self._addresses.get(lease, "")
+
+    async def stand(self, leases: Iterable[LeaseId]) -> None:
+        """Until there is a way to these workers, or they are no more; a lease may stand before its path does."""
+        for lease in leases:
+            while lease in self._memory.places and not self._stands(lease):  # noqa: ASYNC110  planes set no events
+                await trio.sleep(_LOOK_S)
+
+    def _stands(self, lease: LeaseId) -> bool:
+        way = self._membership.plan.path(lease)
+        if way is None or way.carrier is None:
+            return lease in self._without
+        return way.carrier is Carrier.DIRECT or lease in self._membership.carriers
 
     @property
     def _addresses(self) -> dict[LeaseId, str]:

@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 
 _ROUND_TRIPS: Final = 1000.0  # what a lease of an edge kind is used for, weighed against waiting; a guess
 
+_PATHS_S: Final = 10.0  # for the paths to workers that are gone on with
+
 
 class Market:
     """The lending and borrowing side of one peer; routes the lease engine's outputs to either."""
@@ -239,6 +241,8 @@ class Market:
                 nursery.start_soon(cluster.run)
                 await cluster.wait_for_workers(size.first, timeout_s)
                 await head.ready()
+                with trio.move_on_after(_PATHS_S):
+                    await led.stand(record.lease for record in former)
                 with applied(cluster.environment):
                     yield cluster
             finally:
