@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
+import trio
+
 from .choosing import Choosing
 from .cluster_memory import ClusterMemory
 from .errors import UsageError
