@@ -11,10 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Established:
-    """This carrier connection carries the session from now on. resumed: an earlier one did before."""
+    """This carrier connection carries the session from now on."""
 
     carrier: Carrier
-    resumed: bool
 
 
 @dataclass(slots=True)

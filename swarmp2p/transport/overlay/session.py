@@ -364,7 +364,7 @@ class Session:
         self._unsaid_bytes = 0
         self._present = carrier
         carrier.state = CarrierState.PRESENT
-        self._events.append(Established(carrier, self._established))
+        self._events.append(Established(carrier))
         self._established = True
         self._heart_wanted = True
 
