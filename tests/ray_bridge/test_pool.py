@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from swarmp2p.ray_bridge.pool import AGAIN_S, REST_S, Pool
+from swarmp2p.ray_bridge.pool import AGAIN_S, PATIENCE_S, REST_S, Pool
 from swarmp2p.scopes import background_nursery, cancel_scope, start
 
 
@@ -36,6 +36,7 @@ class Factory:
         self.there: list[Thing] = []
         self.made = self.most = self.at_once = self.making = 0
         self.fails = False
+        self.takes_s = 1.0
         self.tries: list[float] = []
 
     @asynccontextmanager
@@ -44,7 +45,7 @@ class Factory:
         self.making += 1
         self.at_once = max(self.at_once, self.making)
         try:
-            await trio.sleep(1)
+            await trio.sleep(self.takes_s)
         finally:
             self.making -= 1
         if self.fails:
@@ -76,10 +77,12 @@ async def open_pool(
 
 async def test_it_is_filled_one_at_a_time_and_gives_what_is_ready(autojump_clock: trio.abc.Clock) -> None:
     async with open_pool() as (pool, factory):
-        async with pool.take("a") as nothing:
-            assert nothing is None
+        assert trio.current_time() == 0
+        async with pool.take("a") as early:
+            assert trio.current_time() == 1
+            assert early is not None, "it was being made"
         await pool.until_ready(2)
-        assert factory.made == 2
+        assert factory.made == 3
         async with pool.take("a") as one, pool.take("a") as two, pool.take("a") as none:
             assert one is not None
             assert two is not None
@@ -93,7 +96,7 @@ async def test_it_is_filled_one_at_a_time_and_gives_what_is_ready(autojump_clock
         assert one not in factory.there
         assert pool.ready == 2
         await trio.sleep(100)
-        assert factory.made == 4
+        assert factory.made == 5
 
 
 async def test_it_follows_what_is_asked_for(autojump_clock: trio.abc.Clock) -> None:
@@ -141,6 +144,18 @@ async def test_what_cannot_be_made_is_tried_less_and_less(autojump_clock: trio.a
         factory.fails = False
         await pool.until_ready()
         assert pool.problem is None
+
+
+async def test_what_takes_too_long_is_not_waited_for(autojump_clock: trio.abc.Clock) -> None:
+    async with open_pool(size=1) as (pool, factory):
+        await pool.until_ready()
+        factory.takes_s = 100.0
+        async with pool.take("a"):
+            await trio.sleep(REST_S + 1)
+            then = trio.current_time()
+            async with pool.take("a") as none:
+                assert none is None
+                assert trio.current_time() - then == PATIENCE_S
 
 
 async def test_nothing_is_kept_ready_where_nothing_is_wanted(autojump_clock: trio.abc.Clock) -> None:
