@@ -1,13 +1,13 @@
 """The first program in a jail: gives up what bubblewrap needed, sets limits and the system call filter, and becomes
 the worker. A program of its own:
 
-    python -I -S inside.py '{"user": 0, "limits": {"NPROC": 4096}, "filter": "", "work": "/tmp/work",
+    python -I -S inside.py '{"user": 0, "groups": [], "limits": {"NPROC": 4096}, "filter": "", "work": "/tmp/work",
         "directories": ["/tmp/work"]}' COMMAND...
 
 user: what a root lender's worker runs as, outside; 0 where bubblewrap was run without root, who then is nobody special
-already. limits: names of setrlimit(2) without RLIMIT_, soft and hard alike. filter: a BPF program for seccomp(2), in
-base64; "" for none. directories: made for the worker, which owns them; work: the one of them that the command is
-started in.
+already; groups: that he is in there. limits: names of setrlimit(2) without RLIMIT_, soft and hard alike. filter: a BPF
+program for seccomp(2), in base64; "" for none. directories: made for the worker, which owns them; work: the one of them
+that the command is started in.
 
 After it the worker has no capability in any user namespace, and no way to get one: no_new_privs is set, and for a root
 lender there is a user namespace of its own here, as bubblewrap makes one for everybody else. Only the standard library
@@ -43,6 +43,7 @@ class Orders(TypedDict):
     """The argument."""
 
     user: int
+    groups: list[int]
     limits: dict[str, int]
     filter: str
     work: str
@@ -72,9 +73,9 @@ def prctl(option: int, value: object) -> int:
     return int(LIBC.prctl(ctypes.c_int(option), second, zero, zero, zero))
 
 
-def become(user: int) -> None:
+def become(user: int, groups: list[int]) -> None:
     """Be this user from now on, in a user namespace of one's own where the machine gives one. Raises OSError."""
-    os.setgroups([])
+    os.setgroups(groups)
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)  # takes the capabilities, too
     # A process that has changed its user does not own its own files in /proc until it says that it may be looked at.
@@ -118,7 +119,7 @@ def main(arguments: list[str]) -> int:
     command = arguments[1:]
     try:
         if orders["user"]:
-            become(orders["user"])
+            become(orders["user"], orders["groups"])
         drop_capabilities()
         checked(prctl(PR_SET_NO_NEW_PRIVS, 1), "PR_SET_NO_NEW_PRIVS")
         os.umask(0o077)

@@ -81,7 +81,8 @@ class Jail:
 
     scratch_bytes: size of /tmp. shared_bytes: of /dev/shm, where Ray's object store is. Both are memory, taken as it
     is used. open_files: most for each process. devices: further device nodes, of GPUs; drivers: what else is shown for
-    them. user: who a root lender's worker is outside, above 0. system_calls: seccomp.py's filter; b"" for none.
+    them. user: who a root lender's worker is outside, above 0. groups: that it is in, to which
+    devices belong. system_calls: seccomp.py's filter; b"" for none.
     """
 
     system: System
@@ -92,6 +93,7 @@ class Jail:
     devices: tuple[str, ...] = ()
     drivers: tuple[str, ...] = ()
     user: int = 2_000_000_000
+    groups: tuple[int, ...] = ()
     system_calls: bytes = b""
 
 
@@ -115,6 +117,8 @@ def jail_command(jail: Jail, command: Sequence[str]) -> list[str]:
     line += ["--die-with-parent", "--new-session", "--hostname", "worker"]
     line += ["--proc", "/proc", "--dev", "/dev"]
     line += ["--size", str(jail.shared_bytes), "--perms", "1777", "--tmpfs", "/dev/shm"]
+    for parent in _parents(jail.devices):
+        line += ["--perms", "0755", "--dir", parent]
     for device in jail.devices:
         line += ["--dev-bind", device, device]
     line += ["--remount-ro", "/dev"]
@@ -135,6 +139,7 @@ def jail_command(jail: Jail, command: Sequence[str]) -> list[str]:
     line += ["--remount-ro", "/", "--chdir", SCRATCH]
     orders: Orders = {
         "user": jail.user if system.as_root else 0,
+        "groups": list(jail.groups),
         "limits": {
             "NPROC": jail.limits.processes,
             "NOFILE": jail.open_files,

@@ -110,13 +110,15 @@ def worker_jail(
     its object store. gpus: those that it gets. Raises NoJail.
     """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    devices = gpu_nodes(gpus, device_nodes())
     sizes = lease_sizes(memory_bytes, cpus, store_bytes, machine, leases)
     return Jail(
         usable_system() if system is None else system,
         scratch_bytes=sizes.scratch_bytes,
         shared_bytes=sizes.shared_bytes,
         limits=sizes.limits,
-        devices=gpu_nodes(gpus, device_nodes()),
+        devices=devices,
+        groups=tuple(sorted({os.stat(device).st_gid for device in devices} - {0})),
         drivers=_driver_files() if gpus else (),
         user=next_user(),
         system_calls=_system_calls(),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import stat
 import sys
+import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -91,6 +94,26 @@ async def test_a_worker_is_nobody_with_no_right_and_sees_few_things(tmp_path: Pa
     }  # fmt: skip
     assert found["descriptors"] == 4  # standard input, output, error, and the one that reads the directory
     assert "XDG_RUNTIME_DIR" not in found["environment"]
+
+
+@needs_jail
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: sudo -E env PATH=$PATH python -m pytest")
+async def test_a_lent_device_is_there_with_its_group_and_others_are_not(tmp_path: Path) -> None:
+    directory = Path(tempfile.mkdtemp(dir="/var/tmp"))  # shut, and not below what a jail has of its own
+    lent, kept = directory / "lent", directory / "kept"
+    for node in (lent, kept):
+        os.mknod(node, stat.S_IFCHR | 0o660, os.makedev(1, 9))  # stands in for a GPU: /dev/urandom's numbers
+        os.chown(node, 0, 4321)
+    code = """
+import json, os, sys
+print(json.dumps({"said": [os.path.exists(path) and len(open(path, "rb", 0).read(4)) for path in sys.argv[1:]]}))
+"""
+    jail = small(devices=(str(lent),), groups=(4321,))
+    try:
+        async with jailed(code, tmp_path, str(lent), str(kept), jail=jail) as tree:
+            assert await said(tree) == [4, False]
+    finally:
+        shutil.rmtree(directory)
 
 
 @needs_jail
