@@ -165,7 +165,9 @@ async def _stand(options: argparse.Namespace, standing: Standing) -> int:
         async with background_nursery() as nursery:
             nursery.start_soon(listen)
             with waiting:
-                async with cluster_of(options, report, identity=standing.key) as cluster:
+                async with cluster_of(
+                    options, report, identity=standing.key, cluster_state=standing.ray
+                ) as cluster:
                     _told(standing, cluster, options, environment=cluster.environment)
                     report(
                         "up",
