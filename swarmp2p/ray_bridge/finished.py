@@ -17,7 +17,7 @@ class Finished:
     """Remembers the last leases that ended, so that a late or repeated message cannot revive one.
 
     A message about a lease that does not stand is answered with Release, so that a side which was left behind
-    (it missed the end, or the other restarted) ends too. Release itself is never answered, and each peer gets
+    (it missed the end, or the other restarted) ends too. A Release about one is never answered, and each peer gets
     only so many answers a second: there is nothing to play ping-pong with.
     """
 

@@ -108,7 +108,9 @@ class Given:
             case _, Renew(sequence=sequence):
                 return self._renew(given, sequence, now)
             case _, Release(reason=reason):
-                return self._end(given, f"the borrower ended it: {reason}", tell=False)
+                return self._end(
+                    given, f"the borrower ended it: {reason}"
+                )  # and is told, once, that it is heard
 
     def down(self, peer: PeerId, now: float) -> Outputs:
         """The connection to a borrower closed; maybe it is gone: its leases' terms shrink till it renews."""
@@ -378,14 +380,13 @@ class Given:
         left_s = max(0.0, given.ends - now)
         return [Send(given.borrower, Notice(given.lease, left_s, given.end_reason)), notice]
 
-    def _end(self, given: GivenLease, reason: str, *, tell: bool = True) -> Outputs:
+    def _end(self, given: GivenLease, reason: str) -> Outputs:
         """End a granted lease. The only way out of OPENING, STARTING and ACTIVE."""
         out: Outputs = []
         if given.state in WITH_WORKER:
             out.append(StopWorker(given.lease, reason))
         out.append(ClosePath(given.lease))
-        if tell:
-            out.append(Send(given.borrower, Release(given.lease, tidy(reason))))
+        out.append(Send(given.borrower, Release(given.lease, tidy(reason))))
         out.append(LeaseEnded(given.lease, Role.LENDER, given.borrower, reason))
         out.append(Journal(given.lease, None))
         self._forget(given, reason)

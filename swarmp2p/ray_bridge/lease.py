@@ -4,7 +4,8 @@ Theory of operation. The *borrower's* messages drive everything: each is sent ag
 is answered, each can be repeated without harm, and the *lender* only answers. So a lost, repeated, late or
 reordered message costs time and nothing else, and no lender needs timers to send again. What a lender says of
 its own accord (Challenge to one who waited, Started, Notice, Release) is said once; if it is lost, its answer to the
-next message says the same.
+next message says the same. A borrower's Release is said again
+until it is answered, a few times (farewells.py).
 
 Borrower (taken.py, taken_lease.py)::
 
@@ -187,6 +188,7 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
         if late:
             out += self._taken.tick(now)
         out += self._given.serve(now)
+        out += self._taken.part(now)
         self._deadline = min(self._given.deadline(), self._taken.deadline())
         return out
 

@@ -167,7 +167,8 @@ class Notice(LeaseMessage):
 
 @dataclass(frozen=True, slots=True)
 class Release(LeaseMessage):
-    """Either side: the lease is over, or was never known here. Never answered, so it cannot go in circles."""
+    """Either side: the lease is over, or was never known here. One that ends a lease is answered by one at its lender;
+    one about a lease that does not stand never is, so that none goes in circles."""
 
     reason: str
 

@@ -29,6 +29,7 @@ from .events import (
     RequestLease,
     Role,
 )
+from .farewells import Farewells
 from .finished import Finished
 from .forms import Forms, in_first_form, too_new
 from .gangs import Gangs
@@ -63,6 +64,7 @@ class Taken:
         self._gangs = Gangs()
         self._forms = Forms(config)
         self._pace = Pace(config, rng)
+        self._farewells = Farewells(config)
 
     def __contains__(self, lease: LeaseId) -> bool:
         return lease in self._leases
@@ -73,7 +75,12 @@ class Taken:
 
     def deadline(self) -> float:
         """When `tick` has something to do."""
-        return min((taken.due(self._pace) for taken in self._leases.values()), default=math.inf)
+        due = min((taken.due(self._pace) for taken in self._leases.values()), default=math.inf)
+        return min(due, self._farewells.deadline())
+
+    def part(self, now: float) -> Outputs:
+        """Say again what lenders may have missed. To be called after every event; mostly does nothing."""
+        return [*self._farewells.tick(now)]
 
     # What the application says ------------------------------------------------------------------------------
 
@@ -129,15 +136,14 @@ class Taken:
 
     def restore(self, record: JournalRecord, resume: bool, now: float) -> Outputs:
         """A lease of an earlier life: release it, or find out whether it stands."""
-        forgotten = Journal(record.lease, None)
-        released: Outputs = [Send(record.peer, Release(record.lease, "the borrower restarted")), forgotten]
         if record.lease in self._leases:
             return []
         resume = resume and len(self._leases) < self._config.max_taken
         taken = resumed(record, self._peer, self._keys.verify, self._pace, now) if resume else None
         if taken is None:
-            self._finished.add(record.lease, record.peer, "the borrower restarted")
-            return released
+            reason = "the borrower restarted"
+            self._finished.add(record.lease, record.peer, reason)
+            return [self._farewells.add(record.lease, record.peer, reason), Journal(record.lease, None)]
         self._leases[record.lease] = taken
         return [self._journal(taken), taken.send(self._pace, now)]
 
@@ -185,6 +191,8 @@ class Taken:
         """A lender's message. What a state does not expect changes nothing."""
         taken = self._leases.get(message.lease)
         if taken is None or taken.provider != sender:
+            if isinstance(message, Release):
+                self._farewells.heard(sender, message.lease)
             if isinstance(message, Refuse | Release):
                 return []
             return [*self._finished.answer(sender, message.lease, now)]
@@ -396,7 +404,9 @@ class Taken:
     ) -> Outputs:
         """End a lease or request, and with it a gang that was committed. The only way out."""
         out: Outputs = []
-        if tell:
+        if tell and taken.journaled:  # it may stand at the lender
+            out.append(self._farewells.add(taken.lease, taken.provider, reason))
+        elif tell:
             out.append(Send(taken.provider, Release(taken.lease, tidy(reason))))
         if taken.state in GRANTED:
             out.append(ClosePath(taken.lease))
