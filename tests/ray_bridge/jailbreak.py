@@ -332,6 +332,17 @@ def device_nodes(facts: Facts) -> str:
 
 
 @probe
+def modes_of_device_nodes(facts: Facts) -> str:
+    """They are the machine's own nodes, bound here. Asks for what they have, which nobody but their owner may."""
+    nodes = [f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")]
+    return denied(
+        *(lambda node=node: os.chmod(node, os.stat(node).st_mode & 0o7777) for node in nodes),
+        *(lambda node=node: os.chown(node, os.geteuid(), -1) for node in nodes),
+        *(lambda node=node: os.utime(node, (0, 0)) for node in nodes),
+    )
+
+
+@probe
 def typing_into_a_terminal(facts: Facts) -> str:
     import fcntl
     import pty

@@ -106,12 +106,17 @@ async def test_a_lent_device_is_there_with_its_group_and_others_are_not(tmp_path
         os.chown(node, 0, 4321)
     code = """
 import json, os, sys
-print(json.dumps({"said": [os.path.exists(path) and len(open(path, "rb", 0).read(4)) for path in sys.argv[1:]]}))
+try:
+    os.chmod(sys.argv[1], 0o666)
+except PermissionError:
+    print(json.dumps({"said": [os.path.exists(path) and len(open(path, "rb", 0).read(4)) for path in sys.argv[1:]]}))
 """
     jail = small(devices=(str(lent),), groups=(4321,))
+    mode = lent.stat().st_mode
     try:
         async with jailed(code, tmp_path, str(lent), str(kept), jail=jail) as tree:
             assert await said(tree) == [4, False]
+        assert lent.stat().st_mode == mode  # the node there is this one
     finally:
         shutil.rmtree(directory)
 
