@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .ray_bridge.cluster import Cluster
     from .ray_bridge.events import Need, Offer
     from .ray_bridge.grants import Grant
+    from .ray_bridge.signed_lease import SignedLease
     from .subscription import Subscription
     from .transport.addresses import peer_info
 else:
@@ -63,6 +64,7 @@ else:
         "RemotePeer": ".queries",
         "ScoreConfig": ".gossip.score_config",
         "ServiceRecord": ".dht.records",
+        "SignedLease": ".ray_bridge.signed_lease",
         "Spread": ".gossip.balancer",
         "Strength": ".gossip.balancer",
         "Subscription": ".subscription",
@@ -113,6 +115,7 @@ __all__ = [
     "RemotePeer",
     "ScoreConfig",
     "ServiceRecord",
+    "SignedLease",
     "Spread",
     "Strength",
     "Subscription",

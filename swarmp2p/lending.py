@@ -33,6 +33,7 @@ from .ray_bridge.jailer import Jailer
 from .ray_bridge.lender import Lender, Place
 from .ray_bridge.presenting import OWNERS_ATTRIBUTE, owners_text
 from .ray_bridge.revocations import RevocationList, peer_name
+from .ray_bridge.signed_lease import SignedLease
 from .ready import WARM, Stock
 from .scopes import TaskStatus, start
 from .transport.mesh.events import Invited, MeshFailed
@@ -61,8 +62,9 @@ class Lending:
         carriers: tuple[Carrier, ...],
         jailer: Jailer | None,
         grantors: frozenset[PeerId] = frozenset(),
+        signed: Callable[[LeaseId], SignedLease | None] = lambda lease: None,
     ) -> None:
-        self.grantors = grantors
+        self.grantors, self._signed = grantors, signed
         self._peer, self._post, self._versions = peer, post, versions
         self.offer = offer
         self.allowed = allowed
@@ -78,6 +80,12 @@ class Lending:
     def borrowers(self) -> tuple[PeerId, ...]:
         """Who holds a lease now, one entry a lease."""
         return tuple(given.peer for given in self._given.values())
+
+    @property
+    def leases(self) -> tuple[SignedLease, ...]:
+        """The leases that stand, each under both signatures as it is now; see SignedLease."""
+        found = [self._signed(lease) for lease in self._given]
+        return tuple(signed for signed in found if signed is not None)
 
     async def allow(self, peers: Iterable[PeerId | str] | None) -> None:
         """Replace the list of peers that may lease; None for everybody. Leases that stand are kept."""

@@ -36,6 +36,7 @@ from .ray_bridge.environment import applied
 from .ray_bridge.events import (
     ClosePath,
     JournalRecord,
+    LeaseId,
     LeaseOutput,
     LeaseRefusal,
     Need,
@@ -50,6 +51,7 @@ from .ray_bridge.jailer import open_jailer
 from .ray_bridge.muster import Muster
 from .ray_bridge.policy import check_need, check_offer
 from .ray_bridge.recruit import Candidate, Recruiter
+from .ray_bridge.signed_lease import SignedLease
 from .ray_bridge.versions import installed_versions
 from .scopes import background_nursery, cancel_scope, start
 from .scouting import Scout
@@ -76,9 +78,11 @@ class Market:
         choosing: Choosing,
         granting: Granting,
         claim: Callable[[str], tuple[JournalRecord, ...]],
+        signed: Callable[[LeaseId], SignedLease | None],
     ) -> None:
-        """claim: leases of a cluster, by its name, that an earlier run of this peer took."""
-        self._granting, self._claim = granting, claim
+        """claim: leases of a cluster, by its name, that an earlier run of this peer took. signed: a lease under both
+        signatures, while it stands."""
+        self._granting, self._claim, self._signed = granting, claim, signed
         self._peer, self._post, self._loads, self._choosing = peer, post, loads, choosing
         self._lending: Lending | None = None
         self._paths = Paths(peer, post)
@@ -149,6 +153,7 @@ class Market:
             paths,
             jailer,
             grantors,
+            self._signed,
         )
         lending.signal()  # raises UsageError for what no signal can say
         self._lending = lending
@@ -231,6 +236,7 @@ class Market:
                 Muster(size.least if gang else 0, rng),
                 orders,
                 memory.name,
+                self._signed,
             )
             self._led[cluster] = led
             self._clusters.append(cluster)

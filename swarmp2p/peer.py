@@ -123,7 +123,13 @@ class Peer:
         self._granting = Granting(self, driver.post, grants, kept)
         self._leases = LeaseJournal(journal, driver.post)
         self._market = Market(
-            self, driver.post, engine.loads.table, self._choosing, self._granting, self._leases.claim
+            self,
+            driver.post,
+            engine.loads.table,
+            self._choosing,
+            self._granting,
+            self._leases.claim,
+            engine.leases.signed,
         )
         self._looked_at_loads = False
         self._announced: dict[str, None] = {}

@@ -29,6 +29,7 @@ from swarmp2p.ray_bridge.environment import driver_environment
 from swarmp2p.ray_bridge.events import JoinSecret, Need, Offer, Versions
 from swarmp2p.ray_bridge.head import HeadRestart
 from swarmp2p.ray_bridge.recruit import Candidate, Recruiter
+from swarmp2p.ray_bridge.signed_lease import SignedLease
 from swarmp2p.scopes import cancel_scope
 from swarmp2p.scouting import Scout
 from tests.test_peer import Swarm
@@ -188,6 +189,30 @@ async def test_workers_are_leased_and_released(autojump_clock: MockClock, ray: R
         await trio.sleep(0.1)
         assert ray.workers == {}
         assert ray.heads == []
+
+
+async def test_a_lease_is_shown_to_a_third_under_both_signatures(autojump_clock: MockClock, ray: Ray) -> None:
+    need = Need(cpus=1, kind="data-centre", region="eu", labels=(("gpu", "a100"),))
+    offer = Offer(cpus=4, kind="data-centre", region="eu", labels=(("gpu", "a100"), ("rack", "7")))
+    async with (
+        Swarm().of(2) as (borrower, lender),
+        lender.lend(offer, allow=None) as lending,
+        borrower.borrow(need) as cluster,
+    ):
+        await trio.sleep(3)  # it has been renewed since
+        (worker,), (given,) = cluster.workers, lending.leases
+        assert worker.signed is not None
+        for shown in (worker.signed, given):
+            facts = SignedLease.from_bytes(shown.to_bytes()).check()
+            request, terms, standing = facts.request, facts.terms, facts.standing
+            assert standing is not None
+            assert (terms.lender, terms.borrower) == (lender.id, borrower.id)
+            assert (request.cluster, request.need, terms.lent_as) == (cluster.name, need, "data-centre")
+            assert request.versions == terms.versions == ray.versions
+            assert (facts.head, terms.isolation) == (FakeHead.address, worker.isolation)
+            assert standing.node_ip == worker.node_ip
+            assert standing.sequence >= 1
+            assert terms.issued < standing.issued <= borrower.now() < standing.expires
 
 
 async def test_a_lender_refuses_whom_its_owner_does_not_name_until_told_to_accept(

@@ -5,15 +5,15 @@ A connection already says which key the other side holds. The signatures here sa
 
 - The lender's *challenge* is 32 bytes from the system's random source, used for one lease and one answer.
 - The borrower's *proof* is a map signed under "lease-proof": lease id, nonce, lender, borrower, the sha-256
-  of the request, an expiry, and the join secret in a sealed box. The nonce stops replay, the lender's id
-  relaying to another lender, the digest a change of the request, and the domain any other use.
+  of the request, where the head is, an expiry, and the join secret in a sealed box. The nonce stops replay, the
+  lender's id relaying to another lender, the digest a change of the request, and the domain any other use.
 - The sealed box (X25519, only the lender can open it) repeats lease and borrower, so that a box taken from
   one borrower cannot be presented in the proof of another.
 - The lender's *agreement* is a map signed under "lease-grant" (its name since the first version): both keys,
   lease id, the request's digest, its resources and labels, the lender's versions, how the worker is isolated,
   where its node listens, when it was given and until when.
 - What *stands* (standing.py) is signed when the worker has joined, and at each renewal: address and ports,
-  sequence and expiry. Request, proof, agreement and standing are the lease under both signatures.
+  sequence and expiry. Request, proof, agreement and standing are the lease under both signatures (signed_lease.py).
 
 Expiries are absolute. Two machines' clocks differ, so `clock_error_s` of lateness is forgiven.
 """
@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import BadMessage, SealedBoxError, SwarmError
@@ -49,6 +49,7 @@ _PROOF_DOMAIN: Final = "lease-proof"
 _AGREEMENT_DOMAIN: Final = "lease-grant"
 _DIGEST_BYTES: Final = 32
 _MAX_SEALED_BYTES: Final = 1024
+_MAX_ADDRESS_CHARS: Final = 300
 # The address goes onto a command line and the token into an environment: both are kept to what such a thing
 # looks like, whoever sent them.
 _ADDRESS: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
@@ -100,6 +101,21 @@ class Terms:
     lent_as: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a borrower signed. digest: of the request. head: host:port of its head's GCS; "" in form 1, which does not
+    say it in the clear. expires: absolute seconds, of the proof."""
+
+    lease: LeaseId
+    nonce: bytes
+    lender: PeerId
+    borrower: PeerId
+    digest: bytes
+    sealed: bytes = field(repr=False)
+    expires: float
+    head: str
+
+
 def request_digest(request: LeaseRequest) -> bytes:
     """The sha-256 that stands for a request in signatures."""
     return hashlib.sha256(pack_map(request_fields(request))).digest()
@@ -128,7 +144,7 @@ def make_proof(
     box = pack_map(
         {"lease": request.lease, "borrower": borrower, "address": secret.address, "token": secret.token}
     )
-    fields = {
+    fields: dict[str, Any] = {
         "lease": request.lease,
         "nonce": nonce,
         "lender": lender,
@@ -137,7 +153,31 @@ def make_proof(
         "sealed": keys.seal_to(lender, box),
         "expires": expires,
     }
+    if request.form > 1:
+        fields["head"] = secret.address
     return sign_map(_PROOF_DOMAIN, fields, keys.sign)
+
+
+def read_proof(envelope: bytes, borrower: PeerId, verify: Verify) -> Claim:
+    """What `borrower` signed, whoever shows it; raises NotAuthentic when it did not."""
+    try:
+        fields = Fields(open_signed(_PROOF_DOMAIN, envelope, borrower, verify, MAX_ENVELOPE_BYTES))
+        claim = Claim(
+            lease=fields.data("lease", LEASE_ID_BYTES, LEASE_ID_BYTES),
+            nonce=fields.data("nonce", NONCE_BYTES, NONCE_BYTES),
+            lender=fields.peer("lender"),
+            borrower=fields.peer("borrower"),
+            digest=fields.data("request", _DIGEST_BYTES, _DIGEST_BYTES),
+            sealed=fields.data("sealed", 1, _MAX_SEALED_BYTES),
+            expires=fields.time("expires"),
+            head=fields.text("head", _MAX_ADDRESS_CHARS) if fields.has("head") else "",
+        )
+        fields.done()
+    except BadMessage as problem:
+        raise NotAuthentic(f"the proof cannot be accepted: {problem}") from None
+    if claim.borrower != borrower:
+        raise NotAuthentic("the proof was made for other peers than these two")
+    return claim
 
 
 def check_proof(
@@ -154,32 +194,25 @@ def check_proof(
 
     The reason is told to the borrower, so it names what does not fit and nothing that it did not send.
     """
-    try:
-        fields = Fields(open_signed(_PROOF_DOMAIN, envelope, borrower, keys.verify, MAX_ENVELOPE_BYTES))
-        lease = fields.data("lease", LEASE_ID_BYTES, LEASE_ID_BYTES)
-        answered = fields.data("nonce", NONCE_BYTES, NONCE_BYTES)
-        audience, prover = fields.peer("lender"), fields.peer("borrower")
-        digest = fields.data("request", _DIGEST_BYTES, _DIGEST_BYTES)
-        sealed = fields.data("sealed", 1, _MAX_SEALED_BYTES)
-        expires = fields.time("expires")
-        fields.done()
-    except BadMessage as problem:
-        raise NotAuthentic(f"the proof cannot be accepted: {problem}") from None
-    if audience != lender or prover != borrower:
+    claim = read_proof(envelope, borrower, keys.verify)
+    if claim.lender != lender:
         raise NotAuthentic("the proof was made for other peers than these two")
-    if lease != request.lease or answered != nonce:
+    if claim.lease != request.lease or claim.nonce != nonce:
         raise NotAuthentic("the proof answers another challenge; ask for a new lease")
-    if digest != request_digest(request):
+    if claim.digest != request_digest(request):
         raise NotAuthentic("the proof covers another request than the one that was made")
-    _check_expiry("proof", expires, now, clock_error_s)
-    return _open_secret(keys, sealed, lease, borrower)
+    _check_expiry("proof", claim.expires, now, clock_error_s)
+    secret = _open_secret(keys, claim.sealed, claim.lease, borrower)
+    if request.form > 1 and claim.head != secret.address:
+        raise NotAuthentic("the proof says another address of the head than the join secret")
+    return secret
 
 
 def _open_secret(keys: LeaseKeys, sealed: bytes, lease: LeaseId, borrower: PeerId) -> JoinSecret:
     try:
         fields = Fields(unpack_map(keys.open_sealed(sealed), _MAX_SEALED_BYTES))
         bound = fields.data("lease", LEASE_ID_BYTES, LEASE_ID_BYTES), fields.peer("borrower")
-        secret = JoinSecret(fields.text("address", 300), fields.text("token", 512))
+        secret = JoinSecret(fields.text("address", _MAX_ADDRESS_CHARS), fields.text("token", 512))
         fields.done()
     except (SealedBoxError, BadMessage):
         raise NotAuthentic("the join secret was not sealed to this lender, or was altered") from None

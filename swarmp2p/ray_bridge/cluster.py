@@ -11,7 +11,7 @@ import math
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from random import Random
 
@@ -49,6 +49,7 @@ from .gcs import Gcs
 from .head import HeadRestart, RayHead
 from .muster import Muster
 from .recruit import Candidate, Recruiter
+from .signed_lease import SignedLease
 
 _LOOK_AGAIN_S = 1.0  # between searches while workers are missing
 _GCS_EVERY_S = 0.25  # between two looks at Ray's demand, 0.5 ms each
@@ -87,7 +88,8 @@ class ClusterEvent:
 class LeasedWorker:
     """A worker that runs. node_ip: its Ray node's address. path: how traffic goes there, "direct" or "overlay".
     path_reason: why, in words. isolation: what keeps its tasks from the lender's machine, as the lender signed it:
-    "jail", or "none"."""
+    "jail", or "none". signed: the lease under both signatures, as it stands now; `signed.check()` says what it binds,
+    and `signed.to_bytes()` shows it to others."""
 
     lease: LeaseId
     peer: PeerId
@@ -95,6 +97,7 @@ class LeasedWorker:
     path: str = "direct"
     path_reason: str = ""
     isolation: str = NO_ISOLATION
+    signed: SignedLease | None = field(default=None, repr=False)
 
 
 class ClusterEvents(AsyncIterable[ClusterEvent]):
@@ -132,14 +135,16 @@ class Cluster:
         muster: Muster | None = None,
         orders: bool = False,
         name: str = "",
+        signed: Callable[[LeaseId], SignedLease | None] = lambda lease: None,
     ) -> None:
         """path: of a lease's worker: its name, why, and the address that it has by it, or "".
         candidates: see Candidates. elastic: decides how many workers are wanted; None for as many as the recruiter
         says. muster: of a cluster that wants all of its first workers or none. orders: workers come by `order` alone.
-        name: in its leases; "" for one at random."""
+        name: in its leases; "" for one at random. signed: a lease under both signatures."""
         self._head, self._need, self._recruiter = head, need, recruiter
         self._versions, self._candidates = versions, candidates
         self._post, self._now, self._path = post, now, path
+        self._signed = signed
         self._elastic = elastic
         self._shaped = orders or elastic is not None  # it is said worker by worker what is wanted
         self._muster = muster or Muster(0, Random(0))
@@ -292,7 +297,13 @@ class Cluster:
     def _placed(self, worker: LeasedWorker) -> LeasedWorker:
         """A worker with its path as it is now; that of one that was adopted stands only later."""
         path, reason, address = self._path(worker.lease)
-        return replace(worker, node_ip=address or worker.node_ip, path=path, path_reason=reason)
+        return replace(
+            worker,
+            node_ip=address or worker.node_ip,
+            path=path,
+            path_reason=reason,
+            signed=self._signed(worker.lease),
+        )
 
     def _forget(self, lease: LeaseId) -> None:
         self._needs.pop(lease, None)

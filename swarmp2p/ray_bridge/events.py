@@ -91,7 +91,8 @@ class JournalRecord:
     state: GivenState or TakenState by its value. agreement: what the lender signed; b"" before it did. need: what the
     worker gets. sequence: above that of every renewal sent so far is whatever follows it after a restart. until: end
     of the term when this was written, seconds as `now`; renewals move it and are not written down. gang: of a
-    borrower's lease, until all of its gang are active: none of those is resumed.
+    borrower's lease, until all of its gang are active: none of those is resumed. request, proof: what the borrower
+    signed (signed_lease.py).
     """
 
     lease: LeaseId
@@ -104,6 +105,8 @@ class JournalRecord:
     sequence: int = 0
     until: float = 0.0
     gang: bytes = b""
+    request: bytes = field(default=b"", repr=False)
+    proof: bytes = field(default=b"", repr=False)
 
 
 # Commands ---------------------------------------------------------------------------------------------------

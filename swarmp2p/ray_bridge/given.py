@@ -53,6 +53,7 @@ from .messages import (
 )
 from .policy import Permission, Permit, Refusal
 from .room import Room
+from .signed_lease import SignedLease
 
 Outputs = list[NetworkOutput | LeaseOutput]
 Asked = LeaseRequest | Proof | Renew | Release
@@ -77,6 +78,11 @@ class Given:
         """A snapshot."""
         waiting = dict.fromkeys(self._queue.leases(), GivenState.QUEUED)
         return {**waiting, **{lease: given.state for lease, given in self._leases.items()}}
+
+    def signed(self, lease: LeaseId) -> SignedLease | None:
+        """What both sides have signed of a granted lease."""
+        given = self._leases.get(lease)
+        return given.signed(self._peer) if given is not None and given.agreement else None
 
     def deadline(self) -> float:
         """When `tick` has something to do."""

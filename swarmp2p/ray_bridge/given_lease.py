@@ -8,12 +8,15 @@ from enum import Enum
 
 from ..identity import PeerId
 from ..providers import DEFAULT_KIND, KINDS
+from ..signed import pack_map
 from .auth import LeaseKeys, Terms, check_proof, make_agreement, request_digest
 from .events import JoinSecret, JournalRecord, LeaseId, Lend, Role
 from .lease_config import LeaseConfig
 from .messages import MAX_NOTICE_S, MIN_LEASE_S, LeaseRequest, Proof, Renewed
 from .policy import Permission
+from .signed_lease import SignedLease
 from .standing import Standing, agreement_digest, make_standing
+from .wire import request_fields
 
 
 class GivenState(Enum):
@@ -46,7 +49,7 @@ class GivenLease:
     ends: what no renewal moves: the end of the permission, or of a notice; end_reason: which. warn_at: when the
     borrower is to be told of it; inf once it was, and while there is nothing to tell.
     secret: kept from the proof to the worker's start. sequence: of the newest renewal. standing: what was signed for
-    it, once the worker runs.
+    it, once the worker runs. proof: what the borrower signed.
     """
 
     borrower: PeerId
@@ -64,6 +67,7 @@ class GivenLease:
     isolation: str = ""
     node_ip: str = ""
     ports: tuple[int, int] = (0, 0)
+    proof: bytes = field(default=b"", repr=False)
     agreement: bytes = field(default=b"", repr=False)
     standing: bytes = field(default=b"", repr=False)
     secret: JoinSecret | None = None
@@ -123,7 +127,9 @@ class GivenLease:
     ) -> JoinSecret:
         """What a proof carries; raises NotAuthentic when it does not answer this lease's challenge."""
         challenge = (self.request, self.nonce, lender, self.borrower)
-        return check_proof(keys, proof.envelope, *challenge, now, config.clock_error_s)
+        secret = check_proof(keys, proof.envelope, *challenge, now, config.clock_error_s)
+        self.proof = proof.envelope
+        return secret
 
     def sign(self, keys: LeaseKeys, lender: PeerId, now: float) -> None:
         """Sign what stands, once the worker runs, for a borrower that can read it."""
@@ -167,4 +173,12 @@ class GivenLease:
             self.agreement,
             self.sequence,
             self.until,
+            b"",
+            pack_map(request_fields(self.request)),
+            self.proof,
         )
+
+    def signed(self, lender: PeerId) -> SignedLease:
+        """What both sides have signed."""
+        request = pack_map(request_fields(self.request))
+        return SignedLease(lender, self.borrower, request, self.proof, self.agreement, self.standing)

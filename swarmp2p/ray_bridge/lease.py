@@ -45,7 +45,8 @@ and nothing about what is lent.
 What binds. Request and proof, by the borrower's key: cluster, resources, kind, region, labels, versions, grants, gang.
 Agreement, by the lender's: both keys, the request's digest, its own versions, isolation, start and first term.
 Standing, by the lender's, when the worker runs and at each renewal: address, ports, sequence, expiry. The head's side
-of the address is in the invitation to the cluster's mesh, which the borrower signs.
+of the address is in the proof, and its ports are in the invitation to the cluster's mesh, which the borrower signs.
+`Leases.signed` hands out all of it (signed_lease.py).
 
 Deadlines. A challenge holds for `challenge_timeout_s`, a gang's for `hold_s` at its lender and `gang_s` at its
 borrower. A path and a worker have `start_timeout_s`. Who waits in a queue repeats that every `renew_interval_s`, is
@@ -144,6 +145,7 @@ from .messages import (
     Renewed,
     Started,
 )
+from .signed_lease import SignedLease
 from .taken import Taken
 from .taken_lease import TakenState
 from .wire import FIRST_PROTOCOL_ID
@@ -177,6 +179,11 @@ class Leases(Engine[LeaseCommand, LeaseOutput]):
     def states(self) -> dict[LeaseId, GivenState | TakenState]:
         """Every lease, request and reservation that stands; for people and tests."""
         return {**self._given.states(), **self._taken.states()}
+
+    def signed(self, lease: LeaseId) -> SignedLease | None:
+        """What both sides have signed of a lease that stands, with the newest standing; None before the agreement and
+        after the end."""
+        return self._given.signed(lease) or self._taken.signed(lease)
 
     def handle(self, event: NetworkEvent | LeaseCommand, now: float) -> Sequence[NetworkOutput | LeaseOutput]:
         out: Outputs = []

@@ -30,7 +30,7 @@ from .events import LeaseId, Need, Versions
 LEASE_ID_BYTES: Final = 16
 NONCE_BYTES: Final = 32
 MAX_ENVELOPE_BYTES: Final = 4096
-"""Longest signed proof or agreement: about four times what one with every field at its longest needs."""
+"""Longest signed proof or agreement: nearly three times what one with every field at its longest needs."""
 
 FORM: Final = 2
 """The newest form of the messages; see above."""

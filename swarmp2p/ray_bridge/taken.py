@@ -46,6 +46,7 @@ from .messages import (
     Started,
     tidy,
 )
+from .signed_lease import SignedLease
 from .taken_lease import GRANTED, Pace, TakenLease, TakenState, as_read, resumed
 
 Outputs = list[NetworkOutput | LeaseOutput]
@@ -72,6 +73,11 @@ class Taken:
     def states(self) -> dict[LeaseId, TakenState]:
         """A snapshot."""
         return {lease: taken.state for lease, taken in self._leases.items()}
+
+    def signed(self, lease: LeaseId) -> SignedLease | None:
+        """What both sides have signed of a granted lease."""
+        taken = self._leases.get(lease)
+        return taken.signed(self._peer) if taken is not None and taken.agreement else None
 
     def deadline(self) -> float:
         """When `tick` has something to do."""

@@ -11,11 +11,12 @@ from typing import Final, assert_never
 from ..engine import Send
 from ..fields import Fields
 from ..identity import PeerId
-from ..signed import Verify
+from ..signed import Verify, pack_map
 from .auth import LeaseKeys, NotAuthentic, make_proof, read_agreement
 from .events import JoinSecret, JournalRecord, LeaseId, Need, RequestLease, Role
 from .lease_config import LeaseConfig
 from .messages import FORM, MAX_SEQUENCE, LeaseRequest, Proof, Renew
+from .signed_lease import SignedLease
 from .standing import check_standing
 from .wire import read_request, request_fields
 
@@ -81,6 +82,7 @@ class TakenLease:
         whether the application was told that it does not answer.
     expires, start_by, give_up_at: ends that nothing but a renewal, the worker's start, or an answer moves: of the
         term, of the start, of waiting in a queue or for a gang. ends: of a notice; nothing moves it back.
+    asked, proven, agreement, standing: what was signed: request and proof by this side, the others by the lender.
     position: in the lender's queue. journaled: whether the journal knows of it.
     """
 
@@ -103,6 +105,8 @@ class TakenLease:
     downs: int = 0
     position: int = 0
     sequence: int = 0
+    asked: bytes = field(default=b"", repr=False)
+    proven: bytes = field(default=b"", repr=False)
     agreement: bytes = field(default=b"", repr=False)
     standing: bytes = field(default=b"", repr=False)
     isolation: str = ""
@@ -156,7 +160,9 @@ class TakenLease:
         assert self.request is not None
         assert self.secret is not None
         between = (self.provider, borrower)
-        return Proof(self.lease, make_proof(keys, self.request, nonce, *between, self.secret, expires))
+        self.asked = pack_map(request_fields(self.request))
+        self.proven = make_proof(keys, self.request, nonce, *between, self.secret, expires)
+        return Proof(self.lease, self.proven)
 
     def stands(self, envelope: bytes, peer: PeerId, keys: LeaseKeys) -> bool:
         """Whether the lender signed that the worker runs, and where. Takes over what it signed."""
@@ -180,7 +186,13 @@ class TakenLease:
             self.sequence,
             0.0 if self.expires == math.inf else self.expires,
             gang,
+            self.asked,
+            self.proven,
         )
+
+    def signed(self, borrower: PeerId) -> SignedLease:
+        """What both sides have signed."""
+        return SignedLease(self.provider, borrower, self.asked, self.proven, self.agreement, self.standing)
 
 
 def as_read(command: RequestLease) -> LeaseRequest:
@@ -229,6 +241,8 @@ def resumed(record: JournalRecord, peer: PeerId, verify: Verify, pace: Pace, now
         silent_by=now + pace.patience_s(TakenState.RESUMING),
         state=TakenState.RESUMING,
         sequence=sequence,
+        asked=record.request,
+        proven=record.proof,
         agreement=record.agreement,
         isolation=terms.isolation,
         node_ip=terms.node_ip,

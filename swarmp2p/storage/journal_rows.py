@@ -54,6 +54,9 @@ def lease_row(record: JournalRecord) -> Row:
             record.agreement,
             record.sequence,
             record.until,
+            record.gang,
+            record.request,
+            record.proof,
         ]
     )
     return _row(LEASE, record.lease, body)
@@ -89,11 +92,25 @@ def _lease(lease: LeaseId, fields: object) -> JournalRecord:
             bytes(agreement),
             int(sequence),
             int() | float() as until,
+            bytes(gang),
+            bytes(request),
+            bytes(proof),
         ]:
             pairs = tuple(_label(label) for label in cast("list[object]", labels))
             need = Need(cpus, gpus, memory_bytes, kind, region, pairs)
             return JournalRecord(
-                lease, Role(role), PeerId.from_bytes(peer), cluster, need, state, agreement, sequence, until
+                lease,
+                Role(role),
+                PeerId.from_bytes(peer),
+                cluster,
+                need,
+                state,
+                agreement,
+                sequence,
+                until,
+                gang,
+                request,
+                proof,
             )
         case _:
             raise BadRow

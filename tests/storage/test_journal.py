@@ -118,7 +118,18 @@ def test_a_disk_that_takes_nothing_is_told_of_once(tmp_path: Path, caplog: pytes
 def lease(number: int, role: Role = Role.LENDER, state: str = "active") -> JournalRecord:
     need = Need(2, 0.5, 1 << 30, "gaming-pc", "eu", (("gpu", "a100"),))
     return JournalRecord(
-        bytes([number]) * 16, role, Identity.generate().peer_id, "c", need, state, b"signed", 7, 12.5
+        bytes([number]) * 16,
+        role,
+        Identity.generate().peer_id,
+        "c",
+        need,
+        state,
+        b"signed",
+        7,
+        12.5,
+        gang=b"all or none of us",
+        request=b"asked",
+        proof=b"proven",
     )
 
 
