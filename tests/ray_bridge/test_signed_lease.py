@@ -97,7 +97,11 @@ def test_a_proof_that_says_another_head_than_its_secret_is_refused() -> None:
     gives, keys = lender(), cheap_keys(BORROWER)
     (challenge,) = sent(gives.handle(Received(BORROWER, request()), 0.0))
     assert isinstance(challenge, Challenge)
-    lying = replace(keys, seal_to=lambda to, box: keys.seal_to(to, box.replace(b":6379", b":6380")))
+
+    def seal_another(to: PeerId, box: bytes) -> bytes:
+        return keys.seal_to(to, box.replace(b":6379", b":6380"))
+
+    lying = replace(keys, seal_to=seal_another)
     proof = make_proof(lying, request(), challenge.nonce, LENDER, BORROWER, SECRET, 5.0)
     (refusal,) = sent(gives.handle(Received(BORROWER, Proof(LEASE, proof)), 0.0))
     assert isinstance(refusal, Refuse)

@@ -75,7 +75,15 @@ def on_the_swarm(kitchen: Path) -> dict[str, Any]:
             known = [one.address for one in lenders[:1]]
             lenders.append(BridgePeer(place, known, {"cpus": 1}))
             stack.callback(lenders[-1].end)
-        run: Sequence[str] = ("run", "--workers", str(_WORKERS), "--bootstrap", lenders[0].address, "--")
+        run: Sequence[str] = (
+            "run",
+            "--gang",
+            "--workers",
+            str(_WORKERS),
+            "--bootstrap",
+            lenders[0].address,
+            "--",
+        )
         return program(kitchen, {}, sys.executable, "-m", "swarmp2p", *run)
 
 
