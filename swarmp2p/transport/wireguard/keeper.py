@@ -45,11 +45,8 @@ ORPHAN_S: Final = 0.2
 _SOCKETS: Final = "/var/run/wireguard"  # compiled into wireguard-go and wg
 _WORDS_BYTES: Final = 2048  # kept of what wireguard-go says
 _PR_SET_PDEATHSIG: Final = 1
-_ENVIRONMENT: Final = {
-    "PATH": os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin",
-    "LC_ALL": "C",
-    "LOG_LEVEL": "error",
-}
+_SYSTEM_PATHS: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+"""Where `wg`, `ip` and `nft` are, besides what PATH says: users' own often lacks the sbin folders."""
 
 
 class Failed(Exception):
@@ -82,14 +79,15 @@ class Keeper:
             write_record(self._lock, self._interface, 0)
             kind = self._make(kinds)
             if self._namespace >= 0:
-                self._command("ip", "link", "set", "dev", self._interface, "netns", self._path())
+                there = f"/proc/{os.getpid()}/fd/{self._namespace}"
+                attempt("ip", "link", "set", "dev", self._interface, "netns", there)
             say("kind", kind)
             asked = self._wait()
         finally:
             self._take_away()
             if not asked:
                 time.sleep(ORPHAN_S)
-                remove_table(self._interface, self._prefix())
+                remove_table(self._interface, self._namespace)
             os.unlink(self._record)
 
     def _make(self, kinds: Sequence[str]) -> str:
@@ -97,7 +95,7 @@ class Keeper:
         for kind in kinds:
             try:
                 if kind == "kernel":
-                    self._command("ip", "link", "add", "dev", self._interface, "type", "wireguard")
+                    attempt("ip", "link", "add", "dev", self._interface, "type", "wireguard")
                     self._made = True
                 else:
                     self._start_wireguard_go()
@@ -126,7 +124,7 @@ class Keeper:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env=_ENVIRONMENT,
+                env=environment(),
                 preexec_fn=die_with_keeper,  # this program has one thread
             )
         except OSError as problem:
@@ -184,36 +182,49 @@ class Keeper:
     def _take_away(self) -> None:
         """The interface, wireguard-go, and the rules; whatever of them there is, and nobody else's."""
         if self._made:
-            remove_interface(self._interface, self._prefix())
+            remove_interface(self._interface, self._namespace)
             if self._namespace >= 0:
-                remove_interface(self._interface, ())  # if it was not moved yet
+                remove_interface(self._interface)  # if it was not moved yet
         if self._child is not None:
             end_child(self._child)
             remove_socket(self._interface)
-        remove_table(self._interface, self._prefix())
-
-    def _command(self, *words: str) -> None:
-        problem = command(words, (self._namespace,) if self._namespace >= 0 else ())
-        if problem:
-            raise Failed(problem)
-
-    def _path(self) -> str:
-        return f"/proc/self/fd/{self._namespace}"
-
-    def _prefix(self) -> tuple[str, ...]:
-        return ("nsenter", f"--net={self._path()}", "--") if self._namespace >= 0 else ()
+        remove_table(self._interface, self._namespace)
 
 
-def command(words: Sequence[str], keep: Sequence[int] = ()) -> str:
-    """Run a command. Returns why it failed, in one line; "" if it did not."""
+def search_path() -> str:
+    """PATH, and the folders that administrators' programs are in."""
+    return os.pathsep.join([os.environ.get("PATH", ""), *_SYSTEM_PATHS]).strip(os.pathsep)
+
+
+def environment() -> dict[str, str]:
+    """What commands are run with: their words in English, of wireguard-go's only those that say what went wrong."""
+    return {"PATH": search_path(), "LC_ALL": "C", "LOG_LEVEL": "error"}
+
+
+def inside(namespace: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """(words before a command that have it run in a network namespace, descriptors that it needs for that).
+
+    namespace: its descriptor; -1 for our own, which needs neither.
+    """
+    if namespace < 0:
+        return (), ()
+    return ("nsenter", f"--net=/proc/self/fd/{namespace}", "--"), (namespace,)
+
+
+def command(words: Sequence[str], namespace: int = -1, given: str = "") -> str:
+    """Run a command. Returns why it failed, in one line; "" if it did not.
+
+    namespace: as for `inside`. given: its standard input.
+    """
+    prefix, kept = inside(namespace)
     try:
         done = subprocess.run(
-            words,
-            stdin=subprocess.DEVNULL,
+            [*prefix, *words],
+            input=given.encode(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            pass_fds=keep,
-            env=_ENVIRONMENT,
+            pass_fds=kept,
+            env=environment(),
             timeout=COMMAND_S,
             check=False,
         )
@@ -227,19 +238,21 @@ def command(words: Sequence[str], keep: Sequence[int] = ()) -> str:
     return said[-300:] or f"{words[0]} failed ({done.returncode})"
 
 
-def remove_interface(interface: str, prefix: Sequence[str]) -> None:
-    """Delete an interface, if there is one of the name. prefix: a command that enters the namespace where it is."""
-    command((*prefix, "ip", "link", "delete", "dev", interface), descriptors(prefix))
+def attempt(*words: str) -> None:
+    """Run a command. Raises Failed."""
+    problem = command(words)
+    if problem:
+        raise Failed(problem)
 
 
-def remove_table(interface: str, prefix: Sequence[str]) -> None:
-    """Delete an interface's firewall rules, if there are any."""
-    command((*prefix, "nft", "delete", "table", "inet", interface), descriptors(prefix))
+def remove_interface(interface: str, namespace: int = -1) -> None:
+    """Delete an interface, if there is one of the name. namespace: as for `inside`."""
+    command(("ip", "link", "delete", "dev", interface), namespace)
 
 
-def descriptors(prefix: Sequence[str]) -> tuple[int, ...]:
-    """Those that a prefix's command needs."""
-    return tuple(int(word.rpartition("/")[2]) for word in prefix if word.startswith("--net=/proc/self/fd/"))
+def remove_table(interface: str, namespace: int = -1) -> None:
+    """Delete an interface's firewall rules, if there are any. namespace: as for `inside`."""
+    command(("nft", "delete", "table", "inet", interface), namespace)
 
 
 def socket_path(interface: str) -> str:

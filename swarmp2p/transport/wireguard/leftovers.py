@@ -51,9 +51,9 @@ def _clean(path: Path, interface: str) -> bool:
         if told.get("namespace", here) != here:
             return False
         _end_child(told.get("child"), told.get("started"))
-        keeper.remove_interface(interface, ())
+        keeper.remove_interface(interface)
         keeper.remove_socket(interface)
-        keeper.remove_table(interface, ())
+        keeper.remove_table(interface)
         path.unlink()
         return True
     finally:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 from typing import Final
 
 from .description import INTERFACE_PREFIX, PeerChanges, TunnelPeer, TunnelPlace
 from .firewall import table, table_changes
-from .keeper import COMMAND_S, command
+from .keeper import command
 from .keys import KEY_BYTES
-from .programs import missing, search_path
+from .programs import missing
 
 PACKAGES: Final = {"wg": "wireguard-tools", "ip": "iproute2", "nft": "nftables", "nsenter": "util-linux"}
 """Debian's package of each program that is needed."""
@@ -58,21 +57,10 @@ def _rules_problem() -> str | None:
     peer = TunnelPeer(b"\1" * KEY_BYTES, "100.66.0.2", "127.64.0.2", ports)
     place = TunnelPlace(f"{INTERFACE_PREFIX}{0:010x}", "100.66.0.1", "127.0.0.1", ports)
     rules = table(place) + table_changes(place, PeerChanges(add=(peer,)))
-    try:
-        tried = subprocess.run(
-            ["nft", "--check", "-f", "-"],
-            input=rules.encode(),
-            capture_output=True,
-            env={"PATH": search_path(), "LC_ALL": "C"},
-            timeout=COMMAND_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as problem:
-        return f"nft cannot be used: {problem}"
-    if tried.returncode:
-        said = " ".join(tried.stderr.decode("utf-8", "replace").split())[:200]
-        return f"nft cannot make the rules that are needed ({said}); it takes nftables 0.9.4 and Linux 5.6 with nf_nat"
-    return None
+    problem = command(("nft", "--check", "-f", "-"), given=rules)
+    if not problem:
+        return None
+    return f"nft cannot make the rules that are needed ({problem}); it takes nftables 0.9.4 and Linux 5.6 with nf_nat"
 
 
 def _may_administer() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -11,17 +10,9 @@ from typing import Final
 import trio
 
 from ...errors import WireGuardFailed
-from .keeper import COMMAND_S
-
-PATHS: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-"""Where these programs are, besides what PATH says: users' own often lacks the sbin folders."""
+from .keeper import COMMAND_S, environment, inside, search_path
 
 _MAX_PROBLEM_CHARS: Final = 300
-
-
-def search_path() -> str:
-    """PATH, and the folders that administrators' programs are in."""
-    return os.pathsep.join([os.environ.get("PATH", ""), *PATHS]).strip(os.pathsep)
 
 
 async def run(interface: str, *words: str, given: str = "", namespace: int = -1, secret: str = "") -> str:
@@ -30,9 +21,7 @@ async def run(interface: str, *words: str, given: str = "", namespace: int = -1,
     given: its standard input. namespace: descriptor of the network namespace to run it in; -1 for ours. secret: must
     not be in an error, should the command repeat it.
     """
-    prefix, kept = list[str](), tuple[int, ...]()
-    if namespace >= 0:
-        prefix, kept = ["nsenter", f"--net=/proc/self/fd/{namespace}", "--"], (namespace,)
+    prefix, kept = inside(namespace)
     problem = f"{words[0]} took more than {COMMAND_S:.0f} s"
     with trio.move_on_after(COMMAND_S):
         try:
@@ -43,7 +32,7 @@ async def run(interface: str, *words: str, given: str = "", namespace: int = -1,
                 capture_stderr=True,
                 check=False,
                 pass_fds=kept,
-                env={"PATH": search_path(), "LC_ALL": "C"},
+                env=environment(),
             )
         except OSError as error:
             problem = f"cannot run {words[0]}: {error.strerror}"

@@ -5,7 +5,6 @@
         tunnel.port                       # UDP: what the other members are told, together with the public key
         await tunnel.settle(place)        # once the head has said where this member is
         await tunnel.apply(peers)         # again whenever members come and go; those that stay are not touched
-        await tunnel.wait_for(peer.key)   # until packets go both ways
         await tunnel.lost()               # never returns while all is well
 
 The interface is made by a small process (`keeper.py`) that takes it away again when the context ends or this process
@@ -20,8 +19,8 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, cast
 
@@ -33,7 +32,7 @@ from .description import MTU, PeerChanges, TunnelPeer, TunnelPlace, changes, che
 from .firewall import table, table_changes
 from .keys import WireGuardKey, as_text
 from .leftovers import RUNTIME
-from .programs import run, search_path
+from .programs import run
 from .texts import (
     add_address,
     add_routes,
@@ -46,11 +45,6 @@ from .texts import (
     remove_routes,
 )
 
-HANDSHAKE_S: Final = 5.0
-"""For a tunnel to come up. One round trip; WireGuard repeats a lost first packet after 5 s."""
-
-_LOOK_S: Final = 0.05  # between looks at a handshake: `wg` has no way to wait for one
-_MAX_LOOK_S: Final = 0.4
 _END_S: Final = 10.0  # for the keeper to take everything away, which takes some 50 ms
 _LINE_BYTES: Final = 4_096
 
@@ -145,17 +139,6 @@ class Tunnel:
         shown = await self._run("wg", "show", self.interface, "transfer")
         return received(shown, [peer.key for peer in self._peers])
 
-    async def wait_for(self, key: bytes, within_s: float = HANDSHAKE_S) -> bool:
-        """Until keys are agreed with a peer. False when they are not within that time, or it is no peer."""
-        pause_s, agreed = _LOOK_S, 0
-        with trio.move_on_after(within_s):
-            while not agreed:
-                agreed = (await self.handshakes()).get(key, 0)
-                if not agreed:
-                    await trio.sleep(pause_s)
-                    pause_s = min(2 * pause_s, _MAX_LOOK_S)
-        return agreed > 0
-
     async def lost(self) -> str:
         """Until the interface is lost, because wireguard-go or the keeper ended. Returns why."""
         said = await _hear(self._said)
@@ -188,7 +171,7 @@ async def open_tunnel(
     """Have an interface for the length of the context. Raises WireGuardFailed; nothing stays then.
 
     interface: from `interface_name`. listen_port: UDP, 0 for any. mtu: bytes of a packet inside. namespace: descriptor
-    of the network namespace to put it into (`namespace_of`); -1 for this process's own. runtime: folder of the keepers'
+    of the network namespace to put it into; -1 for this process's own. runtime: folder of the keepers'
     records. kinds: of WireGuard, tried in this order.
     """
     if not is_ours(interface) or not 0 <= listen_port < 65_536 or not 576 <= mtu <= 65_535:
@@ -210,16 +193,6 @@ async def open_tunnel(
         await _end(process)
 
 
-@contextmanager
-def namespace_of(pid: int) -> Generator[int, None, None]:
-    """A descriptor of a process's network namespace. It means that one, whoever has the pid later."""
-    descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 async def _start(interface: str, namespace: int, runtime: Path, kinds: Sequence[str]) -> trio.Process:
     arguments = ["--parent", str(os.getpid()), "--record", str(leftovers.record(runtime, interface))]
     arguments += ["--interface", interface]
@@ -231,7 +204,7 @@ async def _start(interface: str, namespace: int, runtime: Path, kinds: Sequence[
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         pass_fds=(namespace,) if namespace >= 0 else (),
-        env={"PATH": search_path()},
+        env={"PATH": keeper.search_path()},
         start_new_session=True,
     )
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ import trio
 from swarmp2p.errors import WireGuardFailed
 from swarmp2p.transport.wireguard.description import TunnelPeer, TunnelPlace
 from swarmp2p.transport.wireguard.keys import WireGuardKey
-from swarmp2p.transport.wireguard.tunnel import Tunnel, namespace_of, open_tunnel
+from swarmp2p.transport.wireguard.tunnel import Tunnel, open_tunnel
+
+_LOOK_S = 0.1
 
 
 def peers_to_json(peers: tuple[TunnelPeer, ...]) -> list[list[Any]]:
@@ -51,7 +54,27 @@ async def obey(tunnel: Tunnel, lines: Any) -> None:
             touched = [*done.remove, *done.add, *done.update]
             say(touched=sorted({each.key.hex() for each in touched}))
         if "wait" in told:
-            say(up=await tunnel.wait_for(bytes.fromhex(told["wait"]), told["within_s"]))
+            say(up=await agreed(tunnel, bytes.fromhex(told["wait"]), told["within_s"]))
+
+
+async def agreed(tunnel: Tunnel, key: bytes, within_s: float) -> bool:
+    """Whether keys are agreed with a peer within that time. `wg` has no way to wait for that."""
+    with trio.move_on_after(within_s):
+        while True:
+            if (await tunnel.handshakes()).get(key, 0):
+                return True
+            await trio.sleep(_LOOK_S)
+    return False
+
+
+@contextmanager
+def namespace_of(pid: int) -> Generator[int, None, None]:
+    """A descriptor of a process's network namespace. It means that one, whoever has the pid later."""
+    descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 async def main() -> None:
