@@ -99,9 +99,14 @@ def is_relayed(address: Address) -> bool:
     return len([*Multiaddr(address).protocols()]) > 2
 
 
+def with_peer(transport: Address, peer: PeerId) -> Address:
+    """The address with /p2p/<peer> at its end."""
+    return b"".join((transport, _P2P_CODE, bytes((len(peer),)), peer))
+
+
 def circuit_address(relay: PeerId, transport: Address) -> Address:
     """Where somebody is dialled through a relay. transport: where the relay is."""
-    return b"".join((transport, _P2P_CODE, bytes((len(relay),)), relay, _CIRCUIT_CODE))
+    return with_peer(transport, relay) + _CIRCUIT_CODE
 
 
 def split_circuit(address: Address) -> tuple[PeerId, Address]:

@@ -18,6 +18,7 @@ from ..identity import PeerId
 from ..signed import Sign, Verify
 from ..wire import Framing
 from .framing import decode_uvarint, encode_frame, encode_uvarint
+from .multistream import propose
 from .muxer import MuxedStream
 from .pipe import Limit
 
@@ -60,6 +61,24 @@ async def hear(stream: MuxedStream, kind: type[Told]) -> Told:
 def tell(stream: MuxedStream, message: pb.HopMessage | pb.StopMessage | HolePunch) -> None:
     """Send a message."""
     stream.push(encode_frame(message.SerializeToString(), Framing.UVARINT))
+
+
+async def ask(stream: MuxedStream, protocol: str, question: Told) -> Told:
+    """The first exchange on a new stream: agree on the protocol, send a message, and have the answer.
+
+    Raises ProtocolUnsupported, BadMessage, trio.BrokenResourceError.
+    """
+    stream.protocol = await propose(stream, [protocol])
+    tell(stream, question)
+    return await hear(stream, type(question))
+
+
+def put_limit(message: pb.HopMessage | pb.StopMessage, limit: Limit) -> None:
+    """Say what a relay allows, as far as it does not allow everything."""
+    if limit.duration_s:
+        message.limit.duration = limit.duration_s
+    if limit.data_bytes:
+        message.limit.data = limit.data_bytes
 
 
 def limit_of(message: pb.HopMessage | pb.StopMessage) -> Limit | None:

@@ -12,10 +12,9 @@ from ..engine import Address
 from ..errors import BadMessage, DialError, ProtocolUnsupported, SwarmError
 from ..identity import PeerId
 from .circuit_pipe import CircuitPipe
-from .circuit_wire import HOP_ID, hear, limit_of, peer_of, status_name, tell
+from .circuit_wire import HOP_ID, ask, hear, limit_of, peer_of, status_name, tell
 from .config import HostConfig, HostStats
 from .links import Links
-from .multistream import propose
 from .muxer import MuxedConnection, MuxedStream
 from .pipe import Pipe
 
@@ -72,11 +71,9 @@ class Circuits:
         stream, done = connection.open(), False
         try:
             with trio.fail_after(self._config.dial_timeout_s):
-                stream.protocol = await propose(stream, [HOP_ID])
-                ask = pb.HopMessage(type=pb.HopMessage.CONNECT)
-                ask.peer.id = bytes(peer)
-                tell(stream, ask)
-                answer = await hear(stream, pb.HopMessage)
+                wish = pb.HopMessage(type=pb.HopMessage.CONNECT)
+                wish.peer.id = bytes(peer)
+                answer = await ask(stream, HOP_ID, wish)
             if answer.type != pb.HopMessage.STATUS or answer.status != pb.OK:
                 said = status_name(answer.status)
                 raise DialError(

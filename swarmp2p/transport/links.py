@@ -346,7 +346,6 @@ class Links:
         await listener.serve(self._accept, nursery, self._config.handshakes)
 
     async def _accept(self, pipe: TcpPipe) -> None:
-        kept = False
         taken = self._awaited.get(pipe.get_remote_address())
         if taken is not None:  # the hole was there before our own dial
             taken(pipe)
@@ -356,25 +355,21 @@ class Links:
             self._stats.refused += 1
             pipe.shut()
             return
+        kept = False
         try:
-            with trio.move_on_after(self._config.dial_timeout_s):
-                channel = await self.connector.secure(pipe, None)
-                connection = await self.connector.mux(channel, is_client=False)
-                kept = self._keep(connection, is_initiator=False)
-        except SwarmError:
-            pass  # whoever it was spoke another protocol, or left
+            kept = await self.welcome(pipe)
         finally:
             if not kept:
                 self._sources.release(host)
-                pipe.shut()
 
-    async def welcome(self, pipe: Pipe, peer: PeerId) -> None:
-        """Take a connection that came through a relay, from a peer that it named. The pipe is shut when that fails."""
+    async def welcome(self, pipe: Pipe, peer: PeerId | None = None) -> bool:
+        """Take a connection that came; whether it is kept. The pipe is shut when it is not. peer: who it must be from,
+        of one through a relay, which named them."""
         kept = False
         try:
             with trio.move_on_after(self._config.dial_timeout_s):
                 channel = await self.connector.secure(pipe, None)
-                if channel.peer == peer:
+                if peer in (None, channel.peer):
                     connection = await self.connector.mux(channel, is_client=False)
                     kept = self._keep(connection, is_initiator=False)
         except SwarmError:
@@ -382,6 +377,7 @@ class Links:
         finally:
             if not kept:
                 pipe.shut()
+        return kept
 
     def _keep(self, connection: MuxedConnection, is_initiator: bool) -> bool:
         """Take a new connection in; False when there are too many, or it is over already."""

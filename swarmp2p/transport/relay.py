@@ -24,11 +24,10 @@ from libp2p.relay.circuit_v2.pb import circuit_pb2 as pb
 from ..engine import Address
 from ..errors import BadMessage, SwarmError
 from ..identity import Identity, PeerId
-from .addresses import host_and_port, parse_direct
-from .circuit_wire import STOP_ID, hear, peer_of, seal_voucher, status_name, tell
+from .addresses import host_and_port, parse_direct, with_peer
+from .circuit_wire import STOP_ID, ask, hear, peer_of, put_limit, seal_voucher, status_name, tell
 from .config import HostConfig, HostStats
 from .links import Links
-from .multistream import propose
 from .muxer import MuxedConnection, MuxedStream
 from .pipe import Limit
 from .reachability import scope_of
@@ -135,7 +134,7 @@ class Relay:
         answer.reservation.expire = expires
         answer.reservation.addrs.extend(self._own_addresses(connection))
         answer.reservation.voucher = seal_voucher(me, stream.peer, expires, self._identity.sign)
-        _put_limit(answer, self._limit)
+        put_limit(answer, self._limit)
         tell(stream, answer)
         stream.abandon()
 
@@ -143,11 +142,10 @@ class Relay:
         """Where we can be dialled by those at least as far away as who reserves, with /p2p/<us>."""
         least = scope_of(connection.remote[0])
         found = [(one, parse_direct(one)) for one in self._addresses()]
-        suffix = b"\xa5\x03" + bytes((len(self._identity.peer_id),)) + self._identity.peer_id
         wide = [
             one for one, target in found if target is not None and scope_of(host_and_port(target)[0]) >= least
         ]
-        return [one + suffix for one in wide[:_MAX_ADDRESSES]]
+        return [with_peer(one, self._identity.peer_id) for one in wide[:_MAX_ADDRESSES]]
 
     def _let_go(self, peer: PeerId) -> None:
         connection = self._kept.pop(peer, None)
@@ -179,7 +177,7 @@ class Relay:
         try:
             other = await self._stop(connection, stream.peer)
             answer = pb.HopMessage(type=pb.HopMessage.STATUS, status=pb.OK)
-            _put_limit(answer, self._limit)
+            put_limit(answer, self._limit)
             tell(stream, answer)
             self._stats.relay["circuits"] += 1
             with trio.move_on_after(self._limit.duration_s or math.inf):
@@ -200,12 +198,10 @@ class Relay:
         stream, taken = connection.open(), False
         try:
             with trio.fail_after(self._config.negotiate_timeout_s):
-                stream.protocol = await propose(stream, [STOP_ID])
-                ask = pb.StopMessage(type=pb.StopMessage.CONNECT)
-                ask.peer.id = bytes(source)
-                _put_limit(ask, self._limit)
-                tell(stream, ask)
-                answer = await hear(stream, pb.StopMessage)
+                wish = pb.StopMessage(type=pb.StopMessage.CONNECT)
+                wish.peer.id = bytes(source)
+                put_limit(wish, self._limit)
+                answer = await ask(stream, STOP_ID, wish)
             taken = answer.type == pb.StopMessage.STATUS and answer.status == pb.OK
         except (SwarmError, trio.BrokenResourceError, trio.TooSlowError):
             pass
@@ -240,10 +236,3 @@ class Relay:
             pass
         source.reset()
         target.reset()
-
-
-def _put_limit(message: pb.HopMessage | pb.StopMessage, limit: Limit) -> None:
-    if limit.duration_s:
-        message.limit.duration = limit.duration_s
-    if limit.data_bytes:
-        message.limit.data = limit.data_bytes

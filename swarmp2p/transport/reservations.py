@@ -26,10 +26,9 @@ from ..engine import Address
 from ..errors import BadMessage, SwarmError
 from ..identity import PeerId, verify
 from .addresses import circuit_address, host_and_port, parse_direct
-from .circuit_wire import HOP_ID, check_voucher, hear, status_name, tell
+from .circuit_wire import HOP_ID, ask, check_voucher, status_name
 from .config import HostConfig, HostStats
 from .links import Links
-from .multistream import propose
 from .muxer import MuxedConnection
 from .reachability import scope_of
 
@@ -173,9 +172,7 @@ class Reservations:
         stream = connection.open()
         try:
             with trio.fail_after(self._config.negotiate_timeout_s):
-                stream.protocol = await propose(stream, [HOP_ID])
-                tell(stream, pb.HopMessage(type=pb.HopMessage.RESERVE))
-                answer = await hear(stream, pb.HopMessage)
+                answer = await ask(stream, HOP_ID, pb.HopMessage(type=pb.HopMessage.RESERVE))
         finally:
             stream.reset()
         if (

@@ -14,7 +14,8 @@ from __future__ import annotations
 import importlib
 import ipaddress
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, cast
 
 import trio
@@ -56,6 +57,15 @@ class Router(Protocol):
         ...
 
 
+@contextmanager
+def _asking() -> Generator[None, None, None]:
+    """miniupnpc raises bare Exception; here that is a RouterError."""
+    try:
+        yield
+    except Exception as problem:  # noqa: BLE001 - see above
+        raise RouterError(str(problem) or type(problem).__name__) from None
+
+
 class UpnpRouter:
     """A router by miniupnpc. location: the URL of its description; None to look for it by multicast."""
 
@@ -68,39 +78,34 @@ class UpnpRouter:
         """See Router."""
         upnp: Any = importlib.import_module("miniupnpc").UPnP()
         upnp.discoverdelay = _DISCOVER_MS
-        try:
+        with _asking():
             if self._location is None:
                 upnp.discover()
                 upnp.selectigd()
             else:
                 upnp.selectigd(self._location)
             self._lan, public = str(upnp.lanaddr), str(upnp.externalipaddress())
-        except Exception as problem:  # noqa: BLE001 - miniupnpc raises bare Exception
-            raise RouterError(str(problem) or type(problem).__name__) from None
         self._upnp = upnp
         return self._lan, public
 
     def add(self, outside: int, inside: int) -> None:
         """See Router."""
         try:
-            self._upnp.addportmapping(outside, "TCP", self._lan, inside, _NAME, "", LEASE_S)
-        except Exception as problem:  # noqa: BLE001 - miniupnpc raises bare Exception
+            self._add(outside, inside, LEASE_S)
+        except RouterError as problem:
             if "OnlyPermanentLeasesSupported" not in str(problem):
-                raise RouterError(str(problem)) from None
-            self._permanently(outside, inside)
+                raise
+            self._add(outside, inside, 0)
 
-    def _permanently(self, outside: int, inside: int) -> None:
-        try:
-            self._upnp.addportmapping(outside, "TCP", self._lan, inside, _NAME, "", 0)
-        except Exception as problem:  # noqa: BLE001 - miniupnpc raises bare Exception
-            raise RouterError(str(problem)) from None
+    def _add(self, outside: int, inside: int, lasts_s: int) -> None:
+        """lasts_s: 0 for a permanent mapping."""
+        with _asking():
+            self._upnp.addportmapping(outside, "TCP", self._lan, inside, _NAME, "", lasts_s)
 
     def remove(self, outside: int) -> None:
         """See Router."""
-        try:
+        with _asking():
             self._upnp.deleteportmapping(outside, "TCP")
-        except Exception as problem:  # noqa: BLE001 - miniupnpc raises bare Exception
-            raise RouterError(str(problem)) from None
 
 
 class Mapped:
