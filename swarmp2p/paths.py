@@ -347,6 +347,8 @@ class Paths:
             if session.member not in stay:
                 membership.carriers.pop(session.member, None)
                 await plane.drop(session.member)
+        for moved in difference.moved:
+            await plane.aim(moved.member, [(each.ip, each.port) for each in moved.endpoints])
         for served in difference.serves.gone:
             await plane.unserve(served.block.ports)
         for serve in difference.serves.new:

@@ -17,7 +17,7 @@ from swarmp2p.paths import Membership, Paths
 from swarmp2p.peer import Peer
 from swarmp2p.scopes import background_nursery
 from swarmp2p.transport.mesh.events import Paired, Planned, TellFacts
-from swarmp2p.transport.mesh.members import Carrier, Facts, Member, MemberId, roster
+from swarmp2p.transport.mesh.members import Carrier, Endpoint, Facts, Member, MemberId, roster
 from swarmp2p.transport.mesh.plan import plan
 from swarmp2p.transport.overlay.plane import CarrierUp, Ended, Plane, PlaneEnded, PlaneRefused
 
@@ -33,6 +33,7 @@ class MadeUpPlane:
         self.taken, self.ended = taken, ended
         self.served: list[str] = []
         self.listened: list[str] = []
+        self.aimed: list[tuple[MemberId, list[tuple[str, int]]]] = []
 
     async def serve(self, address: str, ports: Sequence[int]) -> None:
         if self.ended:
@@ -52,6 +53,9 @@ class MadeUpPlane:
 
     async def session(self, *arguments: object) -> None:
         pass
+
+    async def aim(self, target: MemberId, endpoints: list[tuple[str, int]]) -> None:
+        self.aimed.append((target, endpoints))
 
     async def drop(self, target: MemberId) -> None:
         pass
@@ -122,6 +126,16 @@ async def test_who_leaves_is_listened_for_no_more(autojump_clock: MockClock) -> 
         world.planned(here)
         await settle()
         assert (len(plane.served), len(plane.listened)) == (1, 0)
+
+
+async def test_who_moves_is_dialled_there_by_the_same_session(autojump_clock: MockClock) -> None:
+    plane, world, there = MadeUpPlane(), World(CLUSTER), Endpoint("127.9.0.9", 4002)
+    async with background_nursery() as nursery:
+        nursery.start_soon(world.serve, plane)
+        world.planned(head(), worker(1))
+        world.planned(head(), worker(1, Facts(endpoints=(there,))))
+        await settle()
+        assert plane.aimed == [(worker(1).member, [(there.ip, there.port)])]
 
 
 async def test_after_a_plane_the_next_one_gets_everything_anew(autojump_clock: MockClock) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...engine import NetworkOutput
+from ...engine import Introduce, NetworkOutput
 from .config import MeshConfig
 from .events import MeshOutput, Paired, Planned
 from .members import Member, MemberId, Roster
@@ -38,8 +38,15 @@ class Standing:
             assert own is not None, "no sessions without a place in the roster"
             between = Between(roster.cluster, self.me, own.peer, session.member, session.peer)
             said += self.pairs.want(between, session.initiator, now)
-        changed = before is None or bool(difference) or old.paths != self.plan.paths
-        return ([Planned(self.me, roster, self.plan)] if changed else []), said
+        # A stream to a member's peer, where its endpoints cannot be dialled, needs no look-up by these.
+        out: Outputs = [
+            Introduce(each.peer, each.addresses)
+            for each in (*difference.sessions.new, *difference.moved)
+            if each.initiator and each.addresses
+        ]
+        if before is None or difference or old.paths != self.plan.paths:
+            out.append(Planned(self.me, roster, self.plan))
+        return out, said
 
     def agreed(self, said: Agreed) -> Paired:
         """A secret, for the application."""

@@ -95,6 +95,14 @@ class Dialler:
         self._pause_s = _FIRST_PAUSE_S
         self._started_at = -math.inf
 
+    def move(self, endpoints: Sequence[Endpoint]) -> None:
+        """The other side is elsewhere: the next round goes there. What is under way goes on."""
+        self._endpoints = list(endpoints[:MOST_ENDPOINTS])
+        self._pause_s = _FIRST_PAUSE_S
+        if self._careful and not (self._attempts or self._left):
+            self._next_at = self._loop.now + _BETTER_S  # there may have been none to try
+            self._set()
+
     def start(self) -> None:
         """Get a connection as soon as possible, unless that is under way."""
         if self._careful or not (self._attempts or self._left):

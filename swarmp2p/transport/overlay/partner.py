@@ -137,6 +137,11 @@ class Partner:
         self.mark()
         self._set_wake()
 
+    def aim(self, endpoints: Sequence[Endpoint]) -> None:
+        """The initiator's: dial here from the next round on."""
+        if self.initiator and self.session is not None:
+            self._dialler.move(endpoints)
+
     def silence(self) -> None:
         """Give the session up: close its carriers and reset every local connection."""
         self._dialler.end()

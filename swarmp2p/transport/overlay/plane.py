@@ -150,6 +150,12 @@ class Plane:
         }
         await self._ask("begin a session", request)
 
+    async def aim(self, target: bytes, endpoints: Sequence[Endpoint]) -> None:
+        """Have the initiator of a session dial these endpoints (16 at most) from its next round on; what stands stays.
+        Nothing to do on the other side."""
+        told = [list(endpoint) for endpoint in endpoints]
+        await self._ask("dial elsewhere", {"do": "aim", "target": target.hex(), "endpoints": told})
+
     async def carry(self, target: bytes, stream: PeerStream) -> trio.Event:
         """Use a libp2p stream as carrier connection to a member, on both sides. Returns once the plane has it, with
         an event that is set when the stream is over; it is reset then."""

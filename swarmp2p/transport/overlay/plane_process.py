@@ -160,6 +160,10 @@ class Plane:
             elif what == "session":
                 self._begin(target, request)
                 done(None)
+            elif what == "aim":
+                if target in self._partners:
+                    self._partners[target].aim(_endpoints(request, "endpoints"))
+                done(None)
             elif what == "carry":
                 if sock is not None:
                     self._carry(target, sock)

@@ -105,6 +105,25 @@ def test_without_an_answer_it_asks_for_a_stream_and_tries_again_ever_more_rarely
     assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4])
 
 
+def test_who_moves_is_dialled_there_from_the_next_round_on(bench: Bench) -> None:
+    there = bench.listening()
+    bench.dialler.aim([bench.dead()], TAG)
+    bench.dialler.start()
+    bench.until(lambda: bench.lacked == 1)
+    bench.dialler.move([endpoint(there)])
+    bench.until(lambda: bool(bench.connected))
+    assert bench.connected[0].getpeername() == endpoint(there)
+    assert bench.lacked == 1
+
+
+def test_who_could_not_be_dialled_and_moves_is_tried_beside_its_stream(bench: Bench) -> None:
+    bench.dialler.aim([], TAG)
+    bench.dialler.rest(better=True)
+    assert bench.dialler.wake_at == math.inf
+    bench.dialler.move([bench.dead()])
+    assert bench.dialler.wake_at == pytest.approx(bench.loop.now + 15.0)
+
+
 def test_without_endpoints_it_asks_at_once(bench: Bench) -> None:
     bench.dialler.aim([], TAG)
     bench.dialler.start()
