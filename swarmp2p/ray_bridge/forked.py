@@ -31,7 +31,14 @@ PLACEHOLDERS: Final = {
 _SETUP: Final = "setup_worker.py"
 _CONTEXT: Final = "--serialized-runtime-env-context="
 _PYTHON_WORKER: Final = "--language=PYTHON"
+_WORKER: Final = "default_worker.py"
+_KEPT_LONGER: Final = ("--worker-type=SPILL_WORKER", "--worker-type=RESTORE_WORKER")
 _WORD: Final = 8
+
+_FIRST_TO_GO: Final = "1000"
+"""Of 1000: how gladly the kernel takes a Python worker when memory is short. Ray gives it to the pid that it started,
+which is the stand-in's here: the kernel would take a stand-in of 4 MB, and its worker with it, instead of the worker
+that has all the memory."""
 
 
 def become(packet: bytes, rights: array.array[int], places: list[int]) -> None:
@@ -71,12 +78,23 @@ def run(arguments: list[str]) -> None:
                 stream.reconfigure(write_through=True)  # type: ignore[union-attr]
         elif option == "-P":
             own_folder = False
+    if arguments[0].endswith((_SETUP, _WORKER)) and not any(each in arguments for each in _KEPT_LONGER):
+        go_first()
     if arguments[0].endswith(_SETUP):
         arguments = without_setup(arguments)
     sys.argv = arguments
     if own_folder:
         sys.path.insert(0, os.path.dirname(arguments[0]))
     runpy.run_path(arguments[0], run_name="__main__")
+
+
+def go_first() -> None:
+    """Be the first to be killed when memory is short, and whoever this process starts likewise."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(_FIRST_TO_GO)
+    except OSError:
+        pass  # one that is not looked at by others; then it is as gladly taken as its node
 
 
 def without_setup(arguments: list[str]) -> list[str]:

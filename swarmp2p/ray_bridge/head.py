@@ -201,7 +201,7 @@ class RayHead:
         node: NodeTree | None = None
         if warm is not None:
             with suppress(NotWarm):  # it has ended
-                node = warm.start(plan, environment)
+                node = await warm.start(plan, environment)
         if node is not None:
             yield node  # which `standby` ends
             return

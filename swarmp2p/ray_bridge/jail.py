@@ -39,6 +39,10 @@ WORK: Final = f"{SCRATCH}/work"
 NODE: Final = f"{SCRATCH}/ray"
 """For Ray's own directory. Its path is short: a Unix socket's may have 107 bytes, and Ray's part takes 64."""
 
+_PENDING_SIGNALS: Final = 4096
+_MESSAGE_BYTES: Final = 1 << 16
+"""Queued signals and POSIX message queues: without root, what a worker has counts as its lender's own."""
+
 _TEMPORARY: Final = f"{SCRATCH}/tmp"
 _ETC: Final = ("passwd", "group", "hosts", "nsswitch.conf")  # ours, not the lender's
 _DROPPED: Final = frozenset(
@@ -143,7 +147,9 @@ def jail_command(jail: Jail, command: Sequence[str]) -> list[str]:
         "limits": {
             "NPROC": jail.limits.processes,
             "NOFILE": jail.open_files,
-            "CORE": 0,
+            "CORE": 1,  # with 0, a program of the machine's that takes dumps by a pipe would get them (core(5))
+            "SIGPENDING": _PENDING_SIGNALS,
+            "MSGQUEUE": _MESSAGE_BYTES,
             "FSIZE": max(jail.scratch_bytes, jail.shared_bytes),
         },
         "filter": base64.b64encode(jail.system_calls).decode(),

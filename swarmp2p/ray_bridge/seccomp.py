@@ -99,6 +99,8 @@ _SOCKET: Final = (41, 198)
 _SOCKETPAIR: Final = (53, 199)
 _IOCTL: Final = (16, 29)
 _PERSONALITY: Final = (135, 92)
+_SETRLIMIT: Final = (160, 164)
+_PRLIMIT: Final = (302, 261)
 
 NAMESPACES: Final = 0x7E020000  # CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET of linux/sched.h
 FAMILIES: Final = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}
@@ -106,6 +108,9 @@ NETLINK: Final = 16  # for NETLINK_ROUTE (0) alone, which says what interfaces t
 PROTOCOLS: Final = (0, 1, 6, 17, 58)  # any, ICMP, TCP, UDP, ICMPv6: others load kernel modules, or are raw
 TERMINAL: Final = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX: typing into another's terminal
 SAME: Final = (0, 0xFFFFFFFF)  # personality(2): Linux's own, and the question which it is
+CORE: Final = (
+    4  # RLIMIT_CORE, which inside.py sets: core dumps go to programs of the machine's, outside of all jails
+)
 X32: Final = 0x40000000  # x86_64's second way of calling, by which numbers would be others
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # linux/bpf_common.h
@@ -141,6 +146,13 @@ def system_call_filter(machine: str, counted: bool) -> bytes:
         _PERSONALITY[column],
         [_argument(0), _line(_EQUAL, SAME[0], 2, 0), _line(_EQUAL, SAME[1], 1, 0), _fail(errno.EPERM)],
     )
+    lines += _when(_SETRLIMIT[column], [_argument(0), _line(_EQUAL, CORE, 0, 1), _fail(errno.EPERM)])
+    new = [
+        line
+        for half in (_argument(2), _argument(2, 4))
+        for line in (half, _line(_EQUAL, 0, 1, 0), _fail(errno.EPERM))
+    ]
+    lines += _when(_PRLIMIT[column], [_argument(1), _line(_EQUAL, CORE, 0, len(new)), *new])
     return b"".join([*lines, _line(_RETURN, _ALLOW)])
 
 
@@ -167,10 +179,10 @@ def _when(number: int, lines: list[bytes]) -> list[bytes]:
     return [_line(_EQUAL, number, 0, len(lines) + 1), *lines, _line(_RETURN, _ALLOW)]
 
 
-def _argument(index: int) -> bytes:
-    """Load the lower half of an argument, which is all that the kernel takes of an int. Both machines are
-    little-endian."""
-    return _line(_LOAD, _ARGUMENTS + 8 * index)
+def _argument(index: int, half: int = 0) -> bytes:
+    """Load the lower half of an argument, which is all that the kernel takes of an int; half: 4 for the upper one.
+    Both machines are little-endian."""
+    return _line(_LOAD, _ARGUMENTS + 8 * index + half)
 
 
 def _fail(number: int) -> bytes:

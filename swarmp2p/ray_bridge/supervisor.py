@@ -33,8 +33,12 @@ processes get SIGKILL only, for with the second the kernel kills the whole pid n
 
 With --group the command enters control groups (cgroups(7)), which are removed at the end. With --memory, where there
 are none, this program looks again and again at how much memory the tree has, with what is in the file systems of a
-jail, and kills the process that has most as soon as it is more; or all of it when the files alone are too much.
-A jail's log is emptied when it has grown beyond MAX_LOG_BYTES.
+jail, and kills those processes that have most as soon as it is more; or all of it when the files alone are too much.
+
+What a jail prints comes to this program through a pipe and goes to the log from here: whoever had the file itself could
+reserve the whole disk behind its end (fallocate(2)), or, as the same user, make it a program that is run as its owner
+(fchmod(2)). A line `log PATH` on standard input, the path in hex, names the file that counts from then on. It is
+emptied when it has grown beyond MAX_LOG_BYTES, and takes 3 MB a second.
 
 If this program itself is killed by SIGKILL, the kernel kills the command (PR_SET_PDEATHSIG), and with it the whole of a
 jail. Without one, what the command has started ends as far as it watches its parent; `tree.py` ends the rest of the
@@ -73,12 +77,20 @@ POLL_S = 0.02
 """Seconds between two looks at the descendants while the tree ends."""
 
 WATCH_S = 0.25
-"""Seconds between two looks at a jail's memory and log."""
+"""Seconds between two looks at a jail's memory."""
 
 HURRIED_S = 0.04
 """The same once half of the memory is used. What is written at 5 GB/s is 0.2 GB too late then."""
 
+INODE_BYTES = 1024  # in memory: tmpfs's inode, name and extended attributes' list
+
 MAX_LOG_BYTES = 16 << 20
+
+LOG_BYTES = 1 << 16
+"""Of a jail's log, taken at a time, POLL_S apart: who prints more waits, and costs no CPU out here."""
+
+PIPE_BYTES = 1 << 20  # most that a pipe holds (pipe(7))
+MAX_LINE_BYTES = 1 << 14  # of standard input: `log` and a path of 4096 bytes
 
 GIVE_UP_S = 10.0
 """Seconds of SIGKILL after which what is left cannot be killed (uninterruptible, or another user's)."""
@@ -148,6 +160,8 @@ def memory_of(pid: int, exact: bool = False) -> int:
     try:
         with open(f"/proc/{pid}/{file_name}", "rb") as file:
             told = [line.split()[1] for line in file if line.startswith(fields)]
+    except PermissionError:  # of root without CAP_SYS_PTRACE; status is everybody's
+        return memory_of(pid) if exact else 0
     except OSError:
         return 0
     return sum(int(value) << 10 for value in told)
@@ -163,12 +177,12 @@ def first_to_go(pid: int) -> int:
 
 
 def file_bytes(directory: str) -> int:
-    """How much of a file system is used; 0 when it is gone."""
+    """How much memory a file system in memory takes, with what the kernel keeps of each file; 0 when it is gone."""
     try:
         found = os.statvfs(directory)
     except OSError:
         return 0
-    return (found.f_blocks - found.f_bfree) * found.f_frsize
+    return (found.f_blocks - found.f_bfree) * found.f_frsize + (found.f_files - found.f_ffree) * INODE_BYTES
 
 
 def enter_groups(groups: list[str]) -> None:
@@ -233,7 +247,7 @@ class Supervisor:
         memory_bytes: int,
     ) -> None:
         self.grace_s, self.jailed, self.memory_bytes = grace_s, jailed, memory_bytes
-        self.watch_at = time.monotonic() if jailed else math.inf
+        self.watch_at = time.monotonic() if memory_bytes else math.inf
         self.status: int | None = None
         self.told_to_stop = self.orphaned = False
         self.ask_all_at = self.kill_at = math.inf
@@ -252,7 +266,14 @@ class Supervisor:
         self.parent = open_parent(parent)
         if self.parent is not None:
             self.poll.register(self.parent, select.POLLIN)
-        self.child = start(command, enter, groups, jailed)
+        self.log, theirs, self.listen_at = -1, 2, math.inf
+        if jailed:
+            self.log, theirs = os.pipe()
+            os.set_blocking(self.log, False)
+            self.poll.register(self.log, select.POLLIN)
+        self.child = start(command, enter, groups, jailed, theirs)
+        if jailed:
+            os.close(theirs)
 
     def run(self) -> int:
         """Until nothing of the tree is left. Returns the exit status."""
@@ -260,6 +281,9 @@ class Supervisor:
             for descriptor, _ in self.poll.poll(self.wait_ms()):
                 self.attend(descriptor)
             self.reap()
+            if time.monotonic() >= self.listen_at:
+                self.listen_at = math.inf
+                self.poll.register(self.log, select.POLLIN)
             if time.monotonic() >= self.watch_at:
                 self.watch_at = time.monotonic() + self.watch()
             if self.status is not None:
@@ -279,23 +303,34 @@ class Supervisor:
                 self.signal_all(left, signal.SIGKILL)
             elif now >= self.ask_all_at or self.status is not None:
                 self.signal_all(inside_of(self.child, left) if self.jailed else left, signal.SIGTERM)
+        for _ in range(PIPE_BYTES // LOG_BYTES if self.jailed else 0):  # its last words
+            if not self.copy_log():
+                break
         return 1 if self.status is None else self.status
 
     def wait_ms(self) -> float | None:
         """How long to wait for something to happen."""
         if self.kill_at != math.inf:
             return POLL_S * 1000
-        return max(self.watch_at - time.monotonic(), 0) * 1000 + 1 if self.jailed else None
+        at = min(self.watch_at, self.listen_at)
+        return None if at == math.inf else max(at - time.monotonic(), 0) * 1000 + 1
+
+    def copy_log(self) -> bool:
+        """Put into the log what the jail has printed. False when there was nothing."""
+        try:
+            said = os.read(self.log, LOG_BYTES)
+        except OSError:
+            return False
+        try:
+            if said and os.fstat(2).st_size > MAX_LOG_BYTES:
+                os.ftruncate(2, 0)
+            os.write(2, said)
+        except OSError:
+            pass  # no file, or a full disk
+        return bool(said)
 
     def watch(self) -> float:
-        """Keep a jail's log and memory within bounds. Returns when to do so again, in seconds."""
-        try:
-            if os.fstat(2).st_size > MAX_LOG_BYTES:
-                os.ftruncate(2, 0)  # whoever writes appends
-        except OSError:
-            pass  # no file
-        if not self.memory_bytes:
-            return WATCH_S
+        """Keep a jail's memory within bounds. Returns when to do so again, in seconds."""
         inside = inside_of(self.child, descendants(os.getpid()))
         own = {process: memory_of(process.pid) for process in inside}
         if sum(own.values()) > self.memory_bytes / 2:
@@ -308,9 +343,16 @@ class Supervisor:
             write(f"supervisor: files of {files} bytes in the jail are more than it may have, so it ends\n")
             self.end(0.0)
         elif whole > self.memory_bytes:
-            most = max(own, key=lambda process: (first_to_go(process.pid), own[process]))
-            write(f"supervisor: {whole} bytes are too many, so {most.pid} is killed, which has {own[most]}\n")
-            send_signal(most, signal.SIGKILL)
+            left = whole
+            order = {process: (first_to_go(process.pid), own[process]) for process in inside}
+            for most in sorted(inside, key=lambda process: order[process], reverse=True):
+                if (
+                    left <= self.memory_bytes
+                ):  # as many as it takes: a bomb of small ones grows faster than one a look
+                    break
+                left -= own[most]
+                send_signal(most, signal.SIGKILL)
+            write(f"supervisor: {whole} bytes are too many, so those that had {whole - left} are killed\n")
         return HURRIED_S if whole > self.memory_bytes / 2 else WATCH_S
 
     def attend(self, descriptor: int) -> None:
@@ -322,6 +364,10 @@ class Supervisor:
             self.poll.unregister(descriptor)
             self.orphaned = True
             self.end(self.grace_s)
+        elif descriptor == self.log:
+            self.poll.unregister(descriptor)
+            if self.copy_log():
+                self.listen_at = time.monotonic() + POLL_S
         else:
             heard = os.read(descriptor, 512)
             if not heard:
@@ -329,12 +375,14 @@ class Supervisor:
                 self.orphaned = self.orphaned or not self.told_to_stop
                 self.end(self.grace_s)
             *lines, rest = (self.line + heard).split(b"\n")
-            self.line = rest[-512:]
+            self.line = rest[-MAX_LINE_BYTES:]
             for line in lines:
                 self.obey(line.decode("ascii", "replace").split())
 
     def obey(self, words: list[str]) -> None:
-        """`stop` or `stop SECONDS`; anything else is ignored."""
+        """`stop`, `stop SECONDS` or `log PATH`; anything else is ignored."""
+        if words[:1] == ["log"]:
+            self.move_log(words[-1])
         if words[:1] == ["stop"]:
             self.told_to_stop = True
             try:
@@ -342,6 +390,16 @@ class Supervisor:
             except ValueError:
                 grace_s = self.grace_s
             self.end(max(grace_s, 0.0))
+
+    def move_log(self, path: str) -> None:
+        """Have the log in another file, whose path is given in hex; what cannot be opened changes nothing."""
+        try:
+            log = os.open(bytes.fromhex(path), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except (OSError, ValueError) as problem:
+            write(f"supervisor: the log stays here: {problem}\n")
+            return
+        os.dup2(log, 2, inheritable=False)
+        os.close(log)
 
     def end(self, grace_s: float) -> None:
         """Begin to end the tree; without any grace nobody is asked first. Asked again, the earlier SIGKILL counts."""
@@ -423,8 +481,9 @@ def enter_namespaces(descriptors: list[int], jailed: bool) -> None:
         keep_capabilities(KEPT)  # without root execve(2) takes even those
 
 
-def start(command: list[str], enter: list[int], groups: list[str], jailed: bool) -> int:
-    """Run a command, inside of the given namespaces, that is killed when this process dies. Returns its pid."""
+def start(command: list[str], enter: list[int], groups: list[str], jailed: bool, log: int) -> int:
+    """Run a command, inside of the given namespaces, that is killed when this process dies and prints to the
+    descriptor `log`. Returns its pid."""
     me = os.getpid()
     # A signal between fork and exec would go to our handler in the child, and be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -433,6 +492,7 @@ def start(command: list[str], enter: list[int], groups: list[str], jailed: bool)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return pid
     try:
+        os.dup2(log, 2)
         enter_groups(groups)
         if enter:
             enter_namespaces(enter, jailed)

@@ -47,12 +47,18 @@ class Tree:
     """A running tree; made by `open_tree`, which ends it. Any number of tasks may wait for it."""
 
     def __init__(
-        self, process: trio.Process, mark: str, log_path: Path, log: int, remove: Sequence[Path]
+        self,
+        process: trio.Process,
+        mark: str,
+        log_path: Path,
+        log: int,
+        remove: Sequence[Path],
+        jailed: bool = False,
     ) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._process, self._input, self._output = process, process.stdin, process.stdout
-        self._remove = remove
+        self._remove, self._jailed = remove, jailed
         self._log = log  # kept open, so that it can be read when its file has been removed with the tree
         # Ours besides trio's, because the session must be ended before the supervisor is reaped (see `wait`).
         self._handle = os.pidfd_open(process.pid)
@@ -142,12 +148,19 @@ class Tree:
             return b""
         return os.pread(self._log, limit_bytes, max(0, os.fstat(self._log).st_size - limit_bytes))
 
-    def move_log(self, path: Path) -> int:
-        """Have the log at another path. Returns the descriptor that the tree's processes are to print to."""
+    async def move_log(self, path: Path) -> int | None:
+        """Have the log at another path. Returns the descriptor that the tree's processes are to print to; None when
+        their supervisor writes it, as a jail's does."""
         log = open_log(path)
         os.close(self._log)
         self._log, self.log_path = log, path
-        return log
+        if not self._jailed:
+            return log
+        try:
+            await self._input.send_all(b"log %s\n" % os.fsencode(path.absolute()).hex().encode())
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it is ending
+        return None
 
     async def close(self) -> None:
         """Let go of the log and the pipes. Without `stop` before, the supervisor takes it for our death."""
@@ -243,7 +256,7 @@ async def open_tree(
         for namespace in namespaces:
             os.close(namespace)
     entered.runs(process.pid)
-    tree = Tree(process, mark, log_path, log, remove)
+    tree = Tree(process, mark, log_path, log, remove, jailed)
     try:
         yield tree
     finally:

@@ -2,7 +2,7 @@
 
 async with open_warm(environment) as warm:
     ... there is a lease ...
-    node = warm.start(plan, environment with the token)
+    node = await warm.start(plan, environment with the token)
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class WarmNode:
         """Until nothing is left of it. Returns why, in one line."""
         return await self.tree.died()
 
-    def start(self, plan: NodePlan, environment: Mapping[str, str]) -> NodeTree:
+    async def start(self, plan: NodePlan, environment: Mapping[str, str]) -> NodeTree:
         """Have the node started; `tree.told` says how far it is. Its end is the tree's. Raises NotWarm."""
         directory, descriptors, rights = self.directory, list[int](), array.array("i")
         work = str(directory / "work")
@@ -62,8 +62,10 @@ class WarmNode:
             environment, work = jail_environment(self.jail.system, environment), WORK
         if plan.logs is not None:
             plan.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptors.append(2)
-            rights.append(self.tree.move_log(plan.logs.absolute() / f"{plan.kind}.log"))
+            log = await self.tree.move_log(plan.logs.absolute() / f"{plan.kind}.log")
+            if log is not None:
+                descriptors.append(2)
+                rights.append(log)
         request = marshal.dumps(
             (
                 arguments(plan, directory, python=f"{self.zygote_directory}/{zygote.EXECUTABLE}"),

@@ -109,7 +109,7 @@ async def _node(
     """The node's processes, by a zygote if there is one."""
     if warm is not None:
         try:
-            node = warm.start(plan, environment)
+            node = await warm.start(plan, environment)
         except NotWarm:
             pass  # it has ended
         else:

@@ -3,8 +3,9 @@
     python jailbreak.py swarm DIRECTORY   a lender and a borrower in one process, and what strangers must not reach
     python jailbreak.py drive FACTS       the borrower's Ray script: runs each probe as a task on the leased worker
 
-A probe says "denied" or, of what cannot be denied, "bounded"; anything else is a hole. The script prints all of them as
-one JSON object, in the order in which they were tried.
+A probe says "denied" or, of what cannot be denied, "bounded"; anything else is a hole, and so is a probe whose worker
+does not live to tell. The lender looks from outside meanwhile at how much its worker has. The script prints all of them
+as one JSON object, in the order in which they were tried, and what the lender saw.
 """
 
 from __future__ import annotations
@@ -19,10 +20,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from swarmp2p.ray_bridge import supervisor
+
 Facts = dict[str, Any]
 Probe = Callable[[Facts], str]
 PROBES: dict[str, Probe] = {}
 BOUNDED = ("a fork bomb", "filling the disk", "a memory bomb")
+OUTSIDE = ("processes seen from outside", "memory seen from outside")
+
+LATE_BYTES = 1 << 30
+"""Most that a bomb gets beyond its bound where nobody but the supervisor looks: 5 GB/s, 25 looks a second, a busy
+machine. Control groups let it have nothing."""
 
 
 def probe(tried: Probe) -> Probe:
@@ -143,19 +151,60 @@ def the_kernels_settings(facts: Facts) -> str:
 
 @probe
 def open_descriptors_of_the_lender(facts: Facts) -> str:
+    """Whatever is open in any process: files and folders of the jail's own, or what it is shown anyway, to read."""
+    own = {os.stat(place).st_dev for place in ("/tmp", "/dev/shm", "/dev", "/dev/pts", "/proc")}
+    looked = 0
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            links = [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+            numbers = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue  # bubblewrap's own, of a root lender
+        for number in numbers:
+            place = f"/proc/{pid}/fd/{number}"
+            try:
+                link, found, flags = (
+                    os.readlink(place),
+                    os.stat(place),
+                    contents(f"/proc/{pid}/fdinfo/{number}"),
+                )
+            except OSError:
+                continue  # closed meanwhile
+            looked += 1
+            if found.st_dev in own or link.startswith(
+                ("pipe:", "socket:", "anon_inode:", "/memfd:", "/dev/null")
+            ):
+                continue
+            written = int(flags.split(b"flags:")[1].split()[0], 8) & (os.O_WRONLY | os.O_RDWR) if flags else 1
+            if written or not link.startswith(("/usr/", sys.prefix + "/", sys.base_prefix + "/")):
+                return f"{pid} has {link}"
+    return "denied" if looked else "nothing was found"
+
+
+@probe
+def the_lenders_disk_by_its_log(facts: Facts) -> str:
+    """Reserving space behind the end of what a process prints to, or making a program of it."""
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            number = os.open(f"/proc/{pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
         except OSError:
             continue
-        for link in links:
-            inside = link.startswith(
-                ("/dev/", "/tmp/", "pipe:", "socket:", "anon_inode:", "/memfd:", "/proc/", "/usr/")
-            )
-            log = link.endswith(("worker.log", "worker.log (deleted)"))
-            if not inside and not log and not link.startswith((sys.prefix, sys.base_prefix)):
-                return f"{pid} has {link}"
+        own = os.fstat(number).st_dev == os.stat("/tmp").st_dev
+        if not own and libc.fallocate(number, 1, ctypes.c_long(0), ctypes.c_long(1 << 20)) == 0:
+            return f"standard error of {pid} is {os.readlink(f'/proc/self/fd/{number}')}"
+        os.close(number)
     return "denied"
+
+
+@probe
+def core_dumps_for_programs_outside(facts: Facts) -> str:
+    import resource
+
+    if resource.getrlimit(resource.RLIMIT_CORE) != (1, 1):
+        return f"the limit is {resource.getrlimit(resource.RLIMIT_CORE)}"  # 0 would let pipes have them, see core(5)
+    return denied(lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
 
 
 # Processes --------------------------------------------------------------------------------------------------
@@ -365,6 +414,7 @@ def the_owners_network(facts: Facts) -> str:
         (host, facts["port"]) for host in ("127.0.0.1", "127.0.0.9", *facts["addresses"])
     ]
     places += [("192.0.2.1", 80), ("1.1.1.1", 443)]
+    places += [("169.254.169.254", 80), ("100.100.100.200", 80), ("127.0.0.1", facts["swarm"])]
     return denied(*(partial(socket.create_connection, place, 2) for place in places))
 
 
@@ -459,15 +509,59 @@ while len(kept) < 4096:
     return "bounded" if status and reached <= facts["memory"] else f"{reached} bytes, status {status}"
 
 
+class Seen:
+    """The most that one jail of this process's had at a time, as seen from outside, where nobody inside can lie."""
+
+    def __init__(self) -> None:
+        self.processes = self.memory = 0
+
+    async def watch(self, facts: Facts) -> None:
+        """Look, until cancelled."""
+        import trio
+
+        while True:
+            await trio.to_thread.run_sync(self.look, facts)
+            await trio.sleep(0.1)
+
+    def look(self, facts: Facts) -> None:
+        """Once. Threads count as processes; memory is what was written, files in memory included."""
+        for jail in supervisor.descendants(os.getpid()):
+            if b"\0--jailed\0" not in contents(f"/proc/{jail.pid}/cmdline"):
+                continue
+            inside = [process.pid for process in supervisor.descendants(jail.pid)]
+            if not inside:
+                continue
+            lines = b"".join(contents(f"/proc/{pid}/status") for pid in inside).splitlines()
+            threads = sum(int(line.split()[1]) for line in lines if line.startswith(b"Threads:"))
+            memory = sum(map(supervisor.memory_of, inside))
+            if memory > facts["memory"] / 2:  # what forked processes share counted for each of them
+                memory = sum(supervisor.memory_of(pid, exact=True) for pid in inside)
+            roots = [f"/proc/{inside[-1]}/root/{place}" for place in ("tmp", "dev/shm")]
+            memory += sum(map(supervisor.file_bytes, roots))
+            self.processes, self.memory = max(self.processes, threads), max(self.memory, memory)
+
+    def verdict(self, facts: Facts) -> dict[str, str]:
+        """Both as a probe would say it. Too few is a bomb that did not burst."""
+        good = (
+            200 <= self.processes <= facts["processes"] + 16,  # bubblewrap's own among them
+            facts["memory"] / 4 <= self.memory <= facts["memory"] + LATE_BYTES,
+        )
+        seen = (f"{self.processes} processes and threads", f"{self.memory} bytes")
+        return {
+            name: "bounded" if well else told for name, well, told in zip(OUTSIDE, good, seen, strict=True)
+        }
+
+
 def drive(facts: Facts) -> None:
     """Run every probe on the leased worker."""
     import ray
-    from ray.exceptions import RayError, WorkerCrashedError
+    from ray.exceptions import RayError
 
     ray.init(logging_level=logging.ERROR, log_to_driver=False)
 
-    # who is out of processes or memory may take its own worker with it: Ray starts another
-    @ray.remote(num_cpus=1, max_retries=3)
+    @ray.remote(
+        num_cpus=1, max_retries=0
+    )  # a bomb that takes its own worker along is not told from one that takes all
     def attempt(tried: Probe, known: Facts) -> str:
         try:
             return tried(known)
@@ -478,9 +572,6 @@ def drive(facts: Facts) -> None:
     for name, tried in PROBES.items():
         try:
             found[name] = ray.get(attempt.remote(tried, facts), timeout=60)
-        except WorkerCrashedError:
-            # of its own bomb, each time it was tried; the node lives, as the next task shows
-            found[name] = "bounded" if name in BOUNDED else "the worker crashed"
         except (RayError, TimeoutError) as problem:
             found[name] = f"{type(problem).__name__}: {problem}"
     print(json.dumps(found))
@@ -522,6 +613,7 @@ def swarm(directory: str) -> None:
                     "unix": unix,
                     "abstract": abstract,
                     "port": service.getsockname()[1],
+                    "swarm": int(str(lender.addresses[0]).split("/tcp/")[1].split("/")[0]),
                     "addresses": addresses(),
                     "pid": os.getpid(),
                     "mark": directory,
@@ -529,12 +621,17 @@ def swarm(directory: str) -> None:
                     "processes": 1024 + 512,
                     "memory": (256 + 256 + 1024) << 20,
                 }
-                done = await trio.run_process(
-                    [sys.executable, __file__, "drive", json.dumps(facts)],
-                    env={**os.environ, **cluster.environment},
-                    capture_stdout=True,
-                )
-                print(done.stdout.decode().strip().splitlines()[-1])
+                seen = Seen()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(seen.watch, facts)
+                    done = await trio.run_process(
+                        [sys.executable, __file__, "drive", json.dumps(facts)],
+                        env={**os.environ, **cluster.environment},
+                        capture_stdout=True,
+                    )
+                    nursery.cancel_scope.cancel()
+                found = json.loads(done.stdout.decode().strip().splitlines()[-1])
+                print(json.dumps({**found, **seen.verdict(facts)}))
 
     trio.run(run)
 

@@ -103,7 +103,9 @@ def test_as_root_the_worker_becomes_a_user_that_nobody_is() -> None:
 
 def test_limits_are_told_to_the_program_inside() -> None:
     line = jail_command(Jail(SYSTEM, 7, 3, Limits(1, 9), open_files=8, system_calls=b"\x06\0"), ["true"])
-    assert orders(line)["limits"] == {"NPROC": 9, "NOFILE": 8, "CORE": 0, "FSIZE": 7}
+    assert orders(line)["limits"] == {
+        "NPROC": 9, "NOFILE": 8, "CORE": 1, "FSIZE": 7, "SIGPENDING": 4096, "MSGQUEUE": 65536,
+    }  # fmt: skip
     assert orders(line)["filter"] == "BgA="
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from swarmp2p.errors import NoJail
-from swarmp2p.ray_bridge import jails
+from swarmp2p.ray_bridge import jails, supervisor
 from swarmp2p.ray_bridge.inside import INSIDE_USER
 from swarmp2p.ray_bridge.jail import Jail, Limits
 from swarmp2p.ray_bridge.jails import jail_problem, next_user, open_jailed, this_system, worker_jail
@@ -158,6 +159,60 @@ async def test_what_a_task_writes_into_the_status_pipe_harms_nobody(tmp_path: Pa
     command = [sys.executable, "-I", "-S", "-c", code]
     async with open_tree(command, environment={}, log_path=tmp_path / "log") as tree:
         assert await tree.died() == "bad [2Jnews"
+
+
+# Does to what it prints to whatever a file of the lender's would suffer, and prints much.
+LOG_ATTACK = """
+import ctypes, errno, json, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+KEEP_SIZE = 1
+reserved = libc.fallocate(2, KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(64 << 20)), ctypes.get_errno()
+try:
+    os.fchmod(2, 0o4777)
+except OSError:
+    pass
+os.write(1, json.dumps({"said": [*reserved, os.readlink("/proc/self/fd/2").partition(":")[0]]}).encode() + b"\\n")
+for _ in range(int(sys.argv[1])):
+    os.write(2, b"x" * 65535 + b"\\n")
+os.write(2, b"the end\\n")
+"""
+
+
+@needs_jail
+async def test_a_jail_has_no_file_of_the_lenders_in_its_hands_and_its_log_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    async with jailed(LOG_ATTACK, tmp_path, "20") as jail:
+        assert await said(jail) == [-1, errno.ESPIPE, "pipe"]
+        assert log.read_bytes().count(b"\n") == 21  # all of it, up to the last words
+        assert "the end" in await jail.died()
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    small_log = (tmp_path / "supervisor.py").absolute()
+    source = Path(supervisor.__file__).read_text()
+    small_log.write_text(source.replace("MAX_LOG_BYTES = 16 << 20", "MAX_LOG_BYTES = 1 << 18"))
+    monkeypatch.setattr(supervisor, "__file__", str(small_log))
+    async with jailed(LOG_ATTACK, tmp_path, "40") as jail:
+        await said(jail)
+        assert log.stat().st_size <= (1 << 18) + supervisor.LOG_BYTES
+        assert "the end" in await jail.died()
+
+
+@needs_jail
+async def test_a_jails_log_moves_where_the_lender_wants_it(tmp_path: Path) -> None:
+    code = """
+import os, sys, time
+while True:
+    os.write(2, b"again\\n")
+    time.sleep(0.01)
+"""
+    moved = tmp_path / "a folder" / "log"
+    moved.parent.mkdir()
+    async with jailed(code, tmp_path) as jail:
+        assert await jail.move_log(moved) is None
+        await until(lambda: b"again" in moved.read_bytes())
+        assert jail.log_tail(6) == b"again\n"
+    assert stat.S_IMODE(moved.stat().st_mode) == 0o600
 
 
 def bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

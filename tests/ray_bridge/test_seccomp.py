@@ -117,3 +117,14 @@ def test_nobody_types_for_others_or_changes_how_programs_are_run(
     assert judge(program, ioctl, [0, 0x5412], arch) == judge(program, ioctl, [0, 0x541C], arch) == errno.EPERM
     assert judge(program, personality, [0xFFFFFFFF], arch) == judge(program, personality, [0], arch) == 0
     assert judge(program, personality, [0x40000], arch) == errno.EPERM
+
+
+@pytest.mark.parametrize(("machine", "setrlimit", "prlimit"), [(X86, 160, 302), (ARM, 164, 261)])
+def test_what_is_set_of_core_dumps_stays(machine: str, setrlimit: int, prlimit: int) -> None:
+    program, arch = system_call_filter(machine, True), AUDIT_ARCH[machine]
+    core, files = 4, 7
+    assert judge(program, setrlimit, [core, 1], arch) == errno.EPERM
+    assert judge(program, setrlimit, [files, 1], arch) == judge(program, prlimit, [0, files, 1], arch) == 0
+    assert judge(program, prlimit, [0, core, 0, 1], arch) == 0  # asks only
+    for new in (1, 1 << 32, 0x7FFF_1234_0000):
+        assert judge(program, prlimit, [0, core, new, 0], arch) == errno.EPERM

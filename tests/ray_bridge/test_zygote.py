@@ -76,6 +76,22 @@ async def test_a_forked_process_is_as_if_python_had_made_it(tmp_path: Path) -> N
     assert (plain[0], plain[2]) == (7, "words\n")
 
 
+async def test_a_worker_goes_first_when_memory_is_short_and_its_node_does_not(tmp_path: Path) -> None:
+    async with open_zygote() as warm:
+
+        async def told(name: str, *arguments: str) -> int:
+            (tmp_path / name).write_text("print(open('/proc/self/oom_score_adj').read())")
+            command = [str(Path(warm.zygote_directory) / EXECUTABLE), str(tmp_path / name), *arguments]
+            done = await trio.run_process(command, capture_stdout=True)
+            return int(done.stdout)
+
+        own = int(Path("/proc/self/oom_score_adj").read_text())
+        assert (
+            await told("setup_worker.py", "--worker-type=WORKER") == await told("default_worker.py") == 1000
+        )
+        assert await told("default_worker.py", "--worker-type=SPILL_WORKER") == await told("node.py") == own
+
+
 async def test_ends_and_signals_pass_through_a_stand_in(tmp_path: Path) -> None:
     script = tmp_path / "wait.py"
     script.write_text(
