@@ -24,8 +24,10 @@ SOMEBODY = 54321
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))]
 
-AS_LISTED = {name: "bounded" if name in jailbreak.BOUNDED else "denied" for name in jailbreak.PROBES}
-AS_LISTED |= dict.fromkeys(jailbreak.OUTSIDE, "bounded")
+AS_LISTED = {
+    **{name: "bounded" if name in jailbreak.BOUNDED else "denied" for name in jailbreak.PROBES},
+    **dict.fromkeys(jailbreak.OUTSIDE, "bounded"),
+}
 
 
 @pytest.fixture
