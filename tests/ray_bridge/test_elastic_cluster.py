@@ -136,5 +136,8 @@ async def test_tasks_move_when_a_lender_wants_its_machine_back(tmp_path: Path) -
         lines = [line for line in said.decode().splitlines() if line.startswith("at ")]  # others are Ray's
         assert lines == [f"at {lenders[0].id}", "at work", f"at moved {lenders[1].id}"]
         after = [event for event in cluster.past_events if event.kind.value in ("drained", "active", "ended")]
-        assert [event.kind.value for event in after] == ["active", "drained", "active", "ended"]
-        assert after[1].reason == "its owner is back: drained"
+        first, *between, last = [event.kind.value for event in after]
+        assert (first, last) == ("active", "ended")
+        assert sorted(between) == ["active", "drained"]  # at once, both: the other may be there first
+        drained = after[1 + between.index("drained")]
+        assert drained.reason == "its owner is back: drained"
