@@ -630,7 +630,8 @@ def swarm(directory: str) -> None:
                         capture_stdout=True,
                     )
                     nursery.cancel_scope.cancel()
-                found = json.loads(done.stdout.decode().strip().splitlines()[-1])
+                lines = done.stdout.decode().splitlines()  # others are Ray's, of workers that died
+                found = json.loads(next(line for line in lines if line.startswith("{")))
                 print(json.dumps({**found, **seen.verdict(facts)}))
 
     trio.run(run)
