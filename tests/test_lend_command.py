@@ -33,7 +33,8 @@ def test_hours_begin_and_end_by_the_owners_clock(tmp_path: Path) -> None:
         (tmp_path / "next").write_text(time)
         (tmp_path / "next").replace(clock)
 
-    options = ["lend", "--json", "--exit-on-eof", "--allow-anyone", "--hours", "22-8", "--notice", "5m"]
+    options = ["lend", "--json", "--exit-on-eof", "--allow-anyone", "--isolation", "none"]
+    options += ["--hours", "22-8", "--notice", "5m"]
     command = [sys.executable, "-c", BY_A_CLOCK, str(clock), *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as lender:
         assert lender.stdin is not None
