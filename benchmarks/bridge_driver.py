@@ -15,7 +15,8 @@ Each is answered by a JSON object: {"at": when that was, as time.monotonic(), "v
 
     python -m benchmarks.bridge_driver cluster BOOTSTRAP WORKERS
 
-calls `ray_cluster`, runs a task on each of its workers, and prints {"seconds": from the call to the last one's result}.
+calls `ray_cluster`, runs a task on each of its workers, and prints {"seconds": from the call to the last one's result,
+"steps": [[seconds, what], ...], what came when on the way}.
 """
 
 from __future__ import annotations
@@ -143,22 +144,26 @@ def each(count: int) -> int:
     return sum(ray.get(list(waiting.values()), timeout=_LIMIT_S))
 
 
-def cluster(bootstrap: str, workers: int) -> float:
-    """Seconds from the call of `ray_cluster` to the last worker's first result."""
+def cluster(bootstrap: str, workers: int) -> dict[str, object]:
+    """Seconds from the call of `ray_cluster` to the last worker's first result, and what came when."""
     import swarmp2p
 
-    began = time.monotonic()
+    began, clock = time.monotonic(), time.time()
     with swarmp2p.ray_cluster(workers=workers, bootstrap=bootstrap, timeout_s=_LIMIT_S) as found:
+        steps = [(time.monotonic() - began, "entered")]
         ray.init(found.address, logging_level="ERROR", log_to_driver=False)
+        steps.append((time.monotonic() - began, "connected"))
         assert each(workers) == workers
-        return time.monotonic() - began
+        seconds = time.monotonic() - began
+        steps += [(event.at - clock, f"{event.kind.value} {event.reason}") for event in found.events]
+    return {"seconds": seconds, "steps": sorted(steps)}
 
 
 def main(arguments: list[str]) -> None:
     """See the module."""
     if arguments:
         _, bootstrap, workers = arguments
-        print(json.dumps({"seconds": cluster(bootstrap, int(workers))}), flush=True)
+        print(json.dumps(cluster(bootstrap, int(workers))), flush=True)
         return
     driver = Driver()
     for line in sys.stdin:

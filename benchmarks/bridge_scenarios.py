@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,14 +65,22 @@ def _leases(places: AbstractContextManager[list[Place]], options: Options, count
         borrower = BridgePeer(at[0], [lenders[0].address])
         driver = start_driver(at[0], borrower.borrow((0, 1), idle_s=_IDLE_S))
         for _ in range(count):
+            asked = time.monotonic()
             done = driver.ask("task")["at"]
             found.append(done - borrower.asked())
+            steps = [(at - asked, f"{kind} {why}") for at, kind, _, why in borrower.events() if at > asked]
+            say(f"lease: {told(steps)}; its task ended {done - asked:.2f}: {found[-1]:.2f}")
             _until_given_back(borrower)
             time.sleep(options.settle_s / 4)  # the lender's pool is filled again
         driver.end()
         borrower.end()
     say(f"leases: {' '.join(f'{one:.2f}' for one in found)}")
     return found
+
+
+def told(steps: Iterable[tuple[float, str]]) -> str:
+    """What came when, in a line."""
+    return ", ".join(f"{at:.2f} {what}".strip() for at, what in steps)
 
 
 def _until_given_back(borrower: BridgePeer) -> None:
@@ -98,8 +106,10 @@ def _clusters(places: Callable[[], AbstractContextManager[list[Place]]], options
         with swarm(places(), options) as (at, lenders):
             command = ("-m", "benchmarks.bridge_driver", "cluster", lenders[0].address, str(_CLUSTER))
             script = Asked("a script", at[0].python(*command))
-            found.append(script.read()["seconds"])
+            measured = script.read()
+            found.append(measured["seconds"])
             script.end()
+            say(f"cluster: {told(measured['steps'])}; third task {found[-1]:.2f}")
     say(f"clusters: {' '.join(f'{one:.2f}' for one in found)}")
     return percentile(found, 0.5)
 
@@ -133,8 +143,8 @@ def failover(options: Options) -> Figures:
             cut = time.monotonic()
             found.append(driver.ask("moved")["value"] - cut)
             lender.place.cable.mend()
-            steps = [f"{kind} {at - cut:.2f}" for at, kind, _, _ in borrower.events() if at > cut]
-            say(f"cut off: {', '.join(steps)}, its task began {found[-1]:.2f}")
+            steps = [(at - cut, f"{kind} {why}") for at, kind, _, why in borrower.events() if at > cut]
+            say(f"cut off: {told(steps)}; its task began {found[-1]:.2f}")
             driver.ask("leave")
             time.sleep(2 * options.settle_s)  # it comes back
         driver.end()
