@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Generator, Iterable
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from multiaddr.multiaddr import Multiaddr
 
+from .begun_head import begin_head
 from .gossip.balancer import Placement
 from .identity import Identity, PeerId
 from .invite import Invite
@@ -86,7 +87,10 @@ def ray_cluster(
 
     @asynccontextmanager
     async def run() -> AsyncGenerator[Cluster, None]:
+        # what a peer with a state runs is in its journal, and how far given lenders are it may know: its own then
+        ahead = state is None and cluster_state is None and lenders is None
         async with (
+            begin_head() if ahead else nullcontext() as begun,
             open_peer(
                 identity=identity,
                 listen=listen,
@@ -108,6 +112,7 @@ def ray_cluster(
                 idle_s=idle_s,
                 gang=gang,
                 cluster_state=cluster_state,
+                begun=begun,
             ) as cluster,
         ):
             yield cluster

@@ -20,7 +20,7 @@ from .transport.mesh.events import Admit, CloseMesh, MeshFailed, OpenMesh, TellF
 from .transport.mesh.members import MAX_WHY_CHARS, MEMBER_ID_BYTES, Carrier
 from .transport.overlay.plane import PlaneEnded, open_plane
 
-_DRIVERS = 16
+HEAD_CPUS: Final = 16
 """CPUs by which the head's block is made: ports for GCS, the head's node, and some sixty drivers."""
 
 _AGAIN_S: Final = 1.0  # from a plane's end to the next one
@@ -34,13 +34,24 @@ class HeadPaths:
     """One cluster's paths; made by `open_head_paths`. ports: the head's own, the first one for GCS. resumes: whether
     workers of an earlier process find the head where it was."""
 
-    def __init__(self, paths: Paths, need: Need, allowed: tuple[Carrier, ...], memory: ClusterMemory) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        need: Need,
+        allowed: tuple[Carrier, ...],
+        memory: ClusterMemory,
+        *,
+        begun: bool = False,
+    ) -> None:
         self._paths, self._need, self._allowed, self._memory = paths, need, allowed, memory
         self._allocation = Allocation(random.Random(os.urandom(16)), free)
         self.cluster = memory.cluster
         self._changes = 0
-        self.resumes = memory.head is not None and free_again(memory.head.block.ports)
-        if memory.head is not None and self.resumes:
+        self.resumes = not begun and memory.head is not None and free_again(memory.head.block.ports)
+        if memory.head is not None and begun:
+            self._place = memory.head
+            self._allocation.take(self.cluster, self._place)
+        elif memory.head is not None and self.resumes:
             self._place = memory.head
             self._allocation.take(self.cluster, self._place)
             # Nobody else gets what was another's in the same cluster: those who are still there remember it.
@@ -52,7 +63,7 @@ class HeadPaths:
         else:
             if memory.head is not None:
                 memory.cluster = self.cluster = os.urandom(MEMBER_ID_BYTES)
-            self._place = self._allocation.head(self.cluster, _DRIVERS)
+            self._place = self._allocation.head(self.cluster, HEAD_CPUS)
         memory.lead(self._place)
         self._membership = Membership.new(self.cluster, self.cluster)
         self._waiting: dict[LeaseId, None] | None = {}  # leases that came before the mesh was open
@@ -186,11 +197,12 @@ class HeadPaths:
 
 @asynccontextmanager
 async def open_head_paths(
-    paths: Paths, need: Need, allowed: tuple[Carrier, ...], memory: ClusterMemory
+    paths: Paths, need: Need, allowed: tuple[Carrier, ...], memory: ClusterMemory, *, begun: bool = False
 ) -> AsyncGenerator[HeadPaths, None]:
-    """A cluster's paths for the length of the context. Raises NoRoom."""
+    """A cluster's paths for the length of the context. begun: whether its head listens already, where the memory says.
+    Raises NoRoom."""
     async with background_nursery() as nursery:
-        head = HeadPaths(paths, need, allowed, memory)
+        head = HeadPaths(paths, need, allowed, memory, begun=begun)
         nursery.start_soon(head.run)
         await trio.lowlevel.checkpoint()
         yield head

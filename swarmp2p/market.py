@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
+from .begun_head import BegunHead
 from .choosing import Choosing
 from .cluster_memory import ClusterMemory
 from .errors import UsageError
@@ -192,6 +193,7 @@ class Market:
         grants: Iterable[Grant | str] | Grant | None = None,
         orders: bool = False,
         state: Path | None = None,
+        begun: BegunHead | None = None,
     ) -> AsyncGenerator[Cluster, None]:
         """See Peer.borrow."""
         size = cluster_size(workers, min_workers)
@@ -209,9 +211,7 @@ class Market:
             )
 
         async with (
-            open_head_state(state) as kept,
-            open_head_paths(self._paths, need, paths, memory := ClusterMemory.of(kept)) as led,
-            start_head(directory=logs, ports=led.ports, rtt_s=rtt_s, state=kept, resumes=led.resumes) as head,
+            self._led_head(begun, state, need, paths, logs, rtt_s) as (head, led, memory),
             self.follow_loads(),
             background_nursery() as nursery,
         ):
@@ -259,6 +259,28 @@ class Market:
                 self._clusters.remove(cluster)
                 del self._led[cluster]
                 self._recruiters.remove(recruiter)
+
+    @asynccontextmanager
+    async def _led_head(
+        self,
+        begun: BegunHead | None,
+        state: Path | None,
+        need: Need,
+        paths: tuple[Carrier, ...],
+        logs: Path | None,
+        rtt_s: Callable[[], float],
+    ) -> AsyncGenerator[tuple[RayHead, HeadPaths, ClusterMemory], None]:
+        """A head with its paths: the one that was begun, or another."""
+        if begun is not None:
+            async with open_head_paths(self._paths, need, paths, begun.memory, begun=True) as led:
+                yield begun.head, led, begun.memory
+            return
+        async with (
+            open_head_state(state) as kept,
+            open_head_paths(self._paths, need, paths, memory := ClusterMemory.of(kept)) as led,
+            start_head(directory=logs, ports=led.ports, rtt_s=rtt_s, state=kept, resumes=led.resumes) as head,
+        ):
+            yield head, led, memory
 
     def _farthest(self, peers: Iterable[PeerId]) -> float:
         """The longest round trip to any of them, in seconds, as coordinates predict it; 0 when nobody knows."""

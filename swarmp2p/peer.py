@@ -87,6 +87,7 @@ from .transport.network import PeerNetwork, PeerStream, StreamHandler
 from .transport.reachability import Status
 
 if TYPE_CHECKING:
+    from .begun_head import BegunHead
     from .ray_bridge.cluster import Cluster
 
 _WITHDRAW_S: Final = 2.0  # how long leaving an announcement waits; records expire by themselves after that
@@ -510,6 +511,7 @@ class Peer:
         gang: bool = False,
         orders: bool = False,
         cluster_state: str | os.PathLike[str] | None = None,
+        begun: BegunHead | None = None,
     ) -> AbstractAsyncContextManager[Cluster]:
         """Start a Ray head and lease workers for it; all are released on exit.
 
@@ -525,6 +527,8 @@ class Peer:
         readable by nobody else. Who borrows with it again goes on with the same cluster: its address and token, its
         detached actors, placement groups and packages, and, after a crash of at most some 8 s, the workers that still
         run, if the peer has a state file and the same identity.
+        begun: a head that was begun before this peer was opened (begun_head.py); `logs` and `cluster_state` do not
+        count then.
 
         Yields once `min_workers` run (all of them, or the lower bound, by default; 0 yields at once); the cluster goes
         on hiring until it has `workers`, and replaces those that are lost. While the context is open, this process's
@@ -557,6 +561,7 @@ class Peer:
             grants,
             orders,
             folder_argument(cluster_state, "cluster_state"),
+            begun,
         )
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:

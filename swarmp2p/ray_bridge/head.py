@@ -182,7 +182,9 @@ class RayHead:
         with suppress(HeadFailed, NotWarm):  # without one it takes a second more
             await self._until(lambda: self._joined)
             await trio.sleep(_STANDBY_S)
-            async with open_warm(self._environment(), orphans=plan.orphans, keep=plan.keep) as warm:
+            async with open_warm(
+                self._environment(), orphans=plan.orphans, keep=plan.keep, grace_s=plan.grace_s
+            ) as warm:
                 self._warm = warm
                 try:
                     await self._until(lambda: self._warm is not warm)

@@ -91,11 +91,12 @@ async def open_warm(
     jail: Jail | None = None,
     orphans: Path | None = None,
     keep: Sequence[int] = (),
+    grace_s: float = supervisor.GRACE_S,
 ) -> AsyncGenerator[WarmNode, None]:
     """Have a zygote for the length of the context, which is entered once it has imported Ray.
 
     environment: what the node will have, without its token. enter: namespaces to run in, see Cell. jail: what to be
-    jailed in. orphans, keep: see NodePlan. Raises NotWarm.
+    jailed in. orphans, keep, grace_s: see NodePlan. Raises NotWarm.
     """
     directory = private_directory()
     inside = str(directory / "zygote") if jail is None else f"{SCRATCH}/zygote"
@@ -109,7 +110,7 @@ async def open_warm(
             {**environment, **_SETTINGS},
             directory=directory,
             log_path=directory / "worker.log",
-            grace_s=supervisor.GRACE_S,
+            grace_s=grace_s,
             enter=enter,
             jail=jail,
             orphans=orphans,

@@ -1,0 +1,40 @@
+"""A head that is begun before its peer is open.
+
+GCS takes a second to answer. Importing libp2p and entering a swarm take as long on another core, and need no head.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from .cluster_memory import ClusterMemory
+from .head_paths import HEAD_CPUS
+from .own_facts import free
+from .ray_bridge.head import RayHead, start_head
+from .ray_bridge.head_state import open_head_state
+from .transport.mesh.allocation import Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class BegunHead:
+    """One cluster's; made by `begin_head`. memory: what its cluster is called, and where its head is."""
+
+    head: RayHead
+    memory: ClusterMemory
+
+
+@asynccontextmanager
+async def begin_head() -> AsyncGenerator[BegunHead, None]:
+    """Have a head for `Peer.borrow`, of a cluster that nobody keeps, for the length of the context, which is entered at
+    once. How far its workers will be it cannot know yet, as little as any head of a peer that has just been opened.
+    Raises RayMissing and NoRoom."""
+    async with open_head_state(None) as kept:
+        memory = ClusterMemory.of(kept)
+        place = Allocation(random.Random(os.urandom(16)), free).head(memory.cluster, HEAD_CPUS)
+        memory.lead(place)
+        async with start_head(ports=place.block.ports, state=kept) as head:
+            yield BegunHead(head, memory)
