@@ -107,7 +107,7 @@ class FakeWarm:
     nodes: Nodes
     tree: FakeTree | None = None
 
-    def start(self, plan: NodePlan, environment: Mapping[str, str]) -> FakeNode:
+    async def start(self, plan: NodePlan, environment: Mapping[str, str]) -> FakeNode:
         node = self.nodes.begin(plan, warm=True)
         self.tree = node.tree
         return node
