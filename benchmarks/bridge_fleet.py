@@ -17,6 +17,7 @@ from .mesh_paths import tree
 from .report import SideFailed
 
 _END_S: Final = 30.0
+_SHM: Final = "/dev/shm/"
 
 
 class Asked:
@@ -160,8 +161,9 @@ def _children(pid: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Of a lender and its descendants. files: in its directory. shm: files of /dev/shm that they have mapped or open.
-    memory_mb: proportional, in 10^6 bytes."""
+    """Of a lender, its descendants, and whoever else names its directory on its command line or in its environment, as
+    orphans of it do. files: in its directory. shm: files of /dev/shm that they have mapped or open. memory_mb:
+    proportional, in 10^6 bytes."""
 
     processes: int
     sockets: int
@@ -173,17 +175,29 @@ class Held:
 
 def held(pid: int, directory: Path) -> Held:
     """What a lender holds now."""
-    pids = tree(pid)
+    pids = list(dict.fromkeys(each for one in (pid, *_naming(directory)) for each in tree(one)))
     links = [link for one in pids for link in _links(one)]
     files = sum(1 for _ in directory.rglob("*"))
     return Held(
         processes=len(pids),
         sockets=sum(link.startswith("socket:") for link in links),
         descriptors=len(links),
-        shm=len({name for one in pids for name in _shm(one)}),
+        shm=len({name for one in pids for name in _shm(one)} | {name for name in links if _SHM in name}),
         files=files,
         memory_mb=sum(_memory_mb(one) for one in pids),
     )
+
+
+def _naming(directory: Path) -> list[int]:
+    """Processes, of whatever parent, that were started with the name of this directory."""
+    name, found = os.fsencode(directory), list[int]()
+    for each in Path("/proc").iterdir():
+        with suppress(OSError):
+            if each.name.isdigit() and any(
+                name in (each / file).read_bytes() for file in ("cmdline", "environ")
+            ):
+                found.append(int(each.name))
+    return found
 
 
 def _links(pid: int) -> list[str]:
@@ -198,7 +212,7 @@ def _links(pid: int) -> list[str]:
 def _shm(pid: int) -> list[str]:
     with suppress(OSError):
         lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-        return [line.split(maxsplit=5)[5] for line in lines if "/dev/shm/" in line]
+        return [line.split(maxsplit=5)[5] for line in lines if _SHM in line]
     return []
 
 
