@@ -42,6 +42,10 @@ CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 0x1
 
+COUNTS = (("max_inotify_instances", 32), ("max_inotify_watches", 32768))
+"""Of what the kernel counts for each user, as much as there may be in a cell (user_namespaces(7)). Without root a
+worker counts as its lender, whose own programs would find nothing left: by default there are 128 instances."""
+
 MAX_SOCKETS = 128
 """Of one answer; one message carries 253 descriptors at most (SCM_MAX_FD in Linux)."""
 
@@ -79,6 +83,11 @@ def make_namespace(user_namespace: bool) -> None:
             ("gid_map", f"{group} {group} 1"),
         ):
             Path(f"/proc/self/{name}").write_text(text)
+        for name, most in COUNTS:
+            try:
+                Path(f"/proc/sys/user/{name}").write_text(str(most))
+            except OSError:
+                pass  # in a container, where it is read-only: then the user's own bound is all there is
     unshare(CLONE_NEWNET)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))

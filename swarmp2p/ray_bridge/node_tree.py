@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import tempfile
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ MIN_PORTS: Final = len(_ray_node.SINGLE_PORTS) + 2
 """Ports that a node needs at least: GCS, its own processes, and one worker or driver."""
 
 _KEPT_LOG_BYTES: Final = 2**20
+MOST_KEPT_LOGS: Final = 16
+"""Logs of nodes that failed, of which this process keeps the latest: a lender's fail as often as a borrower wants."""
+
 _PRIVATE_PATH_BYTES: Final = (
     40  # 107, less "/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store.1"
 )
@@ -100,6 +104,9 @@ class NodeTree:
         descriptor, path = tempfile.mkstemp(prefix=f"swarmp2p-{self.plan.kind}-", suffix=".log")
         with open(descriptor, "wb") as file:
             file.write(self.tree.log_tail(_KEPT_LOG_BYTES))
+        _kept.append(path)
+        if len(_kept) > MOST_KEPT_LOGS:
+            Path(_kept.popleft()).unlink(missing_ok=True)
         return path
 
 
@@ -220,3 +227,6 @@ def private_directory() -> Path:
     if len(os.fsencode(base)) + len("/swarm-12345678") > _PRIVATE_PATH_BYTES:
         base = "/tmp"
     return Path(tempfile.mkdtemp(prefix="swarm-", dir=base))
+
+
+_kept: Final = deque[str]()

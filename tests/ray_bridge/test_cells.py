@@ -20,6 +20,7 @@ import trio
 from swarmp2p.errors import NoCell
 from swarmp2p.ray_bridge import cell as program
 from swarmp2p.ray_bridge import supervisor
+from swarmp2p.ray_bridge.cell import COUNTS
 from swarmp2p.ray_bridge.cells import Cell, cell_problem, open_cell
 from swarmp2p.ray_bridge.tree import open_tree
 from tests.lab import escape
@@ -142,6 +143,19 @@ async def test_nobody_inside_gets_out_or_changes_the_network(user_namespace: boo
         outside = [str(pid) for pid in (1, os.getpid(), os.getppid(), cell.pid)]
         said = await inside(cell, tmp_path, AGAIN, escape.__file__, *outside)
         assert said == {"done": [], "privileges": "1"}
+
+
+async def test_a_user_keeps_what_the_kernel_counts_for_each_user(tmp_path: Path) -> None:
+    code = """
+import ctypes, json
+libc = ctypes.CDLL(None)
+count = 0
+while count < 100 and libc.inotify_init1(0) >= 0:
+    count += 1
+print(json.dumps({"said": {"watchers": count}}))
+"""
+    async with open_cell(user_namespace=True) as cell:
+        assert (await inside(cell, tmp_path, code))["watchers"] == dict(COUNTS)["max_inotify_instances"]
 
 
 async def test_many_listeners_are_quickly_made_and_two_cells_do_not_meet() -> None:

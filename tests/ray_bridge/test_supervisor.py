@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from swarmp2p.ray_bridge import supervisor
+from swarmp2p.ray_bridge.node_tree import MOST_KEPT_LOGS, NodePlan, NodeTree
 from swarmp2p.ray_bridge.tree import Tree, TreeEnded, open_tree
 
 from .process_marks import all_gone, family, living, marked, until
@@ -290,3 +291,15 @@ async def test_logs_are_private(tmp_path: Path) -> None:
 def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match=r"usage|no command"):
         supervisor.main(arguments)
+
+
+async def test_of_nodes_that_fail_only_the_latest_logs_are_kept(tmp_path: Path) -> None:
+    plan = NodePlan(node_ip="127.0.0.1", name="one", head_address="127.0.0.1:1")
+    async with shell("echo why >&2; exit 1", tmp_path) as tree:
+        await tree.wait()
+        node = NodeTree(plan, tree, tmp_path)
+        kept = [Path(node.kept_log()) for _ in range(MOST_KEPT_LOGS + 2)]
+    assert [path.exists() for path in kept] == [False] * 2 + [True] * MOST_KEPT_LOGS
+    assert kept[-1].read_text() == "why\n"
+    for path in kept[2:]:
+        path.unlink()
