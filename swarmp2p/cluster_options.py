@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import trio
 
 from .command_grants import grants_to_show
-from .console import add_peer_options, emit, home, state_file, way_in
+from .console import add_peer_options, emit, home, peer_of
 from .errors import UsageError
 from .identity import PeerId
 from .ray_bridge.events import Need
@@ -144,8 +144,6 @@ async def cluster_of(
 ) -> AsyncGenerator[Cluster, None]:
     """The cluster that the options ask for, once as many workers run as they say; told step by step. further:
     arguments of `Peer.borrow`. Raises what that raises."""
-    from .opening import DEFAULT_LISTEN, open_peer
-
     need, workers = need_of(options), count_of_workers(options.workers)
     wanted = workers if isinstance(workers, int) else workers[0]
     first = wanted if options.min_workers is None else options.min_workers
@@ -154,16 +152,7 @@ async def cluster_of(
     if options.identity is None:
         identity.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         options.identity = identity
-    bootstrap, network_key = way_in(options)
-    async with open_peer(
-        identity=options.identity,
-        listen=options.listen or DEFAULT_LISTEN,
-        bootstrap=bootstrap,
-        state=state_file(options),
-        mdns=options.mdns,
-        upnp=options.upnp,
-        network_key=network_key,
-    ) as peer:
+    async with peer_of(options) as peer:
         began = peer.now()
         report(
             "borrowing",

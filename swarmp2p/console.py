@@ -7,12 +7,16 @@ import json
 import os
 import signal
 import sys
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import trio
 
 from .errors import NotEnoughWorkers, SwarmError, UsageError
+
+if TYPE_CHECKING:
+    from .peer import Peer
 
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
@@ -21,7 +25,6 @@ CANNOT_RUN: Final = 125
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 INTERRUPTED: Final = 130
-TERMINATED: Final = 143
 
 EXIT_STATUSES: Final = """exit status:
   0    done
@@ -141,6 +144,22 @@ def way_in(options: argparse.Namespace) -> tuple[list[str], Path | None]:
     except OSError:
         return [], key
     return addresses, key or network_key_file(options, home() / "key")
+
+
+def peer_of(options: argparse.Namespace) -> AbstractAsyncContextManager[Peer]:
+    """The peer that the options of `add_peer_options` describe. Raises what `open_peer` raises."""
+    from .opening import DEFAULT_LISTEN, open_peer
+
+    bootstrap, network_key = way_in(options)
+    return open_peer(
+        identity=options.identity,
+        listen=options.listen or DEFAULT_LISTEN,
+        bootstrap=bootstrap,
+        state=state_file(options),
+        mdns=options.mdns,
+        upnp=options.upnp,
+        network_key=network_key,
+    )
 
 
 def emit(options: argparse.Namespace, event: str, *, to: TextIO | None = None, **fields: object) -> None:

@@ -250,18 +250,6 @@ class WireGuardFailed(SwarmError):
         self.interface, self.problem = interface, problem
 
 
-class LeaseRefused(SwarmError):
-    """The provider declined; nothing was reserved and no state changed.
-
-    provider: its peer id, as text. retry_after_s: seconds to wait, or None when asking again will not help.
-    """
-
-    def __init__(self, provider: str, reason: str, retry_after_s: float | None = None) -> None:
-        wait = "take another provider" if retry_after_s is None else f"ask again in {retry_after_s:.1f} s"
-        super().__init__(f"lease refused by {provider}: {reason}; {wait}")
-        self.provider, self.reason, self.retry_after_s = provider, reason, retry_after_s
-
-
 class NotEnoughWorkers(SwarmError):
     """Fewer workers could be leased than asked for; those that were leased have been released.
 

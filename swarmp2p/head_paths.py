@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -17,7 +17,7 @@ from .ray_bridge.events import ClosePath, LeaseId, Need, OpenPath, PathFailed
 from .scopes import background_nursery
 from .transport.mesh.allocation import Allocation, NoRoom
 from .transport.mesh.events import Admit, CloseMesh, MeshFailed, OpenMesh, TellFacts
-from .transport.mesh.members import MAX_WHY_CHARS, MEMBER_ID_BYTES, Carrier
+from .transport.mesh.members import MEMBER_ID_BYTES, Carrier
 from .transport.overlay.plane import PlaneEnded, open_plane
 
 HEAD_CPUS: Final = 16
@@ -135,7 +135,8 @@ class HeadPaths:
         end at once."""
         membership, paths = self._membership, self._paths
         async with AsyncExitStack() as stack:
-            lacks = await self._wireguard(stack)  # around the planes: its nursery outlives theirs
+            # around the planes: its nursery outlives theirs
+            self._allowed, lacks = await paths.equip_wireguard(stack, membership, self._allowed)
             opened, short = False, 0
             try:
                 while True:
@@ -166,16 +167,7 @@ class HeadPaths:
             paths.equip(membership, plane)
             yield
 
-    async def _wireguard(self, stack: AsyncExitStack) -> dict[Carrier, str]:
-        """Why there is no WireGuard, if it is allowed and there is none."""
-        if Carrier.WIREGUARD not in self._allowed:
-            return {}
-        problem = await self._paths.equip_wireguard(stack, self._membership)
-        if problem:
-            self._allowed = tuple(each for each in self._allowed if each is not Carrier.WIREGUARD)
-        return {Carrier.WIREGUARD: problem[:MAX_WHY_CHARS]} if problem else {}
-
-    def _open(self, lacks: dict[Carrier, str]) -> None:
+    def _open(self, lacks: Mapping[Carrier, str]) -> None:
         """Begin the cluster, and admit those who came meanwhile."""
         paths, membership = self._paths, self._membership
         membership.say = lambda: paths.facts(membership, self._allowed, lacks)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from .cluster_options import label_arguments
-from .console import add_peer_options, emit, state_file, until_told_to_stop, way_in
+from .console import add_peer_options, emit, peer_of, until_told_to_stop
 from .errors import UsageError
 from .identity import PeerId
 from .ray_bridge.events import ISOLATIONS, JAIL, Offer
@@ -94,7 +94,6 @@ def _lend(options: argparse.Namespace) -> int:
 
 
 async def _lend_until_stopped(options: argparse.Namespace) -> int:
-    from .opening import DEFAULT_LISTEN, open_peer
     from .paths import paths_argument
 
     offer = Offer(
@@ -113,16 +112,7 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
     paths = [name.strip() for name in options.paths.split(",")]
     paths_argument(paths)  # before anything starts
     terms = _Terms(options)
-    bootstrap, network_key = way_in(options)
-    async with open_peer(
-        identity=options.identity,
-        listen=options.listen or DEFAULT_LISTEN,
-        bootstrap=bootstrap,
-        state=state_file(options),
-        mdns=options.mdns,
-        upnp=options.upnp,
-        network_key=network_key,
-    ) as peer:
+    async with peer_of(options) as peer:
         command = _LendCommand(options, peer, offer, paths, terms)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(command.run, hours, notice_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,7 +18,7 @@ from .ray_bridge.lender import Place, direct_path_problem
 from .ready import Ready, Stock
 from .scopes import cancel_scope
 from .transport.mesh.events import Invited, MeshFailed, TellFacts
-from .transport.mesh.members import HEAD_ADDRESS, MAX_WHY_CHARS, Carrier, Facts
+from .transport.mesh.members import HEAD_ADDRESS, Carrier, Facts
 
 _ONLY_DIRECT: Final = "its borrower speaks no mesh protocol, and this lender allows no direct path"
 _NOT_HERE: Final = "its borrower speaks no mesh protocol, and a direct path stays on one machine"
@@ -136,7 +136,7 @@ class LenderPaths:
                     return
                 if Carrier.DIRECT in carriers:
                     async with self._stock.take(held.need, celled=False) as held.ready:
-                        await self._run(membership, held, carriers, head=invited.facts)
+                        await self._run(membership, held, carriers, {}, head=invited.facts)
                     return
                 async with (
                     self._room,
@@ -150,12 +150,8 @@ class LenderPaths:
                     held.ready, membership.cell = ready, ready.cell
                     paths.equip(membership, plane)
                     nursery.start_soon(self._watch, membership)
-                    problem = ""
-                    if Carrier.WIREGUARD in carriers:
-                        problem = await paths.equip_wireguard(stack, membership, invited.head)
-                    if problem:
-                        carriers = tuple(each for each in carriers if each is not Carrier.WIREGUARD)
-                    await self._run(membership, held, carriers, problem)
+                    carriers, lacks = await paths.equip_wireguard(stack, membership, carriers, invited.head)
+                    await self._run(membership, held, carriers, lacks)
         except* (SwarmError, OSError) as problems:
             failed(str(_first(problems)))
         finally:
@@ -166,12 +162,11 @@ class LenderPaths:
         membership: Membership,
         held: _Lease,
         carriers: tuple[Carrier, ...],
-        problem: str = "",
+        lacks: Mapping[Carrier, str],
         head: Facts | None = None,
     ) -> None:
-        """problem: why there is no WireGuard. head: its facts, when it is on this machine."""
+        """lacks: why there is no WireGuard. head: its facts, when it is on this machine."""
         held.membership = membership
-        lacks = {Carrier.WIREGUARD: problem[:MAX_WHY_CHARS]} if problem else {}
 
         def say() -> Facts:
             facts = self._paths.facts(membership, carriers, lacks)

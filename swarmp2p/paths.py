@@ -27,12 +27,7 @@ from .own_facts import is_own_ip, listening, machine, own_facts
 from .ray_bridge.cells import Cell
 from .ray_bridge.events import LeaseId, PathFailed, PathUp
 from .transport.mesh.events import MeshCommand, PairAgain, Paired, Planned, TellFacts
-from .transport.mesh.members import (
-    Carrier,
-    Facts,
-    MemberId,
-    Roster,
-)
+from .transport.mesh.members import MAX_WHY_CHARS, Carrier, Facts, MemberId, Roster
 from .transport.mesh.plan import NOTHING, MachinePlan, changes
 from .transport.overlay.carrier_streams import CarrierStreams
 from .transport.overlay.plane import (
@@ -156,12 +151,29 @@ class Paths:
         membership.plane = self._planes[membership.own] = plane
 
     async def equip_wireguard(
-        self, stack: AsyncExitStack, membership: Membership, head: PeerId | None = None
-    ) -> str:
-        """Give a membership a WireGuard interface, in its cell if it has one; returns why not, "" if it has it.
+        self,
+        stack: AsyncExitStack,
+        membership: Membership,
+        carriers: tuple[Carrier, ...],
+        head: PeerId | None = None,
+    ) -> tuple[tuple[Carrier, ...], Mapping[Carrier, str]]:
+        """Give a membership a WireGuard interface where that is among its carriers, in its cell if it has one.
 
-        head: of a cluster that is another peer's.
+        head: of a cluster that is another peer's. Returns the carriers that it has, and why not WireGuard if it was
+        wanted and cannot be had.
         """
+        if Carrier.WIREGUARD not in carriers:
+            return carriers, {}
+        problem = await self._wireguard_lacks(stack, membership, head)
+        if not problem:
+            return carriers, {}
+        left = tuple(each for each in carriers if each is not Carrier.WIREGUARD)
+        return left, {Carrier.WIREGUARD: problem[:MAX_WHY_CHARS]}
+
+    async def _wireguard_lacks(
+        self, stack: AsyncExitStack, membership: Membership, head: PeerId | None
+    ) -> str:
+        """Open the interface; why that cannot be, "" if it is there."""
         if head in self._unlucky:
             return "no WireGuard packets went between these two the last time"
         problem = await trio.to_thread.run_sync(wireguard_problem)

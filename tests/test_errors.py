@@ -17,7 +17,6 @@ from swarmp2p.errors import (
     HeadFailed,
     IdentityFileError,
     InviteError,
-    LeaseRefused,
     ListenError,
     LookupFailed,
     MdnsError,
@@ -103,12 +102,6 @@ CASES: list[tuple[SwarmError, tuple[str, ...], dict[str, object]]] = [
         {"interface": "swarm7", "problem": "no such device"},
     ),
     (WorkerNotStarted("no python", "/log"), ("no python", "/log"), {"reason": "no python", "log": "/log"}),
-    (
-        LeaseRefused("12D3", "full", 1.5),
-        ("12D3", "full", "again in 1.5 s"),
-        {"provider": "12D3", "reason": "full", "retry_after_s": 1.5},
-    ),
-    (LeaseRefused("12D3", "not allowed"), ("another provider",), {"retry_after_s": None}),
     (
         NotEnoughWorkers(3, 1, (("12D3", "full"),)),
         ("1 of 3", "12D3: full", "released"),

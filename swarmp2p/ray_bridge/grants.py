@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -319,8 +319,3 @@ def _checksum(prefix: str, raw: bytes) -> bytes:
 def is_grant(value: object) -> bool:
     """Whether a text is meant to be a grant."""
     return isinstance(value, str) and value.strip().startswith((_PLAIN, _SECRET))
-
-
-def grant_owners(grants: Iterable[Grant]) -> tuple[PeerId, ...]:
-    """Whose permissions these are, each once."""
-    return tuple(dict.fromkeys(grant.owner for grant in grants))

@@ -27,7 +27,7 @@ from ..ray_bridge.events import JournalRecord, LeaseId
 from ..ray_bridge.ledger import TreeEntry, open_ledger
 from ..ray_bridge.orphans import end_orphans
 from .journal_rows import LEASE, TREE, Row, lease_row, read_row, tree_row
-from .problems import FILE_ERRORS, explain, is_trouble, os_error
+from .problems import FILE_ERRORS, close, explain, is_trouble, os_error
 from .rows import BadRow
 from .state_file import set_aside
 from .state_path import check_kind, checked_path
@@ -168,11 +168,7 @@ class Journal:
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.close()
-            except FILE_ERRORS:
-                pass  # its last checkpoint failed: the log keeps what was committed
+        close(connection)
 
 
 @asynccontextmanager

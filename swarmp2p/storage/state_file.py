@@ -23,7 +23,7 @@ from typing import Final
 
 from ..dht.state import Entry, EntryId, RememberedPeer
 from ..identity import PeerId
-from .problems import FILE_ERRORS, is_damage, is_trouble, os_error
+from .problems import FILE_ERRORS, close, is_damage, is_trouble, os_error
 from .rows import OWNER, BadRow, decode, encode, owner_row, read_owner
 from .state_path import APPLICATION, SCHEMA, check_kind, checked_path, locked
 
@@ -219,11 +219,7 @@ class StateFile:
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.close()
-            except FILE_ERRORS:
-                pass  # its last checkpoint failed: the log keeps what was committed
+        close(connection)
 
 
 def _split(rows: Sequence[tuple[object, ...]]) -> tuple[PeerId | None, list[Entry | None]]:
