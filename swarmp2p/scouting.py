@@ -80,7 +80,8 @@ class Scout:
     async def candidates(
         self, ask: Ask, recruiter: Recruiter, outstanding: Mapping[PeerId, int], placement: Placement
     ) -> Sequence[tuple[Candidate, str]]:
-        """Of those known, the ones that fit, best first. The recruiter is told of those that cannot be used at all."""
+        """Of those known, the ones that fit, best first, and last those that are full. The recruiter is told of those
+        that cannot be used at all."""
         now = self._peer.now()
         fit: dict[PeerId, Candidate] = {}
         for provider, record in list(self._records.items()):
@@ -92,13 +93,14 @@ class Scout:
                 recruiter.unfit(provider, problem)
             else:
                 fit[provider] = Candidate(provider, record.sequence)
+        place = _apart(ask, placement)
         entries = [entry for entry in self._loads if entry.provider in fit]
         ranked = await self._choosing.choose(
             entries,
             ask.need,
             self._peer.now,
             outstanding,
-            placement=_apart(ask, placement),
+            placement=place,
             probes=min(_PROBES, recruiter.missing() + 1),
             timeout_s=_PROBE_S,
             probed=lambda provider: recruiter.may_ask(fit[provider], now),
@@ -109,7 +111,14 @@ class Scout:
             (candidate, "no load signal yet") for provider, candidate in fit.items() if provider not in heard
         ]
         self._rng.shuffle(unheard)
-        return [(fit[choice.provider], choice.reason) for choice in ranked] + unheard
+        chosen = {choice.provider for choice in ranked}
+        full = [
+            (replace(fit[entry.provider], full=True), "full")
+            for entry in entries
+            if entry.provider not in chosen and not entry.suspected and place.extra_s(entry) is not None
+        ]
+        self._rng.shuffle(full)
+        return [(fit[choice.provider], choice.reason) for choice in ranked] + unheard + full
 
 
 def _apart(ask: Ask, placement: Placement) -> Placement:

@@ -510,6 +510,49 @@ async def test_a_lender_that_has_just_filled_up_is_not_asked(autojump_clock: Moc
                 assert asked == [lenders[1].id]
 
 
+async def test_who_finds_all_lenders_full_waits_in_their_queues_and_is_served_in_turn(
+    autojump_clock: MockClock, ray: Ray
+) -> None:
+    offer = Offer(max_leases=1)
+    async with (
+        Swarm().of(5) as (first, second, third, lender, other),
+        lender.lend(offer, allow=None),
+        other.lend(offer, allow=None) as others,
+    ):
+        order: list[int] = []
+        granted: list[float] = []
+        served = trio.Event()
+
+        async def wait(number: int, borrower: Peer) -> None:
+            async with borrower.borrow(workers=1, timeout_s=100) as cluster:
+                order.append(number)
+                served.set()
+                granted.extend(
+                    event.at for event in cluster.past_events if event.kind is ClusterEventKind.GRANTED
+                )
+                kinds = [event.kind for event in cluster.past_events]
+                assert ClusterEventKind.QUEUED in kinds
+                assert ClusterEventKind.REFUSED in kinds, "where it is not needed any more, it is taken back"
+                await trio.sleep(10)
+
+        async with trio.open_nursery() as nursery:
+            async with first.borrow(workers=2):
+                await trio.sleep(5)
+                nursery.start_soon(wait, 2, second)
+                await trio.sleep(10)
+                nursery.start_soon(wait, 3, third)
+                await trio.sleep(10)
+                assert order == []
+                others.take_back(0.0)  # so that the first borrower's end leaves room for one
+            began = lender.now()
+            await served.wait()
+            assert granted[0] - began < 0.3, "nobody has to ask again to be served"
+            assert order == [2]
+        assert order == [2, 3]
+        await trio.sleep(0.1)
+        assert ray.workers == {}
+
+
 async def test_a_lender_tells_what_a_further_lease_would_get(autojump_clock: MockClock, ray: Ray) -> None:
     """Not by shares: what is left is what the others did not ask for, while there may be another."""
     offer = Offer(cpus=6, memory_bytes=1 << 30, max_leases=3)

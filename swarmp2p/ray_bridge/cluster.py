@@ -36,6 +36,7 @@ from .events import (
     LeaseId,
     LeaseNotice,
     LeaseOutput,
+    LeaseQueued,
     LeaseRefusal,
     LeaseSilent,
     Need,
@@ -56,6 +57,9 @@ _GCS_EVERY_S = 0.25  # between two looks at Ray's demand, 0.5 ms each
 _DRAIN_S = 5.0  # how long Ray may take to say whether it drains a node
 _SHAPES_AT_ONCE = 8  # different needs looked for in one go
 _RELEASE_S = 5.0  # how long closing waits for lenders to confirm; leases that do not end by then expire
+_QUEUE_S = (
+    600.0  # how long a request may wait at a lender that is full; it is taken back when it is not needed
+)
 _MAX_EVENTS = 1024
 
 
@@ -64,6 +68,7 @@ class ClusterEventKind(Enum):
 
     FOUND = "found"
     ASKED = "asked"
+    QUEUED = "queued"
     GRANTED = "granted"
     ACTIVE = "active"
     REFUSED = "refused"
@@ -74,9 +79,10 @@ class ClusterEventKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ClusterEvent:
-    """One change. at: seconds as the peer's clock. reason: why, for REFUSED, DRAINED and ENDED; load for
-    FOUND; path, and why it was taken, for ACTIVE. DRAINED: its worker gets no more work, for it is about to go.
-    HEAD_RESTARTED: peer is the borrower; reason says what had happened, and what drivers have to do."""
+    """One change. at: seconds as the peer's clock. reason: why, for REFUSED, DRAINED and ENDED; load for FOUND; path,
+    and why it was taken, for ACTIVE; place in its lender's queue, for QUEUED. DRAINED: its worker gets no more work,
+    for it is about to go. HEAD_RESTARTED: peer is the borrower; reason says what had happened, and what drivers have to
+    do."""
 
     at: float
     kind: ClusterEventKind
@@ -244,8 +250,14 @@ class Cluster:
             case OpenPath(lease=lease):
                 self._post(PathUp(lease))  # the lender's word counts, not this side's
             case LeaseGranted(lease=lease, peer=peer):
-                self._recruiter.granted(lease, self._now())
+                if self._recruiter.granted(lease, self._now()):
+                    self._trim()
+                self._take_back(self._recruiter.not_needed(), "another lender had room first")
                 self._record(ClusterEventKind.GRANTED, peer)
+            case LeaseQueued(lease=lease, peer=peer, position=position):
+                place = f"it is full; the request is number {position} of those that wait"
+                self._recruiter.queued(lease, place)
+                self._record(ClusterEventKind.QUEUED, peer, place)
             case LeaseHeld(lease=lease):
                 gang = self._muster.held(lease)
                 if gang:
@@ -263,13 +275,14 @@ class Cluster:
                 self._wake()
             case LeaseRefusal(lease=lease, provider=peer, reason=reason, retry_after_s=retry_after_s):
                 self._muster.over(lease, self._now())
-                if lease in self._giving_back:  # nothing speaks against who set it aside
+                given_back = lease in self._giving_back
+                if given_back:  # nothing speaks against who set it aside
                     self._recruiter.ended(lease, reason, self._now(), given_back=True)
                 else:
                     self._recruiter.refused(lease, reason, retry_after_s, self._now())
                 need = self._needs[lease]
                 self._forget(lease)
-                if self._shaped:
+                if self._shaped and not given_back:
                     self._want((*self._asks, Ask(need)))  # of another, until GCS has told more
                 self._record(ClusterEventKind.REFUSED, peer, reason)
             case LeaseEnded(lease=lease, peer=peer, reason=reason):
@@ -383,8 +396,14 @@ class Cluster:
             if lease in self._workers:
                 self._give_back(lease)
             else:
+                self._take_back((lease,), "the worker that it was to replace is there again")
+
+    def _take_back(self, leases: Sequence[LeaseId], reason: str) -> None:
+        """Requests, or leases whose workers do not run yet."""
+        for lease in leases:
+            if lease not in self._giving_back:
                 self._giving_back[lease] = None
-                self._post(EndLease(lease, "the worker that it was to replace is there again"))
+                self._post(EndLease(lease, reason))
 
     async def _drain_ending(self, lease: LeaseId, peer: PeerId, ends: float, reason: str) -> None:
         """Have Ray give it no more work, and retry elsewhere what will not be done."""
@@ -472,7 +491,9 @@ class Cluster:
         for _ in range(count):
             if self._closing:
                 return True
-            provider = self._recruiter.next(candidates, self._now())
+            provider, queue_s = self._recruiter.next(candidates, self._now()), 0.0
+            if provider is None and self._queues:
+                provider, queue_s = self._recruiter.next_full(candidates, self._now()), _QUEUE_S
             if provider is None:
                 return self._recruiter.missing() <= 0
             lease = os.urandom(16)
@@ -492,9 +513,16 @@ class Cluster:
                     self._head.secret,
                     self.name,
                     gang=self._muster.gang,
+                    queue_s=queue_s,
                 )
             )
         return True
+
+    @property
+    def _queues(self) -> bool:
+        """Whether requests may wait in queues. A gang's workers, set aside one by one, would wait for each other; and
+        who orders workers wants to hear at once that there is none."""
+        return not self._muster.gang and (self._elastic is not None or not self._shaped)
 
     def _note_found(self, found: Sequence[tuple[Candidate, str]]) -> None:
         for candidate, load in found:

@@ -4,7 +4,9 @@
                         '--refused--> declined --(record renewed, or pause over)--> idle
 
 Workers are spread over providers: one that gives this cluster a worker already is asked for another when nobody else
-could be asked for `share_after_s`, those with the fewest first. A worker that is known to end soon (`ending`), or whose
+could be asked for `share_after_s`, those with the fewest first. When that gives nothing, those that are full are asked
+to let a request wait in their queues, `max_waiting` at a time: whoever has room first gets it, and the others are told.
+A worker that is known to end soon (`ending`), or whose
 lender does not answer (`silent`), counts as gone at once, so that another is there sooner.
 
 A provider that declined is asked again when it publishes a newer service record (a lender does so when its
@@ -26,10 +28,12 @@ from .events import LeaseId
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A provider that was found. sequence: its service record's; a newer one means that something changed."""
+    """A provider that was found. sequence: its service record's; a newer one means that something changed. full: by
+    its own signal it has no room now."""
 
     provider: PeerId
     sequence: int
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,8 @@ class RecruitConfig:
     """Pauses in seconds: guesses, long enough not to pester, short enough for a person who waits.
 
     share_after_s: how long there must have been nobody new to ask; about what it takes to find who is there.
-    max_each: workers of one provider. max_remembered: providers whose answers are remembered; beyond it those asked
-    longest ago are forgotten.
+    max_each: workers of one provider. max_waiting: requests in queues of providers that are full. max_remembered:
+    providers whose answers are remembered; beyond it those asked longest ago are forgotten.
     """
 
     decline_pause_s: float = 30.0
@@ -46,6 +50,7 @@ class RecruitConfig:
     least_pause_s: float = 1.0
     share_after_s: float = 0.5
     max_each: int = 64
+    max_waiting: int = 8
     max_remembered: int = 1024
 
 
@@ -71,11 +76,12 @@ class Recruiter:
     _granted: dict[LeaseId, float] = field(default_factory=dict)  # when, of some of these
     _ending: dict[LeaseId, None] = field(default_factory=dict)  # some of these
     _silent: dict[LeaseId, None] = field(default_factory=dict)  # some of these
+    _waiting: dict[LeaseId, None] = field(default_factory=dict)  # some of these
     _alone: float = math.inf  # since when there has been nobody new to ask
 
     def missing(self) -> int:
         """Workers still to be asked for: wanted, less those hired and those asked."""
-        return self.wanted - len(self._leases) + len({**self._ending, **self._silent})
+        return self.wanted - len(self._leases) + len({**self._ending, **self._silent, **self._waiting})
 
     def surplus(self) -> int:
         """Workers asked for in place of those that seemed to be gone and are not."""
@@ -86,7 +92,7 @@ class Recruiter:
         if self.missing() <= 0:
             self._alone = math.inf
             return None
-        new = next((each.provider for each in candidates if self.may_ask(each, now)), None)
+        new = next((each.provider for each in candidates if not each.full and self.may_ask(each, now)), None)
         if new is not None:
             self._alone = math.inf
             return new
@@ -95,6 +101,13 @@ class Recruiter:
             return None
         again = [each for each in candidates if self._may_share(each, now)]
         return min(again, key=lambda each: self._entries[each.provider].leases).provider if again else None
+
+    def next_full(self, candidates: Sequence[Candidate], now: float) -> PeerId | None:
+        """After `next` had nobody: one that is full, to be asked to let a request wait. None as long as somebody who
+        gives a worker already may be asked for another, and while enough of them wait."""
+        if self.missing() <= 0 or now < self.share_at() or len(self._waiting) >= self.config.max_waiting:
+            return None
+        return next((each.provider for each in candidates if each.full and self.may_ask(each, now)), None)
 
     def share_at(self) -> float:
         """When those that give workers already may be asked for more; infinity while others can be asked."""
@@ -110,9 +123,12 @@ class Recruiter:
         entry = self._entries.get(candidate.provider)
         return (
             entry is not None
+            and not candidate.full
             and 0 < entry.leases < self.config.max_each
             and self._rested(entry, candidate, now)
-            and not any(self._leases[lease] == candidate.provider for lease in self._silent)
+            and not any(
+                self._leases[lease] == candidate.provider for lease in (*self._silent, *self._waiting)
+            )
         )
 
     def _rested(self, entry: _Entry, candidate: Candidate, now: float) -> bool:
@@ -132,10 +148,24 @@ class Recruiter:
             if idle is not None:
                 del self._entries[idle]
 
-    def granted(self, lease: LeaseId, now: float) -> None:
-        """The provider gave the lease."""
+    def granted(self, lease: LeaseId, now: float) -> bool:
+        """The provider gave the lease. Whether it had to wait for it, so that others were asked meanwhile."""
+        waited = lease in self._waiting
         if lease in self._leases:
             self._granted[lease] = now
+            self._waiting.pop(lease, None)
+        return waited
+
+    def queued(self, lease: LeaseId, reason: str) -> None:
+        """A request waits at its provider, which is full: others may still be asked."""
+        provider = self._leases.get(lease)
+        if provider is not None:
+            self._waiting[lease] = None
+            self._entries[provider].reason = reason
+
+    def not_needed(self) -> tuple[LeaseId, ...]:
+        """Requests that wait for nothing: all that are wanted are there, or on their way."""
+        return tuple(self._waiting) if self.missing() <= 0 else ()
 
     def unseen(self, heard: Callable[[PeerId], float]) -> dict[PeerId, int]:
         """How many leases, asked for or standing, each provider's signal cannot count yet. heard: when that signal
@@ -183,6 +213,7 @@ class Recruiter:
         self._granted.pop(lease, None)
         self._ending.pop(lease, None)
         self._silent.pop(lease, None)
+        self._waiting.pop(lease, None)
         if provider is not None:
             entry = self._entries[provider]
             entry.leases, entry.reason = entry.leases - 1, reason
@@ -190,7 +221,7 @@ class Recruiter:
 
     def is_ending(self, lease: LeaseId) -> bool:
         """Whether it counts as gone."""
-        return lease in self._ending or lease in self._silent
+        return lease in self._ending or lease in self._silent or lease in self._waiting
 
     def provider(self, lease: LeaseId) -> PeerId | None:
         """Who gives this lease, while it is asked for or stands."""

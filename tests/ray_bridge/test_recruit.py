@@ -221,3 +221,50 @@ def test_a_silent_providers_worker_is_replaced_unless_it_answers_again() -> None
     assert (recruiter.surplus(), recruiter.missing()) == (0, 0)
     recruiter.silent(lease(9), True)
     assert recruiter.missing() == 0
+
+
+FULL = [Candidate(peer(index), sequence=1, full=True) for index in range(3)]
+
+
+def wait_at(recruiter: Recruiter, name: bytes, candidates: list[Candidate], now: float) -> PeerId | None:
+    """Ask whoever is full; it has the request wait."""
+    provider = recruiter.next(candidates, now) or recruiter.next_full(candidates, now)
+    if provider is not None:
+        recruiter.asked(name, next(c for c in candidates if c.provider == provider))
+        recruiter.queued(name, "it is full")
+    return provider
+
+
+def test_those_that_are_full_are_asked_to_wait_when_nobody_else_is_left() -> None:
+    recruiter = Recruiter(wanted=1)
+    assert recruiter.next(FULL, 0.0) is None
+    assert recruiter.next_full(FULL, 0.0) is None, "somebody may still be found"
+    assert wait_at(recruiter, lease(1), FULL, 0.5) == peer(0)
+    assert wait_at(recruiter, lease(2), FULL, 0.6) == peer(1), "one queue does not keep it from another"
+    assert recruiter.refusals() == ((peer(0), "it is full"), (peer(1), "it is full"))
+    assert recruiter.not_needed() == ()
+    assert ask(recruiter, lease(3), CANDIDATES[3:], 0.7) == peer(3), "nor from who has room"
+    assert recruiter.next_full(FULL, 9.0) is None
+    assert recruiter.not_needed() == (lease(1), lease(2))
+    recruiter.refused(lease(3), "no", None, 1.0)
+    assert recruiter.not_needed() == ()
+    assert recruiter.granted(lease(2), 2.0)
+    assert recruiter.not_needed() == (lease(1),)
+    recruiter.ended(lease(1), "not needed", 2.0, given_back=True)
+    assert (recruiter.missing(), recruiter.surplus(), recruiter.not_needed()) == (0, 0, ())
+
+
+def test_two_that_have_room_at_once_are_one_too_many() -> None:
+    recruiter = Recruiter(wanted=1)
+    recruiter.next(FULL, 0.0)
+    wait_at(recruiter, lease(1), FULL, 1.0)
+    wait_at(recruiter, lease(2), FULL, 1.0)
+    assert recruiter.granted(lease(1), 2.0)
+    assert recruiter.granted(lease(2), 2.0)
+    assert recruiter.surplus() == 1
+
+
+def test_only_so_many_requests_wait() -> None:
+    recruiter = Recruiter(wanted=5, config=RecruitConfig(max_waiting=2))
+    recruiter.next(FULL, 0.0)
+    assert [wait_at(recruiter, lease(index), FULL, 1.0) for index in range(3)] == [peer(0), peer(1), None]
