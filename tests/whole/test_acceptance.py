@@ -96,6 +96,7 @@ def by_ray_start(kitchen: Path) -> dict[str, Any]:
         return program(kitchen, hand.environment)
 
 
+@pytest.mark.timeout(300)  # twice Ray, three lenders, and a busy machine
 def test_a_ray_program_runs_on_a_swarm_as_on_a_local_cluster(kitchen: Path) -> None:
     local, swarm = by_ray_start(kitchen), on_the_swarm(kitchen)
     assert swarm == local
