@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -34,7 +35,7 @@ from .ray_bridge.lender import Lender, Place
 from .ray_bridge.presenting import OWNERS_ATTRIBUTE, owners_text
 from .ray_bridge.revocations import RevocationList, peer_name
 from .ray_bridge.signed_lease import SignedLease
-from .ready import WARM, Stock
+from .ready import WARM, Stock, stock_sizes
 from .scopes import TaskStatus, start
 from .transport.mesh.events import Invited, MeshFailed
 from .transport.mesh.members import Carrier
@@ -72,7 +73,8 @@ class Lending:
         self._given: dict[LeaseId, LeaseGranted] = {}
         self._changed = trio.Event()
         self._all_paths, self._carriers = paths, carriers
-        self._stock = Stock(jailer, Carrier.DIRECT in carriers, min(WARM, offer.max_leases))
+        sizes = stock_sizes(WARM, offer.max_leases, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        self._stock = Stock(jailer, Carrier.DIRECT in carriers, sizes)
         self._paths: LenderPaths | None = None
         self.lender = Lender(offer, str(peer.id), logs, post, self._place, jailer)
 

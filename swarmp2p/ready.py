@@ -18,13 +18,19 @@ from .ray_bridge.cells import Cell, open_cell
 from .ray_bridge.environment import lender_environment
 from .ray_bridge.events import Need
 from .ray_bridge.jailer import Jailer
-from .ray_bridge.pool import REST_S, Pool
+from .ray_bridge.pool import REST_S, Pool, Sizes
 from .ray_bridge.warm import WarmNode, open_warm
 from .scopes import TaskStatus
 from .transport.overlay.plane import Ended, Plane, PlaneEvent, open_plane
 
 WARM: Final = 1
-"""Workers that a lender keeps ready by default. Each takes 0.1 GB of memory."""
+"""Workers that a lender keeps ready at least."""
+
+READY_BYTES: Final = 100 << 20
+"""Memory of a worker that is kept ready."""
+
+_MOST: Final = 8
+_PART: Final = 32  # of this machine's memory goes to those that are ready, beyond the first
 
 
 @dataclass(slots=True)
@@ -64,12 +70,12 @@ class Ready:
 class Stock:
     """What one lender has ready; `run` owns it."""
 
-    def __init__(self, jailer: Jailer | None, direct: bool, size: int, rest_s: float = REST_S) -> None:
+    def __init__(self, jailer: Jailer | None, direct: bool, sizes: Sizes, rest_s: float = REST_S) -> None:
         """jailer: whoever makes jails; None lends without. direct: whether the lender allows direct paths, whose
-        workers have no cell. size: most that wait. rest_s: see Pool."""
+        workers have no cell. rest_s: see Pool."""
         self._jailer = jailer
         # by whether it has a cell and a plane
-        self._pool = Pool[bool, Ready](size, self._warm, not direct, rest_s)
+        self._pool = Pool[bool, Ready](sizes, self._warm, not direct, rest_s)
 
     @property
     def ready(self) -> int:
@@ -102,6 +108,15 @@ class Stock:
             enter = () if ready.cell is None else ready.cell.namespaces
             async with open_warm(lender_environment(), enter=enter, jail=jail) as ready.warm:
                 yield ready
+
+
+def stock_sizes(least: int, leases: int, machine_bytes: int) -> Sizes:
+    """How much a lender of so many leases keeps ready: more than the least after several were leased at a time, as far
+    as a small part of the machine's memory goes. least: 0 for never any."""
+    if least == 0:
+        return Sizes(0, 0, 0)
+    most = max(least, min(leases, _MOST, machine_bytes // _PART // READY_BYTES))
+    return Sizes(least, most, total=max(leases, most))
 
 
 @asynccontextmanager

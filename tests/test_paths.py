@@ -27,6 +27,7 @@ from swarmp2p.paths import Paths, paths_argument
 from swarmp2p.ray_bridge.cells import cell_problem
 from swarmp2p.ray_bridge.cluster import ClusterEvent, ClusterEventKind
 from swarmp2p.ray_bridge.events import ClosePath, Offer, OpenPath, PathFailed, PathUp, Role
+from swarmp2p.ray_bridge.pool import Sizes
 from swarmp2p.ready import Stock
 from swarmp2p.scopes import cancel_scope
 from swarmp2p.transport.mesh.events import Invited, MeshFailed
@@ -200,7 +201,7 @@ def this_peer(ip: str = "") -> Any:
 def lending(ip: str, posted: list[object], nursery: trio.Nursery | None = None) -> LenderPaths:
     """A lender's paths; its borrowers are connected from `ip`. What they come to is in `posted`."""
     paths = Paths(this_peer(ip), posted.append)
-    stock = Stock(None, direct=True, size=0)
+    stock = Stock(None, direct=True, sizes=Sizes(0, 0, 0))
     return LenderPaths(paths, (Carrier.DIRECT, Carrier.OVERLAY), Offer(cpus=1), stock, cast(Any, nursery))
 
 

@@ -16,8 +16,9 @@ from swarmp2p.ray_bridge.cells import cell_problem
 from swarmp2p.ray_bridge.events import Need, Offer
 from swarmp2p.ray_bridge.jailer import Jailer, open_jailer
 from swarmp2p.ray_bridge.jails import jail_problem
+from swarmp2p.ray_bridge.pool import Sizes
 from swarmp2p.ray_bridge.supervisor import descendants, look, send_signal
-from swarmp2p.ready import Stock
+from swarmp2p.ready import Stock, stock_sizes
 from swarmp2p.scopes import background_nursery, start
 
 from .ray_bridge.process_marks import all_gone, family, plasma_files, until
@@ -26,11 +27,19 @@ PROBLEM = trio.run(cell_problem) or jail_problem()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))]
 
 
+def test_a_small_machine_keeps_one_ready_and_a_large_one_no_more_than_it_lends() -> None:
+    assert stock_sizes(1, 8, 1 << 30) == Sizes(1, 1, 8)
+    assert stock_sizes(1, 8, 16 << 30) == Sizes(1, 5, 8)
+    assert stock_sizes(1, 3, 1 << 40) == Sizes(1, 3, 3)
+    assert stock_sizes(1, 64, 1 << 40) == Sizes(1, 8, 64)
+    assert stock_sizes(0, 8, 1 << 40) == Sizes(0, 0, 0)
+
+
 @asynccontextmanager
 async def open_stock(jailer: Jailer | None = None, direct: bool = False) -> AsyncGenerator[Stock, None]:
     with trio.fail_after(100):
         async with background_nursery() as nursery:
-            stock = Stock(jailer, direct, 1, rest_s=0)
+            stock = Stock(jailer, direct, Sizes(1, 1, 1), rest_s=0)
             await start(nursery, stock.run)
             await stock.until_ready()
             yield stock

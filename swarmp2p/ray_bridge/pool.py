@@ -1,12 +1,16 @@
 """A pool of things that take a while to make: a few are made ahead of time, and others in the background when they go.
 
-    async with pool.take(key) as thing:   # None when none of that key is there or being made: the caller makes one
+    async with pool.take(key) as thing:   # None when none could be made lately: the caller does without
         ...
 
 What it is filled with follows what was asked for last: of so many requests, one thing each. Something that nobody asked
-for lately makes room. One thing at a time is made, and only when nobody has taken any for a while (REST_S), for whoever
-took one is busy with it just then. One that ends by itself is replaced; when making fails, it is tried again later and
-later. A taken thing is ended when its context is left; all are when the pool is.
+for lately makes room. It keeps `least` of them; or, for a while (KEEP_S), as many as were taken within BURST_S, up to
+`most`, and none is made beyond `least` that could not be taken.
+
+One thing at a time is made ahead, and only when nobody waits for one or has taken any for a while (REST_S), for whoever
+took one is busy with it just then. Whoever finds none that is ready or in the making has one made for himself. One that
+ends by itself is replaced; when making fails, it is tried again later and later. A taken thing is ended when its
+context is left; all are when the pool is.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final, Generic, Protocol, TypeVar
 
 import trio
@@ -25,8 +30,15 @@ from ..scopes import TaskStatus, cancel_scope
 REST_S: Final = 1.0
 """Seconds after the last request before more is made. A worker's start takes 0.5 s, more on a busy machine."""
 
-PATIENCE_S: Final = 5.0
-"""Seconds that one is waited for that is being made. On two idle cores it takes 0.7 s."""
+PATIENCE_S: Final = 20.0
+"""Seconds that one is waited for that is being made. On two idle cores it takes 0.7 s; eight at a time take 6 s, and to
+do without takes longer still. What fails is not waited for, so that this is for what hangs."""
+
+BURST_S: Final = 5.0
+"""Seconds within which those that are taken should all have been ready: what it takes to rest and make two."""
+
+KEEP_S: Final = 600.0
+"""Seconds after which it is forgotten that so many were taken at a time."""
 
 AGAIN_S: Final = 5.0
 MOST_AGAIN_S: Final = 300.0
@@ -39,6 +51,19 @@ class Thing(Protocol):
     async def died(self) -> str:
         """Until it has ended by itself. Returns why."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Of a pool. least: things that wait always; most: after many were taken at a time. total: with those that are
+    taken there are so many of these at most. 0 of all: nothing is made."""
+
+    least: int
+    most: int
+    total: int
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.least <= self.most <= self.total
 
 
 K = TypeVar("K", bound=Hashable)
@@ -63,20 +88,21 @@ class Pool(Generic[K, T]):
 
     def __init__(
         self,
-        size: int,
+        sizes: Sizes,
         make: Callable[[K], AbstractAsyncContextManager[T]],
         first: K,
         rest_s: float = REST_S,
     ) -> None:
-        """size: things that wait, at most; those taken come on top. make: raises SwarmError or OSError when it cannot.
-        first: what is asked for, probably."""
-        self._make, self._rest_s = make, rest_s
-        self._size = size
-        self._asked: deque[K] = deque([first] * size, maxlen=size)
+        """make: raises SwarmError or OSError when it cannot. first: what is asked for, probably."""
+        self._sizes, self._make, self._rest_s = sizes, make, rest_s
+        self._asked: deque[K] = deque([first] * sizes.most, maxlen=sizes.most)
+        self._taken_at: deque[float] = deque(maxlen=sizes.most)
+        self._keep_until = [float("-inf")] * sizes.most  # for the first that waits, the second, ...: falling
         self._entries: list[_Entry[K, T]] = []
         self._not_before = float("-inf")
         self._again_s = AGAIN_S
         self._changed = trio.Event()
+        self._nursery: trio.Nursery | None = None
         self.problem: str | None = None
         """Why the last one could not be made; None when it could."""
 
@@ -87,26 +113,24 @@ class Pool(Generic[K, T]):
 
     @asynccontextmanager
     async def take(self, key: K) -> AsyncGenerator[T | None, None]:
-        """Have one for the length of the context, that waits or is being made; None at once if there is none."""
+        """Have one for the length of the context, that waits, is being made, or is made now; None if that fails."""
         self._asked.append(key)
-        self._not_before = max(self._not_before, trio.current_time() + self._rest_s)
-        self._wake()
-        free = [each for each in self._wanted() if each.key == key]
-        free = [
-            each for each in free if each.thing is not None or not each.made.is_set()
-        ]  # not one that ends
-        for entry in sorted(free, key=lambda each: each.thing is None):
-            entry.taken = True
-            try:
-                with trio.move_on_after(PATIENCE_S):
-                    await entry.made.wait()
-                yield entry.thing
-            finally:
-                entry.leave.cancel()
-                with cancel_scope(shield=True):
-                    await entry.over.wait()
+        self._count()
+        entry = self._free(key)
+        if entry is None:
+            self._wake()
+            yield None
             return
-        yield None
+        entry.taken = True
+        self._wake()
+        try:
+            with trio.move_on_after(PATIENCE_S):
+                await entry.made.wait()
+            yield entry.thing
+        finally:
+            entry.leave.cancel()
+            with cancel_scope(shield=True):
+                await entry.over.wait()
 
     async def until_ready(self, count: int = 1) -> None:
         """Wait until so many wait."""
@@ -115,24 +139,68 @@ class Pool(Generic[K, T]):
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the pool filled until cancelled; all that is in it is ended before this returns."""
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as self._nursery:
             task_status.started()
-            while True:
-                changed = self._changed
-                missing = self._missing()
-                for spare in self._spare():
-                    spare.leave.cancel()
-                wait_s = self._not_before - trio.current_time()
-                if missing is None:
-                    await changed.wait()
-                elif wait_s > 0:
-                    with trio.move_on_after(wait_s):
+            try:
+                while True:
+                    changed = self._changed
+                    for spare in self._spare():
+                        spare.leave.cancel()
+                    with trio.move_on_at(self._next()):
                         await changed.wait()
-                else:
-                    entry: _Entry[K, T] = _Entry(missing)
-                    self._entries.append(entry)
-                    nursery.start_soon(self._keep, entry)
-                    await entry.made.wait()
+                    missing = self._missing()
+                    rested = trio.current_time() >= self._not_before
+                    if missing is not None and rested and not self._making():
+                        self._start(missing)
+            finally:
+                self._nursery = None
+
+    def _next(self) -> float:
+        """When there is something to do, if nothing changes until then."""
+        now = trio.current_time()
+        forget = min((until for until in self._keep_until[self._sizes.least :] if until > now), default=inf)
+        if self._missing() is None or self._making():
+            return forget
+        return min(forget, self._not_before)
+
+    def _start(self, key: K) -> _Entry[K, T]:
+        entry: _Entry[K, T] = _Entry(key)
+        self._entries.append(entry)
+        assert self._nursery is not None
+        self._nursery.start_soon(self._keep, entry)
+        return entry
+
+    def _making(self) -> bool:
+        return not all(each.made.is_set() for each in self._entries)
+
+    def _free(self, key: K) -> _Entry[K, T] | None:
+        """One that nobody has: ready, else being made, else made now; None when that failed lately."""
+        free = [each for each in self._wanted() if each.key == key]
+        free = [
+            each for each in free if each.thing is not None or not each.made.is_set()
+        ]  # not one that ends
+        if free:
+            return min(free, key=lambda each: each.thing is None)
+        if self._nursery is None or self.problem is not None or not self._sizes.most:
+            return None
+        return self._start(key)
+
+    def _count(self) -> None:
+        """One more is asked for: how many should have been ready?"""
+        now = trio.current_time()
+        self._taken_at.append(now)
+        burst = sum(at > now - BURST_S for at in self._taken_at)
+        self._keep_until[:burst] = [now + KEEP_S] * burst
+        self._rest()
+
+    def _rest(self) -> None:
+        self._not_before = max(self._not_before, trio.current_time() + self._rest_s)
+
+    def _wished(self) -> list[K]:
+        """What should wait now; what was asked for last comes first."""
+        now = trio.current_time()
+        burst = sum(until > now for until in self._keep_until)
+        return list(self._asked)[::-1][: max(self._sizes.least, burst)]
 
     def _wanted(self) -> list[_Entry[K, T]]:
         """The entries that wait, or will, as far as they have been asked for."""
@@ -140,8 +208,8 @@ class Pool(Generic[K, T]):
 
     def _missing(self) -> K | None:
         """What was asked for last, and is not there."""
-        there = [each.key for each in self._wanted()]
-        for key in reversed(self._asked):
+        there, taken = [each.key for each in self._wanted()], sum(each.taken for each in self._entries)
+        for key in self._wished()[: max(self._sizes.least, self._sizes.total - taken)]:
             if key not in there:
                 return key
             there.remove(key)
@@ -149,10 +217,10 @@ class Pool(Generic[K, T]):
 
     def _spare(self) -> list[_Entry[K, T]]:
         """What is there, and was not asked for."""
-        asked, spare = list(self._asked), list[_Entry[K, T]]()
+        wished, spare = self._wished(), list[_Entry[K, T]]()
         for entry in self._wanted():
-            if entry.key in asked:
-                asked.remove(entry.key)
+            if entry.key in wished:
+                wished.remove(entry.key)
             else:
                 spare.append(entry)
         return spare
@@ -163,6 +231,8 @@ class Pool(Generic[K, T]):
             with entry.leave:
                 async with self._make(entry.key) as thing:
                     entry.thing, self.problem, self._again_s = thing, None, AGAIN_S
+                    if entry.taken:
+                        self._rest()  # whoever waited for it starts now
                     entry.made.set()
                     self._wake()
                     reason = await thing.died()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from swarmp2p.ray_bridge.pool import AGAIN_S, PATIENCE_S, REST_S, Pool
+from swarmp2p.ray_bridge.pool import AGAIN_S, KEEP_S, PATIENCE_S, REST_S, Pool, Sizes
 from swarmp2p.scopes import background_nursery, cancel_scope, start
 
 
@@ -64,15 +64,14 @@ class Factory:
 
 @asynccontextmanager
 async def open_pool(
-    size: int = 2, first: str = "a"
+    size: int = 2, most: int = 0, total: int = 8
 ) -> AsyncGenerator[tuple[Pool[str, Thing], Factory], None]:
     factory = Factory()
-    pool = Pool[str, Thing](size, factory.make, first)
+    pool = Pool[str, Thing](Sizes(size, most or size, total), factory.make, "a")
     async with background_nursery() as nursery:
         await start(nursery, pool.run)
         yield pool, factory
     assert factory.there == []
-    assert factory.at_once <= 1
 
 
 async def test_it_is_filled_one_at_a_time_and_gives_what_is_ready(autojump_clock: trio.abc.Clock) -> None:
@@ -83,11 +82,10 @@ async def test_it_is_filled_one_at_a_time_and_gives_what_is_ready(autojump_clock
             assert early is not None, "it was being made"
         await pool.until_ready(2)
         assert factory.made == 3
-        async with pool.take("a") as one, pool.take("a") as two, pool.take("a") as none:
+        async with pool.take("a") as one, pool.take("a") as two:
             assert one is not None
             assert two is not None
             assert one is not two
-            assert none is None
             assert pool.ready == 0
             then = trio.current_time()
             await pool.until_ready(1)
@@ -97,13 +95,59 @@ async def test_it_is_filled_one_at_a_time_and_gives_what_is_ready(autojump_clock
         assert pool.ready == 2
         await trio.sleep(100)
         assert factory.made == 5
+        assert factory.at_once == 1
+
+
+async def test_whoever_finds_none_has_one_made_before_others_are_made_ahead(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with open_pool(size=1) as (pool, factory), trio.open_nursery() as nursery:
+        await pool.until_ready()
+        began, got = trio.current_time(), list[float]()
+
+        async def use() -> None:
+            async with pool.take("a") as thing:
+                assert thing is not None
+                got.append(trio.current_time() - began)
+                await trio.sleep(10)
+
+        for _ in range(4):
+            nursery.start_soon(use)
+        await trio.sleep(0.5)
+        assert factory.making == 3
+        await pool.until_ready()
+        assert got == [0, 1, 1, 1]
+        assert trio.current_time() - began == 1 + REST_S + 1
+
+
+async def test_after_many_at_a_time_more_are_kept_for_a_while(autojump_clock: trio.abc.Clock) -> None:
+    async with open_pool(size=1, most=3, total=5) as (pool, factory), trio.open_nursery() as nursery:
+
+        async def use(held_s: float) -> None:
+            async with pool.take("a") as thing:
+                assert thing is not None
+                await trio.sleep(held_s)
+
+        for held_s in (2.0, 200.0, 200.0, 200.0):
+            nursery.start_soon(use, held_s)
+        await trio.sleep(100)
+        assert pool.ready == 2, "five in all"
+        await trio.sleep(105)
+        assert pool.ready == 3
+        for _ in range(4):
+            await use(10.0)  # one after the other
+            assert pool.ready == 3
+        await trio.sleep(KEEP_S)
+        assert pool.ready == 1
+        assert factory.there != []
 
 
 async def test_it_follows_what_is_asked_for(autojump_clock: trio.abc.Clock) -> None:
     async with open_pool() as (pool, factory):
         await pool.until_ready(2)
-        async with pool.take("b") as none:
-            assert none is None
+        async with pool.take("b") as thing:
+            assert thing is not None
+            assert thing.key == "b"
         await trio.sleep(REST_S + 3)
         assert sorted(each.key for each in factory.there) == ["a", "b"]
         async with pool.take("b") as thing:
@@ -151,7 +195,6 @@ async def test_what_takes_too_long_is_not_waited_for(autojump_clock: trio.abc.Cl
         await pool.until_ready()
         factory.takes_s = 100.0
         async with pool.take("a"):
-            await trio.sleep(REST_S + 1)
             then = trio.current_time()
             async with pool.take("a") as none:
                 assert none is None
@@ -173,7 +216,9 @@ def test_it_never_holds_more_than_its_size_and_what_is_taken(steps: list[tuple[s
 
             async def use(key: str, held_s: float) -> None:
                 async with pool.take(key) as thing:
-                    assert thing is None or (thing.key == key and thing in factory.there)
+                    assert thing is not None
+                    assert thing.key == key
+                    assert thing in factory.there
                     await trio.sleep(held_s)
 
             for key, before_s, held_s in steps:
