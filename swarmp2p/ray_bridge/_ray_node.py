@@ -22,6 +22,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -29,6 +30,7 @@ from typing import Any, TypedDict
 
 _LOOK_S = 0.02  # between two looks at GCS
 _WATCH_S = 0.2  # between two looks at the node's processes
+_LOGS_S = 0.2  # between two looks at what tasks and actors have printed
 _MOST_GCS = 8  # times that GCS is started again; then the node ends
 _TAIL_LINES = 20  # of Ray's own logs that are kept in ours when a process dies
 
@@ -217,6 +219,36 @@ def start_node(settings: Settings, status: Status) -> Any:
     return node_class(status)(parameters, head=head, shutdown_at_exit=True, spawn_reaper=True)
 
 
+def follow_logs(node: Any) -> None:
+    """Send what tasks and actors of this node print to their drivers, by GCS, as long as this process lives.
+
+    Ray has a process for it, of 60 MB and half a second of CPU at each start; here it is a thread, with Ray's own code.
+    While GCS cannot be reached, what cannot be sent is lost, as it is with Ray's process.
+    """
+    log_monitor: Any = importlib.import_module("ray._private.log_monitor")
+    raylet: Any = importlib.import_module("ray._raylet")
+    monitor = log_monitor.LogMonitor(
+        node.node_ip_address,
+        node.get_logs_dir_path(),
+        raylet.GcsClient(address=node.gcs_address),
+        log_monitor.is_proc_alive,
+    )
+
+    def look() -> None:
+        while True:
+            try:
+                monitor.update_log_filenames()
+                monitor.open_closed_files()
+                published = monitor.check_log_files_and_publish_updates()
+            except Exception:  # noqa: BLE001  a file that is gone, GCS that is gone: the node does without
+                traceback.print_exc()
+                published = False
+            if not published:
+                time.sleep(_LOGS_S)
+
+    threading.Thread(target=look, name="logs", daemon=True).start()
+
+
 def obituary(node: Any) -> str:
     """Which of the node's processes have died. The ends of their logs go to ours, as Ray's directory will go."""
     dead: list[str] = []
@@ -263,6 +295,7 @@ def run(settings: Settings, status: Status) -> str:
             reach(settings["head_address"], settings["connect_s"])
             await_head(settings["head_address"])
         node = start_node(settings, status)
+        follow_logs(node)
     except Failed as problem:
         return str(problem)
     except (AttributeError, TypeError, ImportError) as problem:

@@ -55,6 +55,7 @@ PRELOADED: Final = (
     # settings (OMP_NUM_THREADS) that a worker gets with its request.
     "ray",
     "ray._private.async_compat",
+    "ray._private.log_monitor",
     "ray._private.node",
     "ray._private.parameter",
     "ray._private.resource_isolation_config",

@@ -32,12 +32,13 @@ HEAD_IP = WORKER_IP = OTHER_IP = "127.0.0.1"
 # A driver whose first import is Ray's, as in most scripts.
 WORK = """
 import ray
-import json, os, sys
+import contextlib, io, json, os, sys, time
 from swarmp2p.ray_bridge.environment import applied
 
 @ray.remote(num_cpus=1)
 def where():
     here = ray.get_runtime_context()
+    print("printed by a task", flush=True)
     return here.get_node_id(), here.get_node_labels(), os.getcwd(), dict(os.environ)
 
 @ray.remote(num_cpus=1)
@@ -45,8 +46,13 @@ def forked():
     return "_swarmp2p_forked" in sys.modules, os.environ.get("WORD")
 
 with applied(json.load(sys.stdin)):
-    ray.init(logging_level="ERROR", log_to_driver=False)
-    node, labels, cwd, environment = ray.get(where.remote(), timeout=60)
+    with contextlib.redirect_stdout(io.StringIO()) as heard:
+        ray.init(logging_level="ERROR")
+        node, labels, cwd, environment = ray.get(where.remote(), timeout=60)
+        deadline = time.monotonic() + 30
+        while "printed by a task" not in heard.getvalue():
+            assert time.monotonic() < deadline, "what the task printed did not come"
+            time.sleep(0.05)
     names = {entry["NodeID"]: entry["NodeName"] for entry in ray.nodes()}
     ray.shutdown()
     ray.init(logging_level="ERROR", log_to_driver=False)  # another job
