@@ -88,6 +88,15 @@ class Orders:
         return {} if found is None else self._waiting.pop(found)[1]
 
 
+def identity_file(name: str | None) -> Path | None:
+    """The key's file as YAML names it, with a folder for it; no shell has replaced its ~."""
+    if name is None:
+        return None
+    path = Path(name).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
 async def run(config: dict[str, Any]) -> None:
     """Until Ray wants the head to end. config: the cluster's YAML file."""
     provider = config["provider"]
@@ -95,7 +104,7 @@ async def run(config: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="swarm-ray-up-") as directory:
         async with (
             open_peer(
-                identity=provider.get("identity"),
+                identity=identity_file(provider.get("identity")),
                 bootstrap=provider.get("bootstrap", ()),
                 network_key=provider.get("network_key"),
             ) as peer,

@@ -21,8 +21,10 @@ from .scopes import background_nursery
 from .units import memory_bytes, memory_text, span_s
 
 if TYPE_CHECKING:
+    from .peer import Peer
     from .ray_bridge.cluster import Cluster
 
+_QUIET_S: Final = 5.0  # after which people are told that nobody was found so far
 _MOST_TOLD: Final = 1024  # different things said of lenders; after that, no further ones
 
 
@@ -176,9 +178,23 @@ async def cluster_of(
             background_nursery() as nursery,
         ):
             nursery.start_soon(_tell, cluster, report, began, first)
+            nursery.start_soon(_tell_of_nobody, cluster, peer, report, timeout_s)
             await cluster.wait_for_workers(first, timeout_s)
             await trio.lowlevel.checkpoint()  # `_tell` was woken with us: what it has to say comes first
             yield cluster
+
+
+async def _tell_of_nobody(cluster: Cluster, peer: Peer, report: Report, timeout_s: float) -> None:
+    """Say why nothing happens, when nothing does."""
+    await trio.sleep(_QUIET_S)
+    if cluster.workers or cluster.refusals:
+        return
+    why = (
+        "no lender has given a worker so far"
+        if peer.connected
+        else "this peer has found no swarm: run `swarmp2p join INVITE`, or name one of its peers with --bootstrap"
+    )
+    report("waiting", f"{why}; waiting up to {timeout_s:g} s in all", connected=len(peer.connected))
 
 
 async def _tell(cluster: Cluster, report: Report, began: float, first: int) -> None:

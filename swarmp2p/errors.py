@@ -257,7 +257,9 @@ class NotEnoughWorkers(SwarmError):
     """
 
     def __init__(self, wanted: int, leased: int, refusals: tuple[tuple[str, str], ...] = ()) -> None:
-        told = "; ".join(f"{peer}: {reason}" for peer, reason in refusals) or "no provider was found"
+        told = "; ".join(f"{peer}: {reason}" for peer, reason in refusals) or (
+            "no further provider was found" if leased else "no provider was found"
+        )
         super().__init__(
             f"leased {leased} of {wanted} workers ({told}); start more lenders, have them allow this peer, "
             "or ask for fewer workers. All leases were released"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -185,6 +186,11 @@ class _LendCommand:
                 "lending",
                 peer=str(self._peer.id),
                 addresses=[str(address) for address in self._peer.addresses],
+                connected=len(self._peer.connected),
+                cpus=self._offer.cpus,
+                gpus=self._offer.gpus,
+                leases=self._offer.max_leases,
+                isolation=self._offer.isolation,
             )
             if not self._warned:
                 self._warned = True
@@ -204,6 +210,9 @@ class _LendCommand:
                 "let all with --allow-anyone"
             )
             self._emit("problem", message=message)
+        cpus, has = self._offer.cpus, len(os.sched_getaffinity(0))
+        if cpus > has:
+            self._emit("problem", message=f"{cpus:g} CPUs are lent, and this machine has {has}")
         for message in await _hindrances(self._paths):
             self._emit("problem", message=message)
 

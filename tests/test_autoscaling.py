@@ -14,6 +14,7 @@ import trio
 import yaml  # type: ignore[import-untyped]
 
 from swarmp2p import Identity, Offer, open_peer
+from swarmp2p.autoscaling import identity_file
 from swarmp2p.ray_bridge.events import Need
 from swarmp2p.ray_bridge.orders import need_of, socket_path
 
@@ -85,3 +86,10 @@ def test_a_node_type_says_what_is_asked_for() -> None:
     assert need_of({"CPU": 4, "GPU": 1, "memory": 10**9}, {}) == Need(cpus=4, gpus=1, memory_bytes=10**9)
     labels = {"swarmp2p.kind": "gaming-pc", "ray.io/availability-region": "eu", "gpu": "h200"}
     assert need_of({}, labels) == Need(kind="gaming-pc", region="eu", labels=(("gpu", "h200"),))
+
+
+def test_a_key_below_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert identity_file("~/.config/swarmp2p/identity") == tmp_path / ".config/swarmp2p/identity"
+    assert (tmp_path / ".config/swarmp2p").is_dir()
+    assert identity_file(None) is None

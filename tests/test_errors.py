@@ -108,6 +108,7 @@ CASES: list[tuple[SwarmError, tuple[str, ...], dict[str, object]]] = [
         {"wanted": 3, "leased": 1, "refusals": (("12D3", "full"),)},
     ),
     (NotEnoughWorkers(3, 0), ("0 of 3", "no provider was found"), {"refusals": ()}),
+    (NotEnoughWorkers(3, 1), ("1 of 3", "no further provider was found"), {"refusals": ()}),
 ]
 
 

@@ -142,6 +142,9 @@ def test_ctrl_c_while_it_waits_and_too_few_workers() -> None:
     assert done.returncode == 125
     assert "leased 0 of 1 workers" in done.stderr
     assert "Traceback" not in done.stderr
+    done = finished([*run("", script=("true",))[:4], "--timeout", "6s", "--", "true"])
+    assert "this peer has found no swarm" in done.stderr
+    assert "waiting up to 6 s" in done.stderr
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         with subprocess.Popen(
             [sys.executable, "-m", "swarmp2p", "run", "--json", "--", "true"],

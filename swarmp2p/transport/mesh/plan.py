@@ -135,12 +135,19 @@ def _between_machines(a: Member, b: Member) -> Path:
     if _both(Carrier.OVERLAY, a, b):
         if _both(Carrier.WIREGUARD, a, b):
             return Path(Carrier.OVERLAY, "WireGuard packets from outside reach neither of them")
+        if not any(_wants(Carrier.WIREGUARD, each) for each in (a, b)):
+            return Path(Carrier.OVERLAY, "neither allows WireGuard")
         return Path(Carrier.OVERLAY, f"no WireGuard: {_lacking(Carrier.WIREGUARD, a, b)}")
     return Path(
         None,
         f"no overlay: {_lacking(Carrier.OVERLAY, a, b)}; no WireGuard: {_lacking(Carrier.WIREGUARD, a, b)}; "
         "and they are not on one machine, or do not allow a direct path",
     )
+
+
+def _wants(carrier: Carrier, member: Member) -> bool:
+    """Whether a member allows a carrier, even if it cannot have it."""
+    return carrier in member.facts.carriers or carrier in dict(member.facts.lacks)
 
 
 def _both(carrier: Carrier, a: Member, b: Member) -> bool:

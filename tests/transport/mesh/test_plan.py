@@ -216,6 +216,7 @@ def test_reasons_say_who_lacks_what() -> None:
     found = path(CLUSTER, head(REACHED), poor)
     assert found.carrier is Carrier.OVERLAY
     assert found.reason == f"no WireGuard: peer {poor.peer.short}: it may not create interfaces"
+    assert path(CLUSTER, head(), worker(1)).reason == "neither allows WireGuard"
 
 
 def test_who_shares_no_carrier_has_no_path() -> None:
