@@ -47,6 +47,11 @@ class BlockingCluster:
         return self._cluster.past_events
 
     @property
+    def snapshots(self) -> dict[PeerId, float]:
+        """Who holds a snapshot of the cluster, and when that was made: seconds since 1970."""
+        return self._cluster.snapshots
+
+    @property
     def environment(self) -> dict[str, str]:
         """What another process needs in its environment to use the cluster. Keep it secret: it holds the token."""
         return self._cluster.environment
@@ -71,6 +76,8 @@ def ray_cluster(
     idle_s: float = 60.0,
     gang: bool = False,
     cluster_state: str | os.PathLike[str] | None = None,
+    snapshots: int = 0,
+    restore: bool = False,
     identity: Identity | str | os.PathLike[str] | None = None,
     listen: Iterable[Multiaddr | str] | Multiaddr | str | None = DEFAULT_LISTEN,
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
@@ -113,6 +120,8 @@ def ray_cluster(
                 gang=gang,
                 cluster_state=cluster_state,
                 begun=begun,
+                snapshots=snapshots,
+                restore=restore,
             ) as cluster,
         ):
             yield cluster

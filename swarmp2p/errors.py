@@ -200,6 +200,21 @@ class HeadFailed(SwarmError):
         self.problem, self.log = problem, log
 
 
+class NoSnapshot(SwarmError):
+    """No peer that was asked has a snapshot of this borrower's cluster that can be used; nothing was written.
+
+    borrower: its peer id, as text. faults: (holder's id as text, what it gave) of those that gave what is not genuine.
+    """
+
+    def __init__(self, borrower: str, faults: tuple[tuple[str, str], ...] = ()) -> None:
+        told = "".join(f"; {holder} gave {fault}" for holder, fault in faults)
+        super().__init__(
+            f"no peer that was found holds a snapshot of {borrower}'s cluster{told}; use the identity file of the "
+            "machine that borrowed, and try again when more lenders are there. Nothing was written"
+        )
+        self.borrower, self.faults = borrower, faults
+
+
 class NoCell(SwarmError):
     """This machine gives no network namespace of its own to a worker; nothing was started.
 

@@ -81,6 +81,11 @@ def add_lend_command(add: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="PEER",
         help="an owner whose grants count here, as those of this machine's key always do; repeatable",
     )
+    lend.add_argument(
+        "--snapshots",
+        metavar="SIZE",
+        help="room for sealed copies of borrowers' clusters, such as 64M, with which they can go on elsewhere",
+    )
     lend.add_argument("--allow-anyone", action="store_true", help="let every peer lease")
     lend.add_argument(
         "--paths",
@@ -112,6 +117,8 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
     notice_s = span_s(options.notice)
     paths = [name.strip() for name in options.paths.split(",")]
     paths_argument(paths)  # before anything starts
+    if options.snapshots is not None:
+        memory_bytes(options.snapshots)
     terms = _Terms(options)
     async with peer_of(options) as peer:
         command = _LendCommand(options, peer, offer, paths, terms)
@@ -178,6 +185,7 @@ class _LendCommand:
                 grantors=self._options.grantor,
                 logs=self._options.logs,
                 paths=self._paths,
+                snapshots_bytes=memory_bytes(self._options.snapshots) if self._options.snapshots else 0,
             ) as lending,
             trio.open_nursery() as nursery,
         ):

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from .peer import Peer
 
 RAY_SERVICE: Final = "ray-worker"
+KEEPS_ATTRIBUTE: Final = "snapshots"
+"""Of the service record: true of a lender that keeps snapshots of its borrowers' clusters."""
+
 _STOP_S: Final = 10.0  # how long closing waits for the workers' trees to end; supervisors go on by themselves
 
 
@@ -64,8 +67,10 @@ class Lending:
         jailer: Jailer | None,
         grantors: frozenset[PeerId] = frozenset(),
         signed: Callable[[LeaseId], SignedLease | None] = lambda lease: None,
+        keeping: bool = False,
     ) -> None:
-        self.grantors, self._signed = grantors, signed
+        """keeping: whether it also keeps borrowers' snapshots."""
+        self.grantors, self._signed, self._keeping = grantors, signed, keeping
         self._peer, self._post, self._versions = peer, post, versions
         self.offer = offer
         self.allowed = allowed
@@ -88,6 +93,10 @@ class Lending:
         """The leases that stand, each under both signatures as it is now; see SignedLease."""
         found = [self._signed(lease) for lease in self._given]
         return tuple(signed for signed in found if signed is not None)
+
+    def lends_to(self, peer: PeerId) -> bool:
+        """Whether a peer is on the list, or has a lease: whose snapshots are kept."""
+        return self.allowed is None or peer in self.allowed or peer in self.borrowers
 
     async def allow(self, peers: Iterable[PeerId | str] | None) -> None:
         """Replace the list of peers that may lease; None for everybody. Leases that stand are kept."""
@@ -122,16 +131,21 @@ class Lending:
         trusted: dict[str, Attribute] = (
             {OWNERS_ATTRIBUTE: owners_text(self.grantors)} if self.grantors else {}
         )
-        return trusted | {
-            "kind": self.offer.kind,
-            "region": self.offer.region,
-            "cpus": self.offer.cpus,
-            "gpus": self.offer.gpus,
-            "isolation": self.offer.isolation,
-            "ray": self._versions.ray,
-            "python": self._versions.python,
-            "swarmp2p": self._versions.swarmp2p,
-        }
+        keeps: dict[str, Attribute] = {KEEPS_ATTRIBUTE: True} if self._keeping else {}
+        return (
+            trusted
+            | keeps
+            | {
+                "kind": self.offer.kind,
+                "region": self.offer.region,
+                "cpus": self.offer.cpus,
+                "gpus": self.offer.gpus,
+                "isolation": self.offer.isolation,
+                "ray": self._versions.ray,
+                "python": self._versions.python,
+                "swarmp2p": self._versions.swarmp2p,
+            }
+        )
 
     def output(self, output: LeaseOutput | Invited | MeshFailed) -> None:
         """Take an output of the lease or mesh engine about a lease given by this peer."""

@@ -56,6 +56,8 @@ from .ray_bridge.signed_lease import SignedLease
 from .ray_bridge.versions import installed_versions
 from .scopes import background_nursery, cancel_scope, start
 from .scouting import Scout
+from .snapshots.holders import Holders
+from .snapshotting import Snapshots, check_snapshots
 from .transport.mesh.events import Invited, MeshFailed, MeshOutput, Paired, Planned
 from .transport.mesh.members import Carrier
 from .transport.overlay.carrier_streams import PROTOCOL as CARRIER_PROTOCOL
@@ -80,10 +82,12 @@ class Market:
         granting: Granting,
         claim: Callable[[str], tuple[JournalRecord, ...]],
         signed: Callable[[LeaseId], SignedLease | None],
+        state: Path | None = None,
     ) -> None:
         """claim: leases of a cluster, by its name, that an earlier run of this peer took. signed: a lease under both
-        signatures, while it stands."""
+        signatures, while it stands. state: the peer's state file, beside which it keeps others' snapshots."""
         self._granting, self._claim, self._signed = granting, claim, signed
+        self._snapshots = Snapshots(peer, state)
         self._peer, self._post, self._loads, self._choosing = peer, post, loads, choosing
         self._lending: Lending | None = None
         self._paths = Paths(peer, post)
@@ -125,6 +129,7 @@ class Market:
         logs: Path | None,
         paths: tuple[Carrier, ...] = DEFAULT_PATHS,
         grantors: frozenset[PeerId] = frozenset(),
+        snapshots_bytes: int = 0,
     ) -> AsyncGenerator[Lending, None]:
         """See Peer.lend."""
         if self._lending is not None:
@@ -155,6 +160,7 @@ class Market:
             jailer,
             grantors,
             self._signed,
+            snapshots_bytes > 0,
         )
         lending.signal()  # raises UsageError for what no signal can say
         self._lending = lending
@@ -162,6 +168,7 @@ class Market:
         try:
             async with (
                 self._granting.heeding(grantors, lending.learn),
+                self._snapshots.keeping(snapshots_bytes, lending),
                 background_nursery() as nursery,
                 self.follow_loads(),
             ):
@@ -194,8 +201,11 @@ class Market:
         orders: bool = False,
         state: Path | None = None,
         begun: BegunHead | None = None,
+        snapshots: int = 0,
+        restore: bool = False,
     ) -> AsyncGenerator[Cluster, None]:
         """See Peer.borrow."""
+        check_snapshots(state, snapshots, restore)
         size = cluster_size(workers, min_workers)
         rng = random.Random(os.urandom(16))
         check_need(need)
@@ -210,8 +220,10 @@ class Market:
                 recruiter.providers() or lenders or [entry.provider for entry in self._loads]
             )
 
+        restored = await self._snapshots.restore(state, timeout_s) if restore else None
         async with (
-            self._led_head(begun, state, need, paths, logs, rtt_s) as (head, led, memory),
+            self._snapshots.one_cluster(snapshots),
+            self._led_head(begun, state, need, paths, logs, rtt_s, restored is None) as (head, led, memory),
             self.follow_loads(),
             background_nursery() as nursery,
         ):
@@ -243,6 +255,12 @@ class Market:
             self._recruiters.append(recruiter)
             try:
                 nursery.start_soon(_watch, head, cluster, self._peer.id)
+                if restored is not None:
+                    cluster.restored(restored.holder, restored.text)
+                if snapshots and state is not None and begun is None:
+                    holders = Holders(snapshots, rng)
+                    cluster.follow_snapshots(holders.have)
+                    nursery.start_soon(self._snapshots.give, holders, state.absolute(), cluster.snapshot_told)
                 former = self._claim(memory.name) if led.resumes else ()
                 if former:
                     cluster.adopt(former)
@@ -269,8 +287,10 @@ class Market:
         paths: tuple[Carrier, ...],
         logs: Path | None,
         rtt_s: Callable[[], float],
+        workers: bool,
     ) -> AsyncGenerator[tuple[RayHead, HeadPaths, ClusterMemory], None]:
-        """A head with its paths: the one that was begun, or another."""
+        """A head with its paths: the one that was begun, or another. workers: whether those of a head before may be
+        there yet."""
         if begun is not None:
             async with open_head_paths(self._paths, need, paths, begun.memory, begun=True) as led:
                 yield begun.head, led, begun.memory
@@ -278,7 +298,13 @@ class Market:
         async with (
             open_head_state(state) as kept,
             open_head_paths(self._paths, need, paths, memory := ClusterMemory.of(kept)) as led,
-            start_head(directory=logs, ports=led.ports, rtt_s=rtt_s, state=kept, resumes=led.resumes) as head,
+            start_head(
+                directory=logs,
+                ports=led.ports,
+                rtt_s=rtt_s,
+                state=kept,
+                resumes=led.resumes and workers,
+            ) as head,
         ):
             yield head, led, memory
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Final, cast
 
 import trio
@@ -152,7 +153,8 @@ async def open_peer(
         swarm = Membership(way_in.network_key, other_dht)
         grants = None if state is None else GrantFile(grants_path(state))
         kept = Kept() if grants is None else await trio.to_thread.run_sync(grants.read)
-        peer = Peer(identity, engine, network, driver, storage, swarm, journal, grants, kept)
+        path = None if state is None else Path(state)
+        peer = Peer(identity, engine, network, driver, storage, swarm, journal, grants, kept, path)
         await _hold_all(peer, way_in.grants)
         async with peer.running(Targets.of(identity.peer_id, targets, remembered, str(state)), mdns):
             yield peer

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
@@ -115,6 +116,7 @@ class Peer:
         journal: Journal | None = None,
         grants: GrantFile | None = None,
         kept: Kept | None = None,
+        state: Path | None = None,
     ) -> None:
         self._swarm = swarm
         self._identity, self._engine, self._network, self._driver = identity, engine, network, driver
@@ -131,6 +133,7 @@ class Peer:
             self._granting,
             self._leases.claim,
             engine.leases.signed,
+            state,
         )
         self._looked_at_loads = False
         self._announced: dict[str, None] = {}
@@ -478,6 +481,7 @@ class Peer:
         grantors: Iterable[PeerId | str] = (),
         logs: str | os.PathLike[str] | None = None,
         paths: Iterable[str] = ("direct", "overlay"),
+        snapshots_bytes: int = 0,
     ) -> AbstractAsyncContextManager[Lending]:
         """Lend Ray workers while the context is open; leases given are ended on exit.
 
@@ -488,12 +492,25 @@ class Peer:
 
         allow: peers that may lease; None for everybody, nobody by default. grantors: owners whose grants count here, as
         those of this peer's own key always do (`grant`). logs: folder for the workers'
-        logs, one folder a lease; by default only those of workers that failed are kept. Raises RayMissing.
+        logs, one folder a lease; by default only those of workers that failed are kept.
+
+        snapshots_bytes: room for snapshots of clusters of peers that may lease (`borrow(snapshots=...)`), none by
+        default; one has at most a quarter of it. They are sealed: nobody here can read them. They are kept beside the
+        peer's state file, a week at most, and without one only while this lends.
+
+        Raises RayMissing.
         """
         if not isinstance(cast(object, offer), Offer | None):
             raise UsageError(f"an Offer is lent, not {offer!r}")
         trusted = peer_set(grantors) or frozenset()
-        return self._market.lend(offer or Offer(), allow, log_folder(logs), paths_argument(paths), trusted)
+        return self._market.lend(
+            offer or Offer(),
+            allow,
+            log_folder(logs),
+            paths_argument(paths),
+            trusted,
+            count_argument(snapshots_bytes, "snapshots_bytes"),
+        )
 
     def borrow(
         self,
@@ -512,6 +529,8 @@ class Peer:
         orders: bool = False,
         cluster_state: str | os.PathLike[str] | None = None,
         begun: BegunHead | None = None,
+        snapshots: int = 0,
+        restore: bool = False,
     ) -> AbstractAsyncContextManager[Cluster]:
         """Start a Ray head and lease workers for it; all are released on exit.
 
@@ -529,6 +548,13 @@ class Peer:
         run, if the peer has a state file and the same identity.
         begun: a head that was begun before this peer was opened (begun_head.py); `logs` and `cluster_state` do not
         count then.
+        snapshots: have so many peers, 16 at most, each hold a copy of that: lenders that say so (`snapshots_bytes`). It
+        is sealed to this peer's key, and given again when it changed, every 5 s at most. A peer can have those of one
+        cluster at a time.
+        restore: when there is no cluster in `cluster_state` yet, go on with the newest snapshot that others hold of
+        this peer's, found within `timeout_s` seconds: on another machine with the same identity, detached actors that
+        may be restarted, jobs and packages are there again, and workers are leased anew. What ran on the former machine
+        must have ended.
 
         Yields once `min_workers` run (all of them, or the lower bound, by default; 0 yields at once); the cluster goes
         on hiring until it has `workers`, and replaces those that are lost. While the context is open, this process's
@@ -543,7 +569,7 @@ class Peer:
         which was taken, and `path_reason` why.
 
         Raises NotEnoughWorkers after `timeout_s` seconds, RayMissing, HeadFailed (also in the body, when the
-        head dies while it is in use).
+        head dies while it is in use); with restore, NoSnapshot.
         """
         if not isinstance(cast(object, need), Need | None):
             raise UsageError(f"a Need is borrowed for, such as Need(cpus=2), not {need!r}")
@@ -562,6 +588,8 @@ class Peer:
             orders,
             folder_argument(cluster_state, "cluster_state"),
             begun,
+            count_argument(snapshots, "snapshots"),
+            bool(restore),
         )
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:
@@ -572,6 +600,10 @@ class Peer:
         if not callable(handler):
             raise UsageError(f"the handler of {protocol} is an async function of a stream, not {handler!r}")
         self._network.set_handler(protocol_argument(protocol), handler)
+
+    def unhandle(self, protocol: str) -> None:
+        """Serve a protocol of your own no longer; streams that are open stay."""
+        self._network.remove_handler(protocol_argument(protocol))
 
     async def open_stream(self, peer: PeerId | str, protocol: str) -> PeerStream:
         """Open a stream of your own protocol; the peer is looked up when its address is not known.

@@ -45,6 +45,19 @@ def add_up_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
         "name", nargs="?", default=DEFAULT_NAME, help=f"the cluster's name (default {DEFAULT_NAME})"
     )
     add_cluster_options(up, identity=f"{home() / 'clusters' / 'NAME' / 'key'}")
+    up.add_argument(
+        "--snapshots",
+        type=int,
+        default=0,
+        metavar="K",
+        help="have K lenders each hold a sealed copy of the cluster's state, for `up --restore` elsewhere",
+    )
+    up.add_argument(
+        "--restore",
+        action="store_true",
+        help="where there is no cluster here, go on with the newest copy that lenders hold; --identity names the key "
+        "of the former",
+    )
     up.add_argument("--foreground", action="store_true", help="hold it in this process, until told to stop")
     up.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)  # what `up` starts itself as
     up.set_defaults(run=_up)
@@ -166,7 +179,12 @@ async def _stand(options: argparse.Namespace, standing: Standing) -> int:
             nursery.start_soon(listen)
             with waiting:
                 async with cluster_of(
-                    options, report, identity=standing.key, cluster_state=standing.ray
+                    options,
+                    report,
+                    identity=standing.key,
+                    cluster_state=standing.ray,
+                    snapshots=options.snapshots,
+                    restore=options.restore,
                 ) as cluster:
                     _told(standing, cluster, options, environment=cluster.environment)
                     report(

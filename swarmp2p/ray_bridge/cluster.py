@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from random import Random
@@ -75,6 +75,8 @@ class ClusterEventKind(Enum):
     DRAINED = "drained"
     ENDED = "ended"
     HEAD_RESTARTED = "head restarted"
+    SNAPSHOT = "snapshot"
+    RESTORED = "restored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class ClusterEvent:
     """One change. at: seconds as the peer's clock. reason: why, for REFUSED, DRAINED and ENDED; load for FOUND; path,
     and why it was taken, for ACTIVE; place in its lender's queue, for QUEUED. DRAINED: its worker gets no more work,
     for it is about to go. HEAD_RESTARTED: peer is the borrower; reason says what had happened, and what drivers have to
-    do."""
+    do. SNAPSHOT: who holds the cluster's snapshots, or, of the borrower, why there is none. RESTORED: whose it was."""
 
     at: float
     kind: ClusterEventKind
@@ -164,6 +166,7 @@ class Cluster:
         self._asks = (Ask(need),) * least  # of an elastic cluster: workers to be asked for
         self._unmeetable: tuple[Bundle, ...] = ()
         self._needs: dict[LeaseId, Need] = {}
+        self._holders: Mapping[PeerId, int] = {}
         self._giving_back: dict[LeaseId, None] = {}
         self._nursery: trio.Nursery | None = None
         self._workers: dict[LeaseId, LeasedWorker] = {}
@@ -204,6 +207,11 @@ class Cluster:
         """Of an elastic cluster: what Ray's tasks, actors and placement groups wait for in vain, for no worker could
         have it (resources and labels of your own), or not within the cluster's size."""
         return self._unmeetable
+
+    @property
+    def snapshots(self) -> dict[PeerId, float]:
+        """Who holds a snapshot of the cluster, and when that was made: seconds as the peer's clock."""
+        return {peer: sequence / 1000 for peer, sequence in self._holders.items()}
 
     @property
     def events(self) -> ClusterEvents:
@@ -306,6 +314,18 @@ class Cluster:
         """The head was started again. own: this peer."""
         goes_on = "drivers go on" if restart.drivers else "drivers have to call ray.shutdown() and ray.init()"
         self._record(ClusterEventKind.HEAD_RESTARTED, own, f"{restart.reason}; {goes_on}")
+
+    def follow_snapshots(self, holders: Mapping[PeerId, int]) -> None:
+        """Show who holds them. holders: by peer the sequence, milliseconds; it changes."""
+        self._holders = holders
+
+    def snapshot_told(self, peer: PeerId, reason: str) -> None:
+        """A peer holds a snapshot of this cluster, or does not any more; or, of the borrower, why there is none."""
+        self._record(ClusterEventKind.SNAPSHOT, peer, reason)
+
+    def restored(self, holder: PeerId, reason: str) -> None:
+        """It goes on from a snapshot."""
+        self._record(ClusterEventKind.RESTORED, holder, reason)
 
     def _placed(self, worker: LeasedWorker) -> LeasedWorker:
         """A worker with its path as it is now; that of one that was adopted stands only later."""
