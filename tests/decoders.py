@@ -61,6 +61,8 @@ from swarmp2p.ray_bridge.messages import (
 )
 from swarmp2p.ray_bridge.revocations import read_revocations, revoke
 from swarmp2p.signed import open_signed, pack, pack_map, sign_map, split_signed, unpack_map
+from swarmp2p.snapshots import protocol as snapshot_protocol
+from swarmp2p.snapshots.form import make_snapshot, open_snapshot, read_header
 from swarmp2p.transport.addresses import parse_transport, split_address, to_multiaddr
 from swarmp2p.transport.framing import FrameBuffer, encode_frame
 from swarmp2p.transport.identify import _parse as parse_identify  # pyright: ignore[reportPrivateUsage]
@@ -97,6 +99,8 @@ _RECORD = make_record(
 _PEER_RECORD = seal_record(SENDER, (_PLACE, _PLACE), 1 << 60, AUTHOR.sign)
 _MESSAGE = StrictSign().make(SENDER, "loads", b"data", bytes(8), AUTHOR.sign)
 _OWNER = Identity(b"o" * 32)
+_BORROWER = Identity(bytes(31) + b"s")
+_SNAPSHOT = make_snapshot(_BORROWER, {"port": b"1"}, 1, 1e9)
 _GRANT = Grant.issue(_OWNER, OTHER, Terms(expires=1e9, cpus=2, lenders=(SENDER,)), 1e9 - 60)
 _SIGNED = sign_map("a domain", {"number": 1, "text": "two", "bytes": b"three"}, AUTHOR.sign)
 
@@ -442,6 +446,36 @@ DECODERS: tuple[Decoder, ...] = (
         lambda data: read_revocations(data, _OWNER.peer_id, verify),
         (BadMessage,),
         (revoke(_OWNER, None, 1e9, grants=[_GRANT.id], peers=[OTHER]).envelope,),
+    ),
+    Decoder(
+        "snapshot-header",
+        lambda data: read_header(_BORROWER.peer_id, data, verify),
+        (BadMessage,),
+        (_SNAPSHOT.header.envelope,),
+    ),
+    Decoder(
+        "snapshot-box",
+        lambda data: open_snapshot(_BORROWER, _SNAPSHOT.header, data),
+        (BadMessage,),
+        (_SNAPSHOT.box,),
+    ),
+    Decoder(
+        "snapshot-wish",
+        snapshot_protocol.decode_wish,
+        (BadMessage,),
+        tuple(
+            snapshot_protocol.encode_wish(wish)[4:]
+            for wish in (
+                snapshot_protocol.Wish("ask"),
+                snapshot_protocol.Wish("give", _SNAPSHOT.header.envelope),
+            )
+        ),
+    ),
+    Decoder(
+        "snapshot-answer",
+        snapshot_protocol.decode_answer,
+        (BadMessage,),
+        (snapshot_protocol.encode_answer(snapshot_protocol.Answer("refused", b"x", "why"))[4:],),
     ),
     Decoder("key-file", _key_file, (IdentityFileError,), (_saved_key(),)),
 )

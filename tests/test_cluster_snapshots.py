@@ -13,7 +13,9 @@ from .test_cluster_state import running
 
 # Has its detached actor count, and stores something in GCS; waits until two hold that; says so, and waits to be killed.
 BORROWER = """
-import json, sys, time
+import json, os, sys, time
+said = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # for what Ray prints
 import ray
 import swarmp2p
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
@@ -44,7 +46,7 @@ with swarmp2p.ray_cluster(
         while len([made for made in cluster.snapshots.values() if made > stored]) < 2:
             time.sleep(0.05)
     told = [f"{event.kind.value}: {event.reason}" for event in cluster.events]
-    print(json.dumps({"count": count, "kv": _internal_kv_get(b"mine").decode(), "told": told}), flush=True)
+    print(json.dumps({"count": count, "kv": _internal_kv_get(b"mine").decode(), "told": told}), file=said, flush=True)
     sys.stdin.read()
 """
 

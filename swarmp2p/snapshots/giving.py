@@ -42,6 +42,7 @@ Search = Callable[[Callable[[PeerId], None]], Awaitable[None]]
 
 _ANSWER_S = 10.0
 _SLOWEST = 65_536.0  # as serving.py's
+_ROUNDS = 3  # of asking others in place of those that refused, at one look
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,8 @@ class Giving:
         if holders.missing() and now >= self._searched + self._config.search_s:
             self._searched = now
             await self._search(lambda peer: holders.found([peer]))
-        while asked := holders.next(self._now()):
-            await self._give_all(asked)
+        for _ in range(_ROUNDS):
+            await self._give_all(holders.next(self._now()))
 
     async def _make(self) -> None:
         """A new snapshot, when it is time for one."""

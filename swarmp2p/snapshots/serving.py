@@ -31,7 +31,8 @@ from .protocol import (
 )
 from .shelf import Shelf, ShelfConfig
 
-_AT_ONCE: Final = 4  # streams, one of a peer; further ones are closed
+_AT_ONCE: Final = 6  # streams; further ones are refused
+_OF_ONE: Final = 2  # of one peer: its next one may come before the end of the one before is known here
 _WISH_S: Final = 10.0
 _SLOWEST: Final = 65_536.0  # bytes a second below which a transfer is ended, after `_WISH_S` more
 
@@ -49,7 +50,7 @@ class Keeping:
     ) -> None:
         self._files, self._now, self._lends_to, self._leases = files, now, lends_to, leases
         self._shelf = Shelf(config)
-        self._busy: dict[PeerId, None] = {}
+        self._busy: list[PeerId] = []
         for header in files.headers():
             if self._shelf.take(header, now())[0]:
                 files.drop(header.borrower)
@@ -69,10 +70,10 @@ class Keeping:
     async def serve(self, stream: PeerStream) -> None:
         """One stream."""
         peer = stream.peer
-        if peer in self._busy or len(self._busy) >= _AT_ONCE:
+        if self._busy.count(peer) >= _OF_ONE or len(self._busy) >= _AT_ONCE:
             await self._answer(stream, Answer(REFUSED, reason="busy"))
             return
-        self._busy[peer] = None
+        self._busy.append(peer)
         try:
             with trio.fail_after(_WISH_S):
                 wish = decode_wish(await receive_frame(stream))
@@ -81,7 +82,7 @@ class Keeping:
         except (BadMessage, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             stream.reset()
         finally:
-            del self._busy[peer]
+            self._busy.remove(peer)
 
     async def _serve(self, stream: PeerStream, peer: PeerId, wish: Wish) -> None:
         if wish.op in (ASK, GET):
