@@ -50,12 +50,12 @@ def test_bounds_hold_and_sequences_only_grow(
     arriving: dict[PeerId, Header] = {}
     for peer, sequence, size, expires, what, lessees in steps:
         now += 1
-        for gone in shelf.expired(now):
-            best.pop(gone)
-        wanted = header(peer, sequence, size, expires)
         if peer in arriving and what != "wait":
             shelf.kept(peer, now)
             best[peer] = arriving.pop(peer).sequence
+        for gone in shelf.expired(now):
+            best.pop(gone)
+        wanted = header(peer, sequence, size, expires)
         leases = [PEERS[index] for index in sorted(lessees)]
         reason, gone_now = shelf.take(wanted, now, leases)
         assert not set(gone_now) & {*leases, peer}
