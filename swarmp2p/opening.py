@@ -94,7 +94,7 @@ async def open_peer(
         Beside it stands the journal of its leases and of the processes that it runs for them: what a killed peer has
         left of those is ended before the next one opens.
         Another, STATE-grants, has the grants that it holds and the revocations that it knows.
-    mdns: whether to announce the peer by multicast DNS on the networks it listens on, and to join through peers
+        mdns: whether to announce the peer by multicast DNS on the networks it listens on, and to join through peers
         found there. relay: whether to relay for peers that nobody can dial, as long as others can dial this one:
         at most 16 MB/s of what those encrypt among themselves. relayed: whether to be reached through others' relays
         while nobody can dial this peer. upnp: whether to ask the router, by UPnP, to let this peer be dialled from
