@@ -222,7 +222,7 @@ def start_node(settings: Settings, status: Status) -> Any:
 def follow_logs(node: Any) -> None:
     """Send what tasks and actors of this node print to their drivers, by GCS, as long as this process lives.
 
-    Ray has a process for it, of 60 MB and half a second of CPU at each start; here it is a thread, with Ray's own code.
+    Ray has a Python process for it, started with each node; here it is a thread, with Ray's own code.
     While GCS cannot be reached, what cannot be sent is lost, as it is with Ray's process.
     """
     log_monitor: Any = importlib.import_module("ray._private.log_monitor")
