@@ -23,6 +23,7 @@ from swarmp2p.errors import (
     NetworkKeyError,
     NoCell,
     NoJail,
+    NoSnapshot,
     NotEnoughWorkers,
     PeerClosed,
     PeerMismatch,
@@ -96,6 +97,11 @@ CASES: list[tuple[SwarmError, tuple[str, ...], dict[str, object]]] = [
     (HeadFailed("exit 1", "/log"), ("exit 1", "/log"), {"problem": "exit 1", "log": "/log"}),
     (NoCell("forbidden"), ("forbidden", "Nothing was started"), {"reason": "forbidden"}),
     (NoJail("no bwrap"), ("no bwrap", "Nothing was started"), {"reason": "no bwrap"}),
+    (
+        NoSnapshot("12D3", (("12D4", "a forged header"),)),
+        ("12D3's cluster", "12D4 gave a forged header", "Nothing was written"),
+        {"borrower": "12D3", "faults": (("12D4", "a forged header"),)},
+    ),
     (
         WireGuardFailed("swarm7", "no such device"),
         ("swarm7", "no such device", "Other paths work"),
