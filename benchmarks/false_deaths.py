@@ -21,7 +21,7 @@ import trio
 
 from swarmp2p import open_peer
 from swarmp2p.identity import Identity
-from swarmp2p.ray_bridge.cluster import ClusterEventKind
+from swarmp2p.ray_bridge.cluster_events import ClusterEventKind
 from tests.lab.delay import delay
 from tests.lab.namespaces import Lab
 from tests.lab.requirements import require

@@ -19,7 +19,8 @@ from .identity import Identity, PeerId
 from .invite import Invite
 from .network_key import NetworkKey
 from .opening import DEFAULT_DHT_PROTOCOL, DEFAULT_LISTEN, open_peer
-from .ray_bridge.cluster import Cluster, ClusterEvent, LeasedWorker
+from .ray_bridge.cluster import Cluster, LeasedWorker
+from .ray_bridge.cluster_events import ClusterEvent
 from .ray_bridge.environment import leave
 from .ray_bridge.events import Need
 from .ray_bridge.grants import Grant

@@ -198,7 +198,7 @@ async def _tell_of_nobody(cluster: Cluster, peer: Peer, report: Report, timeout_
 
 
 async def _tell(cluster: Cluster, report: Report, began: float, first: int) -> None:
-    from .ray_bridge.cluster import ClusterEventKind as Kind
+    from .ray_bridge.cluster_events import ClusterEventKind as Kind
 
     told = dict[tuple[str, str, str], None]()
     async for event in cluster.events:

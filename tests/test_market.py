@@ -23,7 +23,8 @@ from swarmp2p.gossip.load_table import LoadEntry
 from swarmp2p.identity import PeerId
 from swarmp2p.market import ClusterSize, _placement, cluster_size  # pyright: ignore[reportPrivateUsage]
 from swarmp2p.peer import Peer
-from swarmp2p.ray_bridge.cluster import Cluster, ClusterEventKind
+from swarmp2p.ray_bridge.cluster import Cluster
+from swarmp2p.ray_bridge.cluster_events import ClusterEventKind
 from swarmp2p.ray_bridge.elastic import Ask
 from swarmp2p.ray_bridge.environment import driver_environment
 from swarmp2p.ray_bridge.events import JoinSecret, Need, Offer, Versions

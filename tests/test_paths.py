@@ -25,7 +25,7 @@ from swarmp2p.lender_paths import LenderPaths
 from swarmp2p.own_facts import free, machine
 from swarmp2p.paths import Paths, paths_argument
 from swarmp2p.ray_bridge.cells import cell_problem
-from swarmp2p.ray_bridge.cluster import ClusterEvent, ClusterEventKind
+from swarmp2p.ray_bridge.cluster_events import ClusterEvent, ClusterEventKind
 from swarmp2p.ray_bridge.events import ClosePath, Offer, OpenPath, PathFailed, PathUp, Role
 from swarmp2p.ray_bridge.pool import Sizes
 from swarmp2p.ready import Stock

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from random import Random
 
 import trio
@@ -20,6 +18,7 @@ import trio
 from ..errors import NotEnoughWorkers
 from ..identity import PeerId
 from ..scopes import cancel_scope
+from .cluster_events import ClusterEvent, ClusterEventKind, ClusterEvents, ClusterLog
 from .demand import Bundle, ClusterState
 from .elastic import MOST_WORKERS, Ask, Elastic, Held
 from .environment import borrowers_environment
@@ -60,36 +59,7 @@ _RELEASE_S = 5.0  # how long closing waits for lenders to confirm; leases that d
 _QUEUE_S = (
     600.0  # how long a request may wait at a lender that is full; it is taken back when it is not needed
 )
-_MAX_EVENTS = 1024
-
-
-class ClusterEventKind(Enum):
-    """What happened to a lease, or to the head."""
-
-    FOUND = "found"
-    ASKED = "asked"
-    QUEUED = "queued"
-    GRANTED = "granted"
-    ACTIVE = "active"
-    REFUSED = "refused"
-    DRAINED = "drained"
-    ENDED = "ended"
-    HEAD_RESTARTED = "head restarted"
-    SNAPSHOT = "snapshot"
-    RESTORED = "restored"
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterEvent:
-    """One change. at: seconds as the peer's clock. reason: why, for REFUSED, DRAINED and ENDED; load for FOUND; path,
-    and why it was taken, for ACTIVE; place in its lender's queue, for QUEUED. DRAINED: its worker gets no more work,
-    for it is about to go. HEAD_RESTARTED: peer is the borrower; reason says what had happened, and what drivers have to
-    do. SNAPSHOT: who holds the cluster's snapshots, or, of the borrower, why there is none. RESTORED: whose it was."""
-
-    at: float
-    kind: ClusterEventKind
-    peer: PeerId
-    reason: str = ""
+_MAX_SEEN = 1024  # providers told of as found
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +76,6 @@ class LeasedWorker:
     path_reason: str = ""
     isolation: str = NO_ISOLATION
     signed: SignedLease | None = field(default=None, repr=False)
-
-
-class ClusterEvents(AsyncIterable[ClusterEvent]):
-    """A cluster's events, from their beginning for each who iterates; calling it gives the iterator itself."""
-
-    def __init__(self, stream: Callable[[], AsyncGenerator[ClusterEvent, None]]) -> None:
-        self._stream = stream
-
-    def __aiter__(self) -> AsyncGenerator[ClusterEvent, None]:
-        return self._stream()
-
-    def __call__(self) -> AsyncGenerator[ClusterEvent, None]:
-        return self._stream()
 
 
 Candidates = Callable[[Ask, bool], Awaitable[Sequence[tuple[Candidate, str]]]]
@@ -171,10 +128,9 @@ class Cluster:
         self._nursery: trio.Nursery | None = None
         self._workers: dict[LeaseId, LeasedWorker] = {}
         self._seen: dict[PeerId, int] = {}
-        self._log: deque[ClusterEvent] = deque(maxlen=_MAX_EVENTS)
-        self._logged = 0
+        self._log = ClusterLog(now)
         self._changed = trio.Event()
-        self._closing = self._closed = False
+        self._closing = False
         self.name = name or os.urandom(8).hex()
 
     @property
@@ -217,24 +173,12 @@ class Cluster:
     def events(self) -> ClusterEvents:
         """Every event from the cluster's beginning (at most the last 1,024), then each as it happens, until
         the cluster is closed: `async for event in cluster.events`."""
-        return ClusterEvents(self._events)
+        return self._log.events
 
     @property
     def past_events(self) -> tuple[ClusterEvent, ...]:
         """The events so far, at most the last 1,024."""
-        return tuple(self._log)
-
-    async def _events(self) -> AsyncGenerator[ClusterEvent, None]:
-        position = 0
-        while True:
-            position = max(position, self._logged - len(self._log))
-            while position < self._logged:
-                event = self._log[position - (self._logged - len(self._log))]
-                position += 1
-                yield event
-            if self._closed:
-                return
-            await self._changed.wait()
+        return self._log.past
 
     async def wait_for_workers(self, count: int, timeout_s: float = math.inf) -> None:
         """Wait until `count` workers run; raises NotEnoughWorkers after `timeout_s` seconds."""
@@ -501,8 +445,7 @@ class Cluster:
         with cancel_scope(shield=True), trio.move_on_after(_RELEASE_S):
             while self._recruiter.leases():
                 await self._changed.wait()
-        self._closed = True
-        self._changed.set()
+        self._log.close()
 
     # ----------------------------------------------------------------------------------------------------------
 
@@ -546,13 +489,12 @@ class Cluster:
 
     def _note_found(self, found: Sequence[tuple[Candidate, str]]) -> None:
         for candidate, load in found:
-            if candidate.provider not in self._seen and len(self._seen) < _MAX_EVENTS:
+            if candidate.provider not in self._seen and len(self._seen) < _MAX_SEEN:
                 self._seen[candidate.provider] = candidate.sequence
                 self._record(ClusterEventKind.FOUND, candidate.provider, load)
 
     def _record(self, kind: ClusterEventKind, peer: PeerId, reason: str = "") -> None:
-        self._log.append(ClusterEvent(self._now(), kind, peer, reason))
-        self._logged += 1
+        self._log.record(kind, peer, reason)
         self._wake()
 
     def _wake(self) -> None:
