@@ -115,15 +115,15 @@ class Proxy:
         self._streams += [near, far]
         with near.socket, far.socket:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pump, near, far)
-                nursery.start_soon(self._pump, far, near)
+                nursery.start_soon(self._pump, near, far, True)
+                nursery.start_soon(self._pump, far, near, False)
 
-    async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
+    async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream, outwards: bool) -> None:
         try:
             while data := await source.receive_some(65536):
                 await self._flowing.wait()
                 await sink.send_all(data)
-                if self.record is not None and sink.socket.getpeername() == tuple(self._to):
+                if self.record is not None and outwards:
                     self.record += data
                 if self.budgets:
                     self.budgets[0] -= len(data)
