@@ -10,18 +10,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import which
 from typing import Final
 
-from .bridge_fleet import Asked, kill, start_driver
+import psutil
+
+from .bridge_fleet import Asked, start_driver
 from .bridge_places import Place, near
-from .mesh_paths import tree
 from .report import Figures, SideFailed, percentile, say
 
 _LIMIT_S: Final = 120.0
 _WORKERS: Final = 3
+_END_S: Final = 10.0
 _ENDS_WITH_US: Final = ("setpriv", "--pdeathsig", "TERM")
 """`ray start --block` ends its node when it is told to, and it is when this process ends, however."""
 
@@ -84,8 +86,16 @@ class ByHand:
         return self._start(number, f"--address={self._address}", "--num-cpus=1")[0]
 
     def end(self, one: subprocess.Popen[bytes]) -> None:
-        """End a node with all of its processes."""
-        kill(reversed_tree(one.pid))
+        """End a node with all of its processes. Asked first, so that the head hears of it: for a quarter of a minute
+        it would give tasks to a node that was killed."""
+        node = psutil.Process(one.pid)
+        processes = [*node.children(recursive=True), node]
+        one.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            one.wait(_END_S)
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):  # also when another has its number by now
+                process.kill()
         one.wait()
         self._started.remove(one)
 
@@ -93,11 +103,6 @@ class ByHand:
         """End all."""
         for one in [*self._started]:
             self.end(one)
-
-
-def reversed_tree(pid: int) -> list[int]:
-    """A process and its descendants, these first."""
-    return tree(pid)[::-1]
 
 
 @contextmanager
