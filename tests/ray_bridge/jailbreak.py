@@ -528,15 +528,17 @@ class Seen:
         for jail in supervisor.descendants(os.getpid()):
             if b"\0--jailed\0" not in contents(f"/proc/{jail.pid}/cmdline"):
                 continue
-            inside = [process.pid for process in supervisor.descendants(jail.pid)]
-            if not inside:
-                continue
+            tree = supervisor.descendants(jail.pid)
+            jailed = supervisor.inside_of(tree[0].pid, tree) if tree else []
+            if not jailed:
+                continue  # still being made: bubblewrap's own root is the machine's
+            inside = [process.pid for process in tree]
             lines = b"".join(contents(f"/proc/{pid}/status") for pid in inside).splitlines()
             threads = sum(int(line.split()[1]) for line in lines if line.startswith(b"Threads:"))
             memory = sum(map(supervisor.memory_of, inside))
             if memory > facts["memory"] / 2:  # what forked processes share counted for each of them
                 memory = sum(supervisor.memory_of(pid, exact=True) for pid in inside)
-            roots = [f"/proc/{inside[-1]}/root/{place}" for place in ("tmp", "dev/shm")]
+            roots = [f"/proc/{jailed[0].pid}/root/{place}" for place in ("tmp", "dev/shm")]
             memory += sum(map(supervisor.file_bytes, roots))
             self.processes, self.memory = max(self.processes, threads), max(self.memory, memory)
 
