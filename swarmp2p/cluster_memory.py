@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from .errors import UsageError
+from .private_file import replace_private
 from .ray_bridge.events import LeaseId
-from .ray_bridge.head_state import HeadState, replace_private
+from .ray_bridge.head_state import HeadState
 from .transport.mesh.allocation import Place
 from .transport.mesh.members import MEMBER_ID_BYTES, MemberId, PortBlock
 

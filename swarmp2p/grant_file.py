@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import base58
 from .descriptors import remedy
 from .errors import BadMessage, GrantError, StateFileError, UsageError
 from .identity import PeerId, verify
+from .private_file import replace_private
 from .ray_bridge.grants import Grant
 from .ray_bridge.revocations import MAX_OWNERS, RevocationList, read_revocations
 
@@ -107,16 +107,7 @@ class GrantFile:
         lines = [f"held {grant.text}\n" for grant in kept.held]
         lines += [f"revoked {one.owner} {base58.b58encode(one.envelope).decode()}\n" for one in kept.lists]
         try:
-            descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-            try:
-                with os.fdopen(descriptor, "w") as file:
-                    file.write("".join(lines))
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, self.path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            replace_private(self.path, "".join(lines).encode())
         except OSError as problem:
             raise self._error(problem) from None
 

@@ -1,5 +1,6 @@
-"""Files that hold a key: written whole, for this user alone and never over another file, and read without being tricked
-into waiting. What is wrong with one is said by those whose key it is (identity.py, network_key.py)."""
+"""Files for this user alone, written whole: keys, never over another file, and read without being tricked into waiting;
+and what is replaced as a whole whenever it changes. What is wrong with one is said by those whose it is (identity.py,
+network_key.py)."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def read_private(name: str, most: int) -> tuple[bytes, int] | None:
 
 
 def prepare_private(target: Path) -> tuple[int, str]:
-    """(descriptor, path) of a new file beside `target`, for `publish_private`. Raises OSError."""
+    """(descriptor, path) of a new file beside `target`, for those below. Raises OSError."""
     return tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # makes it 0600
 
 
@@ -40,3 +41,19 @@ def publish_private(prepared: tuple[int, str], target: Path, contents: bytes) ->
         os.link(temporary, target)  # unlike rename, link never replaces what is there
     finally:
         os.unlink(temporary)
+
+
+def replace_private(target: Path, *contents: bytes, durable: bool = True) -> None:
+    """Write a file anew, piece after piece: whoever looks finds what was there before, or all of this. durable: whether
+    that holds after a power cut, too. Raises OSError; then the file is as it was."""
+    descriptor, temporary = prepare_private(target)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.writelines(contents)
+            if durable:
+                file.flush()
+                os.fsync(descriptor)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -21,15 +21,14 @@ import select
 import shlex
 import shutil
 import signal
-import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from .console import home
 from .errors import SwarmError, UsageError
+from .private_file import replace_private
 from .ray_bridge import supervisor
 from .ray_bridge.ledger import Here
 
@@ -131,8 +130,8 @@ class Standing:
         held = Held(me.pid, me.start, here.boot, here.namespace, peer, address, workers)
         if environment is not None:
             lines = [f"{name}={shlex.quote(value)}\n" for name, value in sorted(environment.items())]
-            _write(self.folder / "environment", "".join(lines))
-        _write(self.folder / "cluster.json", json.dumps(asdict(held)))
+            replace_private(self.folder / "environment", "".join(lines).encode(), durable=False)
+        replace_private(self.folder / "cluster.json", json.dumps(asdict(held)).encode(), durable=False)
 
     # For who ends it ---------------------------------------------------------------------------------------------
 
@@ -192,11 +191,3 @@ def _read(text: str) -> Held:
         address=str(found["address"]),
         workers=workers,
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file, readable for its user alone (as mkstemp makes it)."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    os.replace(temporary, path)

@@ -10,7 +10,6 @@ import argparse
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from .errors import UsageError
 from .identity import Identity, verify
 from .invite import Invite, grant_capability, invitable, is_invite
 from .network_key import NetworkKey
+from .private_file import replace_private
 from .ray_bridge.grants import Grant
 
 if TYPE_CHECKING:
@@ -269,10 +269,8 @@ class _Told:
             return False
         first, self._known = not self._known, addresses
         try:
-            descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-            with os.fdopen(descriptor, "w") as file:
-                file.write("".join(f"{address}\n" for address in invitable(addresses)))
-            os.replace(temporary, self._path)
+            lines = "".join(f"{address}\n" for address in invitable(addresses))
+            replace_private(self._path, lines.encode(), durable=False)
         except OSError:
             pass
         return not first

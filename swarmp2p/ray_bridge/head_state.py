@@ -26,6 +26,7 @@ from typing import Final
 import trio
 
 from ..errors import UsageError
+from ..private_file import replace_private
 from .node_tree import private_directory
 
 _TOKEN_BYTES: Final = 32
@@ -119,14 +120,3 @@ def _begin(directory: Path, lock: int, *, kept: bool) -> HeadState:
         ) from None
     (directory / "gcs").mkdir(mode=0o700, exist_ok=True)
     return HeadState(directory, token, kept, lock, port)
-
-
-def replace_private(path: Path, content: bytes) -> None:
-    """Write a file that nobody else can read; whoever looks finds the old content or the new."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)

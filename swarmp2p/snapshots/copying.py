@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import UsageError
-from ..ray_bridge.head_state import replace_private
+from ..private_file import replace_private
 from .form import MAX_CONTENT_BYTES
 
 _SINGLE: Final = ("token", "cluster", "port")  # the last of them says that a cluster is there

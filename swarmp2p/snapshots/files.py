@@ -5,12 +5,12 @@ A file is written whole under another name first, so that what is there is alway
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
 from ..errors import BadMessage, UsageError
 from ..identity import PeerId, verify
+from ..private_file import replace_private
 from .form import MAX_BOX_BYTES, MAX_HEADER_BYTES, Header, Snapshot, read_header
 
 _SUFFIX: Final = ".snapshot"
@@ -40,15 +40,9 @@ class SnapshotFiles:
 
     def write(self, snapshot: Snapshot) -> None:
         """Keep one, in place of its borrower's former. Raises OSError."""
-        path = self._path(snapshot.header.borrower)
-        new = path.with_suffix(".new")
         envelope = snapshot.header.envelope
-        with open(new, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(len(envelope).to_bytes(_LENGTH_BYTES) + envelope)
-            file.write(snapshot.box)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
+        length = len(envelope).to_bytes(_LENGTH_BYTES)
+        replace_private(self._path(snapshot.header.borrower), length, envelope, snapshot.box)
 
     def read(self, header: Header) -> bytes:
         """The box. Raises OSError when it is not there."""
