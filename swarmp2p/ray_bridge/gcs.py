@@ -114,11 +114,12 @@ class Gcs:
 
     async def _send(self, order: Mapping[str, object]) -> bool:
         """False when the program is gone."""
-        if self._stream is None:
+        stream = self._stream
+        if stream is None:
             return False
         try:
             async with self._sending:
-                await self._stream.send_all(json.dumps(order).encode() + b"\n")
+                await stream.send_all(json.dumps(order).encode() + b"\n")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
         return True
