@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL
 from typing import Final, cast
@@ -65,7 +65,7 @@ class Tree:
         self._status: int | None = None
         self._buffer = b""
         self._told: dict[str, object] = {}
-        self._waiting, self._reading = trio.Lock(), trio.Lock()
+        self._waiting, self._reading, self._telling = trio.Lock(), trio.Lock(), trio.Lock()
         self._asked_to_stop = False
         self.mark, self.log_path = mark, log_path
 
@@ -132,10 +132,7 @@ class Tree:
         if not self.ended:
             self._asked_to_stop = True
             with _shielded(grace_s + _LATE_S):
-                try:
-                    await self._input.send_all(b"stop %.3f\n" % grace_s)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    pass  # it is ending already
+                await self._tell(b"stop %.3f" % grace_s)
                 await self.wait()
         if not self.ended:
             self._process.kill()
@@ -156,10 +153,7 @@ class Tree:
         self._log, self.log_path = log, path
         if not self._jailed:
             return log
-        try:
-            await self._input.send_all(b"log %s\n" % os.fsencode(path.absolute()).hex().encode())
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # it is ending
+        await self._tell(b"log %s" % os.fsencode(path.absolute()).hex().encode())
         return None
 
     async def close(self) -> None:
@@ -170,6 +164,12 @@ class Tree:
         with _shielded(_LATE_S):
             await self._input.aclose()
             await self._output.aclose()
+
+    async def _tell(self, line: bytes) -> None:
+        """Say something to the supervisor, unless it is ending already. Several may stop a tree at the same moment."""
+        async with self._telling:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._input.send_all(line + b"\n")
 
     async def _read(self) -> bool:
         """Take in one chunk of status lines; False at their end."""

@@ -165,6 +165,15 @@ async def test_a_second_stop_may_be_more_urgent(tmp_path: Path) -> None:
             assert await tree.wait() >= 0  # the supervisor did it, and need not be killed
 
 
+async def test_several_may_stop_a_tree_at_the_same_moment(tmp_path: Path) -> None:
+    async with shell(MEEK, tmp_path) as tree:
+        await tree.told("up")
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(tree.stop)
+        assert tree.ended
+
+
 async def test_cancellation_ends_the_tree(tmp_path: Path) -> None:
     seen: list[supervisor.Process] = []
     async with trio.open_nursery() as nursery, shell(DEAF, tmp_path) as tree:
