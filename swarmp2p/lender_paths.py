@@ -16,7 +16,7 @@ from .paths import Membership, Paths, fail
 from .ray_bridge.events import ClosePath, LeaseId, Need, Offer, OpenPath, PathFailed, PathUp
 from .ray_bridge.lender import Place, direct_path_problem
 from .ready import Ready, Stock
-from .scopes import cancel_scope
+from .scopes import cancel_scope, first_of
 from .transport.mesh.events import Invited, MeshFailed, TellFacts
 from .transport.mesh.members import HEAD_ADDRESS, Carrier, Facts
 
@@ -153,7 +153,7 @@ class LenderPaths:
                     carriers, lacks = await paths.equip_wireguard(stack, membership, carriers, invited.head)
                     await self._run(membership, held, carriers, lacks)
         except* (SwarmError, OSError) as problems:
-            failed(str(_first(problems)))
+            failed(str(first_of(problems)))
         finally:
             paths.leave(membership)
 
@@ -190,9 +190,3 @@ class LenderPaths:
         assert membership.cell is not None
         reason = await membership.cell.died()
         self._paths.post(PathFailed(membership.own, f"the worker's own network ended: {reason}"))
-
-
-def _first(problem: BaseException) -> BaseException:
-    while isinstance(problem, BaseExceptionGroup):
-        problem = problem.exceptions[0]
-    return problem

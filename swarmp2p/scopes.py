@@ -1,4 +1,4 @@
-"""Nurseries for things that run in the background of an `async with` body."""
+"""Nurseries for things that run in the background of an `async with` body, and what is raised there."""
 
 from __future__ import annotations
 
@@ -45,3 +45,10 @@ async def background_nursery() -> AsyncGenerator[trio.Nursery, None]:
         if isinstance(error, BaseExceptionGroup):
             raise
         raise error from error.__cause__
+
+
+def first_of(problem: BaseException) -> BaseException:
+    """The first of what may be groups of groups."""
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    return problem

@@ -25,7 +25,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import trio
 
 from ..errors import SwarmError
-from ..scopes import TaskStatus, cancel_scope
+from ..scopes import TaskStatus, cancel_scope, first_of
 
 REST_S: Final = 1.0
 """Seconds after the last request before more is made. A worker's start takes 0.5 s, more on a busy machine."""
@@ -257,10 +257,3 @@ class Pool(Generic[K, T]):
     def _wake(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
-
-
-def first_of(problem: BaseException) -> BaseException:
-    """The first of what may be groups of groups."""
-    while isinstance(problem, BaseExceptionGroup):
-        problem = problem.exceptions[0]
-    return problem
