@@ -39,6 +39,7 @@ class _Half(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._not_before = 0.0
         self._waiting: deque[tuple[float, bytes]] = deque()  # when it is due; b"" is the end
+        self._timer: asyncio.TimerHandle | None = None
 
     def hold_back(self, seconds: float) -> None:
         """Nothing leaves before that."""
@@ -51,22 +52,26 @@ class _Half(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         due = max(self._loop.time(), self._not_before) + self._delay_s
         self._waiting.append((due, data))
-        if len(self._waiting) == 1:
-            self._loop.call_at(due, self._pass_on)
+        self.wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.data_received(b"")
 
+    def wait(self) -> None:
+        """Pass on what has come, when it is due."""
+        if self._waiting and self._timer is None:
+            self._timer = self._loop.call_at(self._waiting[0][0], self._pass_on)
+
     def _pass_on(self) -> None:
-        """Pass on what is due; in one write, as it would have come."""
+        """Pass on what is due; in one write, as it would have come. It waits where nobody is there to take it yet."""
+        self._timer = None
+        if self.other is None or self.other.transport is None:
+            return
         due: list[bytes] = []
         now = self._loop.time()
         while self._waiting and self._waiting[0][0] <= now:
             due.append(self._waiting.popleft()[1])
-        if self._waiting:
-            self._loop.call_at(self._waiting[0][0], self._pass_on)
-        if self.other is None or self.other.transport is None:
-            return
+        self.wait()
         data = b"".join(due)
         if data:
             self.other.transport.write(data)
@@ -108,6 +113,7 @@ class _Front(_Half):
             self.transport.abort()
             return
         self.other = back
+        self.wait()  # on a busy machine what came first was due before there was this connection
 
 
 async def _serve(rtt_s: float) -> None:
@@ -119,17 +125,27 @@ async def _serve(rtt_s: float) -> None:
 
 
 @contextmanager
+def proxy(rtt_ms: float) -> Generator[int, None, None]:
+    """The proxy, for the length of the context; the port that it listens at."""
+    command = [sys.executable, "-m", "benchmarks.delay", f"--rtt-ms={rtt_ms}"]
+    with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.stdin.close()
+
+
+@contextmanager
 def delayed(rtt_ms: float) -> Generator[None, None, None]:
     """Have all TCP connections that this process makes through trio take `rtt_ms` for a round trip; 0 changes
     nothing. Only connections to 127.0.0.1 are made."""
     if not rtt_ms:
         yield
         return
-    command = [sys.executable, "-m", "benchmarks.delay", f"--rtt-ms={rtt_ms}"]
-    with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as proxy:
-        assert proxy.stdin is not None
-        assert proxy.stdout is not None
-        where = "127.0.0.1", int(proxy.stdout.readline())
+    with proxy(rtt_ms) as port:
+        where = "127.0.0.1", port
         # Both sides of the comparison connect by this method, whatever they do around it.
         with trio.socket.from_stdlib_socket(socket.socket()) as one:
             sockets: Any = type(one)
@@ -144,7 +160,6 @@ def delayed(rtt_ms: float) -> Generator[None, None, None]:
             yield
         finally:
             sockets.connect = connect
-            proxy.stdin.close()
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+
 import trio
 
-from benchmarks.delay import delayed
+from benchmarks.delay import delayed, proxy
 
 RTT_MS = 40.0
 
@@ -44,6 +46,18 @@ def test_bytes_come_through_in_order_and_not_before_their_time() -> None:
     assert came == sent
     assert first >= 2 * RTT_MS / 1000  # TCP's handshake, and the way there and back
     assert again >= RTT_MS / 1000
+
+
+def test_what_is_due_before_the_second_connection_is_made_waits_for_it() -> None:
+    """As on a busy machine, where the proxy reads the port and what follows it at once."""
+    with proxy(0.001) as port, socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        with socket.create_connection(("127.0.0.1", port)) as ours:
+            ours.sendall(server.getsockname()[1].to_bytes(2, "big") + b"hello")
+            theirs, _ = server.accept()
+            with theirs:
+                theirs.settimeout(20)
+                assert theirs.recv(5) == b"hello"
 
 
 def test_without_a_round_trip_time_nothing_is_in_between() -> None:
