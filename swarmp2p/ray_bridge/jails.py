@@ -10,19 +10,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from ..errors import NoJail
-from . import cell, supervisor
+from . import cell
 from .gpus import CHOSEN, Gpu, gpu_nodes
-from .groups import Watched, bounds, this_way
+from .groups import Bounds, Watched, bounds, this_way
 from .jail import Jail, System, jail_command, jail_environment
 from .limits import lease_sizes
 from .seccomp import AUDIT_ARCH, system_call_filter
-from .tree import Tree, open_tree
 
 OLDEST: Final = (0, 8)
 """Version of bubblewrap that has all that jail.py asks of it: --size since 0.7, --disable-userns since 0.8."""
@@ -125,40 +124,17 @@ def worker_jail(
     )
 
 
-@asynccontextmanager
-async def open_jailed(
-    jail: Jail,
-    command: Sequence[str],
-    *,
-    environment: Mapping[str, str],
-    log_path: Path,
-    cwd: Path | None = None,
-    remove: Sequence[Path] = (),
-    remove_orphaned: Sequence[Path] = (),
-    grace_s: float = supervisor.GRACE_S,
-    enter: Sequence[int] = (),
-    keep: Sequence[int] = (),
-) -> AsyncGenerator[Tree, None]:
-    """As open_tree, in a jail and within its bounds. Raises OSError."""
+@contextmanager
+def in_jail(
+    jail: Jail, command: Sequence[str], environment: Mapping[str, str]
+) -> Generator[tuple[list[str], dict[str, str], Bounds], None, None]:
+    """What `open_tree` runs, with which environment and within which bounds, so that the command runs in the jail;
+    for the length of the context, at whose end it has ended. Raises OSError."""
     inside = jail_environment(jail.system, environment)
     if jail.devices:
         inside = {name: value for name, value in inside.items() if name not in CHOSEN}
     with bounds(jail.limits) as made:
-        async with open_tree(
-            made.command(jail_command(jail, command)),
-            environment={**inside, **made.environment},
-            log_path=log_path,
-            cwd=cwd,
-            remove=remove,
-            remove_orphaned=remove_orphaned,
-            grace_s=grace_s,
-            enter=enter,
-            keep=keep,
-            jailed=True,
-            groups=made.groups,
-            memory_bytes=made.memory_bytes,
-        ) as tree:
-            yield tree
+        yield made.command(jail_command(jail, command)), {**inside, **made.environment}, made
 
 
 def device_nodes() -> tuple[str, ...]:

@@ -13,9 +13,8 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Final
@@ -23,7 +22,7 @@ from typing import Final
 from ..errors import UsageError
 from . import _ray_node, supervisor
 from .jail import NODE, Jail
-from .jails import open_jailed
+from .jails import in_jail
 from .tree import Tree, open_tree
 
 OBJECT_STORE_BYTES: Final = 256 * 2**20
@@ -184,20 +183,23 @@ async def open_program(
     and relative paths. orphans: see NodePlan. The others as `open_tree` has them."""
     for name in ("tmp", "work"):
         (directory / name).mkdir(mode=0o700)
-    environment = {**environment, "TMPDIR": str(directory / "tmp")}
-    opened = open_tree if jail is None else partial(open_jailed, jail)
-    async with opened(
-        command,
-        environment=environment,
-        log_path=log_path,
-        cwd=directory / "work",
-        remove=(directory,),
-        remove_orphaned=() if orphans is None else (orphans,),
-        grace_s=grace_s,
-        enter=enter,
-        keep=keep,
-    ) as tree:
-        yield tree
+    environment, bounds = {**environment, "TMPDIR": str(directory / "tmp")}, None
+    with ExitStack() as stack:
+        if jail is not None:
+            command, environment, bounds = stack.enter_context(in_jail(jail, command, environment))
+        async with open_tree(
+            command,
+            environment=environment,
+            log_path=log_path,
+            cwd=directory / "work",
+            remove=(directory,),
+            remove_orphaned=() if orphans is None else (orphans,),
+            grace_s=grace_s,
+            enter=enter,
+            keep=keep,
+            bounds=bounds,
+        ) as tree:
+            yield tree
 
 
 def arguments(plan: NodePlan, directory: Path, python: str = "") -> list[str]:

@@ -23,6 +23,7 @@ import trio
 
 from ..errors import SwarmError
 from . import supervisor
+from .groups import Bounds
 from .ledger import Entered
 
 TREE_VARIABLE: Final = "SWARMP2P_TREE"
@@ -207,9 +208,7 @@ async def open_tree(
     grace_s: float = supervisor.GRACE_S,
     enter: Sequence[int] = (),
     keep: Sequence[int] = (),
-    jailed: bool = False,
-    groups: Sequence[str] = (),
-    memory_bytes: int = 0,
+    bounds: Bounds | None = None,
 ) -> AsyncGenerator[Tree, None]:
     """Run a command under a supervisor for the length of the context; nothing of it outlives that, or us.
 
@@ -217,17 +216,16 @@ async def open_tree(
     is readable by nobody else. remove: directories that are deleted once the tree has ended, even when this
     process was killed; remove_orphaned: only when it was. grace_s: from SIGTERM to SIGKILL when the context or this
     process ends. enter: descriptors of the namespaces that the command runs in, see Cell. keep: further descriptors
-    that the command inherits. jailed: the command is jail_command's. groups, memory_bytes: what bounds it, see
-    Bounds.
+    that the command inherits. bounds: of a command that makes a jail, see jails.in_jail.
     """
     mark = secrets.token_hex(8)
     arguments = ["--parent", str(os.getpid()), "--grace", str(grace_s)]
     for directory in remove:
         arguments += ["--remove", str(directory)]
-    if jailed:
-        arguments += ["--jailed", "--memory", str(memory_bytes)]
-    for group in groups:
-        arguments += ["--group", group]
+    if bounds is not None:
+        arguments += ["--jailed", "--memory", str(bounds.memory_bytes)]
+        for group in bounds.groups:
+            arguments += ["--group", group]
     for directory in remove_orphaned:
         arguments += ["--remove-orphaned", str(directory)]
     log = open_log(log_path)
@@ -256,7 +254,7 @@ async def open_tree(
         for namespace in namespaces:
             os.close(namespace)
     entered.runs(process.pid)
-    tree = Tree(process, mark, log_path, log, remove, jailed)
+    tree = Tree(process, mark, log_path, log, remove, jailed=bounds is not None)
     try:
         yield tree
     finally:

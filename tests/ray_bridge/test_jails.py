@@ -22,7 +22,7 @@ from swarmp2p.errors import NoJail
 from swarmp2p.ray_bridge import jails, supervisor
 from swarmp2p.ray_bridge.inside import INSIDE_USER
 from swarmp2p.ray_bridge.jail import Jail, Limits
-from swarmp2p.ray_bridge.jails import jail_problem, next_user, open_jailed, this_system, worker_jail
+from swarmp2p.ray_bridge.jails import in_jail, jail_problem, next_user, this_system, worker_jail
 from swarmp2p.ray_bridge.tree import Tree, open_tree
 
 from .process_marks import family, living, until
@@ -71,8 +71,11 @@ async def jailed(
 ) -> AsyncGenerator[Tree, None]:
     """A Python program in a jail, under its supervisor."""
     command = [sys.executable, "-I", "-S", "-c", code, *arguments]
-    async with open_jailed(jail or small(), command, environment={}, log_path=tmp_path / "log") as tree:
-        yield tree
+    with in_jail(jail or small(), command, {}) as (inside, environment, bounds):
+        async with open_tree(
+            inside, environment=environment, log_path=tmp_path / "log", bounds=bounds
+        ) as tree:
+            yield tree
 
 
 async def said(tree: Tree) -> Any:
