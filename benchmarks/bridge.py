@@ -40,9 +40,8 @@ from tests.lab.requirements import lacking
 
 from . import bridge_ray_start
 from .bridge_scenarios import RTT_MS, SCENARIOS, Options
-from .gossip_bars import Bar
-from .mesh import told
-from .report import Figures, Side, SideFailed, load_average, result, rounded, say, script
+from .options import options_of, parser_for
+from .report import Bar, Figures, Side, SideFailed, load_average, result, rounded, say, script, told
 
 OURS: Final = "ours"
 PEER: Final = "ray-start"
@@ -95,30 +94,24 @@ def measure(scenarios: Sequence[str], sides: Sequence[str], options: Options) ->
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bridge",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = parser_for(
+        "bridge",
+        __doc__,
+        Options(),
+        {
+            "leases": "to measure from request to task",
+            "clusters": "of three, near and far",
+            "failovers": "one lender after the other",
+            "heads": "times that the head is killed, each way",
+            "cycles": "of lease and release",
+            "workers": "at a time on this machine",
+            "settle-s": "seconds for lenders to be warm",
+            "isolation": "of the lenders: jail or none",
+        },
     )
-    defaults = Options()
-    for name, what in {
-        "leases": "to measure from request to task",
-        "clusters": "of three, near and far",
-        "failovers": "one lender after the other",
-        "heads": "times that the head is killed, each way",
-        "cycles": "of lease and release",
-        "workers": "at a time on this machine",
-        "settle-s": "seconds for lenders to be warm",
-        "isolation": "of the lenders: jail or none",
-    }.items():
-        value = getattr(defaults, name.replace("-", "_"))
-        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{what} ({value})")
     every = ",".join(SCENARIOS)
     parser.add_argument("--scenario", default=every, help=f"those to measure ({every})")
     parser.add_argument("--sides", default=f"{OURS},{PEER}", help=f"those to measure ({OURS},{PEER})")
-    parser.add_argument(
-        "--json", action="store_true", help="print nothing but the result on stdout; always so"
-    )
     options = parser.parse_args(argv)
     options.scenario, options.sides = options.scenario.split(","), options.sides.split(",")
     if not set(options.scenario) <= set(SCENARIOS):
@@ -138,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if reason:
         others = ",".join(name for name in SCENARIOS if name not in _IN_LAB)
         sys.exit(f"benchmarks.bridge: {reason}. Without a laboratory: --scenario {others}")
-    options = Options(**{field.name: getattr(namespace, field.name) for field in fields(Options)})
+    options = options_of(Options, namespace)
     try:
         measured = measure(namespace.scenario, namespace.sides, options)
     except (SideFailed, LabError) as problem:

@@ -28,7 +28,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Final
 
@@ -36,6 +36,7 @@ import trio
 
 from .delay import delayed
 from .dht_nodes import Swarm, our_swarm, their_swarm
+from .options import options_of, parser_for
 from .report import (
     Figures,
     Meter,
@@ -238,37 +239,24 @@ async def measure(side: str, options: Options) -> None:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.dht",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    defaults = Options()
-    for name, what in {
-        "nodes": f"of each side, at least {LEAST_NODES}",
-        "provides": "records stored, at most",
-        "finds": "finds, at most: one at a time; five times as many by all clients",
-        "concurrency": "clients that find at once",
-        "refreshes": "nodes that refresh their tables",
-        "burst": "records that one node stores at once",
-        "seed": "of the order of operations",
-    }.items():
-        value = getattr(defaults, name)
-        parser.add_argument(f"--{name}", type=int, default=value, help=f"{what} ({value})")
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=defaults.seconds,
-        help=f"for each kind of operation, at most ({defaults.seconds:.0f})",
-    )
-    parser.add_argument(
-        "--rtt-ms", type=float, default=defaults.rtt_ms, help="round-trip time added to every connection (0)"
+    parser = parser_for(
+        "dht",
+        __doc__,
+        Options(),
+        {
+            "nodes": f"of each side, at least {LEAST_NODES}",
+            "provides": "records stored, at most",
+            "finds": "finds, at most: one at a time; five times as many by all clients",
+            "concurrency": "clients that find at once",
+            "refreshes": "nodes that refresh their tables",
+            "burst": "records that one node stores at once",
+            "seed": "of the order of operations",
+            "seconds": "for each kind of operation, at most",
+            "rtt-ms": "round-trip time added to every connection",
+        },
     )
     parser.add_argument(
         "--side", choices=[OURS, THEIRS], help="run one side only, and print what it measured"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print nothing but the result on stdout; always so"
     )
     options = parser.parse_args(argv)
     if options.nodes < LEAST_NODES:
@@ -286,7 +274,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     namespace = parse(argv)
-    options = Options(**{field.name: getattr(namespace, field.name) for field in fields(Options)})
+    options = options_of(Options, namespace)
     try:
         if namespace.side is not None:
             with delayed(options.rtt_ms):

@@ -32,16 +32,16 @@ import json
 import math
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import trio
 
 from .gossip_bars import bars
-from .gossip_fleet import medians
 from .gossip_nodes import OURS
 from .gossip_scenarios import SIDES, Options, load_signals, memory, missing, rate, slow_reader, throughput
-from .report import Side, SideFailed, load_average, result, rounded, say, script
+from .options import options_of, parser_for
+from .report import Side, SideFailed, load_average, medians, result, rounded, say, script
 
 _SCENARIOS: Final[Mapping[str, Callable[[str, Options], Awaitable[Side]]]] = {
     "rate": rate,
@@ -108,31 +108,25 @@ def _run(case: Case, side: str) -> Side:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gossip",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = parser_for(
+        "gossip",
+        __doc__,
+        Options(),
+        {
+            "nodes": "of each side",
+            "degree": "neighbours of each node",
+            "rate": "messages a second, of all nodes together",
+            "seconds": "for each loop",
+            "settle": "seconds before each loop",
+            "seed": "of the graph and of who publishes",
+            "processes": "that our nodes are spread over",
+            "coalesce-ms": "our routers' flush interval; 0 for none",
+            "providers": "whose signals arrive, in the scenario signals",
+        },
     )
-    defaults = Options()
-    for name, what in {
-        "nodes": "of each side",
-        "degree": "neighbours of each node",
-        "rate": "messages a second, of all nodes together",
-        "seconds": "for each loop",
-        "settle": "seconds before each loop",
-        "seed": "of the graph and of who publishes",
-        "processes": "that our nodes are spread over",
-        "coalesce-ms": "our routers' flush interval; 0 for none",
-        "providers": "whose signals arrive, in the scenario signals",
-    }.items():
-        value = getattr(defaults, name.replace("-", "_"))
-        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{what} ({value})")
     parser.add_argument("--scenario", choices=[*_SCENARIOS, "all"], default="rate", help="see above (rate)")
     parser.add_argument("--sides", default=",".join(SIDES), help=f"those to measure ({','.join(SIDES)})")
     parser.add_argument("--runs", type=int, default=1, help="of which medians are told (1)")
-    parser.add_argument(
-        "--json", action="store_true", help="print nothing but the result on stdout; always so"
-    )
     options = parser.parse_args(argv)
     if not (options.rate + options.seconds + options.settle + options.coalesce_ms < math.inf):
         parser.error("--rate, --seconds, --settle and --coalesce-ms are finite numbers")
@@ -159,7 +153,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     namespace = parse(argv)
-    options = Options(**{field.name: getattr(namespace, field.name) for field in fields(Options)})
+    options = options_of(Options, namespace)
     sides, runs = namespace.sides, namespace.runs
     try:
         if namespace.scenario != "all":

@@ -2,29 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-from .report import Figures
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """metric: of our side. limit: it is at most that; at_least: at least."""
-
-    metric: str
-    limit: float
-    at_least: bool = False
-
-    def judge(self, figures: Figures) -> dict[str, float | bool]:
-        """What the result says of it."""
-        value = figures[self.metric]
-        return {
-            "value": value,
-            "at_least" if self.at_least else "at_most": self.limit,
-            "passed": value >= self.limit if self.at_least else value <= self.limit,
-        }
-
+from .report import Bar
 
 _ALL: Final = Bar("delivered", 1.0, at_least=True)
 _WIRE: Final = (Bar("bytes_per_delivery", 2700.0), Bar("packets_per_delivery", 10.0))

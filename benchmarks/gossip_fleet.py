@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -127,9 +127,3 @@ async def fleet(plan: Plan) -> AsyncGenerator[Fleet, None]:
 def spread(nodes: int, processes: int) -> tuple[int, ...]:
     """Nodes over processes, in turn."""
     return tuple(node % processes for node in range(nodes))
-
-
-def medians(runs: Iterable[Figures]) -> Figures:
-    """Of each metric over several runs."""
-    some = list(runs)
-    return {metric: percentile([run[metric] for run in some], 0.5) for metric in some[0]}

@@ -30,18 +30,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Final
 
 from tests.lab.namespaces import LabError
 from tests.lab.requirements import lacking
 
-from .gossip_bars import Bar
-from .gossip_fleet import medians
 from .mesh_paths import OURS, PATHS
 from .mesh_scenarios import RTT_MS, SCENARIOS, Options
-from .report import Figures, Side, SideFailed, load_average, result, rounded, say, script
+from .options import options_of, parser_for
+from .report import Bar, Figures, Side, SideFailed, load_average, medians, result, rounded, say, script, told
 
 _WIREGUARD: Final = "wireguard-go"
 _SILENCE_S: Final = 1.5
@@ -80,48 +79,29 @@ def measure(scenarios: Sequence[str], sides: Sequence[str], runs: int, options: 
                 figures = scenario(side, options)
                 say(f"run {run + 1}, {name}, {side}: {told(figures)}; load average {loads[-1]}")
                 found[side].append(figures)
-    return {side: Side(_medians(all_), {"load_average": max(loads)}) for side, all_ in found.items() if all_}
-
-
-def _medians(figures: Sequence[Figures]) -> Figures:
-    metrics = dict.fromkeys(metric for one in figures for metric in one)
-    return {
-        metric: medians([{metric: one[metric]} for one in figures if metric in one])[metric]
-        for metric in metrics
-    }
-
-
-def told(figures: Mapping[str, float]) -> str:
-    """Figures as a line."""
-    return ", ".join(f"{metric} {rounded(value):g}" for metric, value in figures.items())
+    return {side: Side(medians(all_), {"load_average": max(loads)}) for side, all_ in found.items() if all_}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.mesh",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = parser_for(
+        "mesh",
+        __doc__,
+        Options(),
+        {
+            "mb": "10^6 bytes in bulk over our path; others get more or less",
+            "echoes": "in a row",
+            "firsts": "new connections at 50 ms",
+            "connections": "of which one stalls",
+            "seconds": "for each turn of these",
+            "idle": "connections",
+            "cuts": "transfers in which the carrier is cut",
+        },
     )
-    defaults = Options()
-    for name, what in {
-        "mb": "10^6 bytes in bulk over our path; others get more or less",
-        "echoes": "in a row",
-        "firsts": "new connections at 50 ms",
-        "connections": "of which one stalls",
-        "seconds": "for each turn of these",
-        "idle": "connections",
-        "cuts": "transfers in which the carrier is cut",
-    }.items():
-        value = getattr(defaults, name)
-        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{what} ({value})")
     every = ",".join(SCENARIOS)
     parser.add_argument("--scenario", default=every, help=f"those to measure ({every})")
     parser.add_argument("--sides", default=",".join(PATHS), help=f"those to measure ({','.join(PATHS)})")
     parser.add_argument("--runs", type=int, default=3, help="of which medians are told (3)")
-    parser.add_argument(
-        "--json", action="store_true", help="print nothing but the result on stdout; always so"
-    )
     options = parser.parse_args(argv)
     options.scenario, options.sides = options.scenario.split(","), options.sides.split(",")
     if not set(options.scenario) <= set(SCENARIOS):
@@ -142,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     reason = lacking(*(["wg", "wireguard-go"] if _WIREGUARD in namespace.sides else []))
     if reason:
         sys.exit(f"benchmarks.mesh: {reason}")
-    options = Options(**{field.name: getattr(namespace, field.name) for field in fields(Options)})
+    options = options_of(Options, namespace)
     try:
         measured = measure(namespace.scenario, namespace.sides, namespace.runs, options)
     except (SideFailed, LabError) as problem:

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -50,6 +50,24 @@ class Side:
     setup: dict[str, float | str] = field(default_factory=dict[str, float | str])
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """metric: of our side. limit: it is at most that; at_least: at least."""
+
+    metric: str
+    limit: float
+    at_least: bool = False
+
+    def judge(self, figures: Figures) -> dict[str, float | bool]:
+        """What the result says of it."""
+        value = figures[self.metric]
+        return {
+            "value": value,
+            "at_least" if self.at_least else "at_most": self.limit,
+            "passed": value >= self.limit if self.at_least else value <= self.limit,
+        }
+
+
 def script(main: Callable[[], None]) -> None:
     """Run a benchmark's main; Ctrl-C ends it, with status 130, without a traceback."""
     try:
@@ -75,9 +93,21 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
+def medians(runs: Iterable[Figures]) -> Figures:
+    """Of each metric over those runs that have it."""
+    some = list(runs)
+    metrics = dict.fromkeys(metric for run in some for metric in run)
+    return {metric: percentile([run[metric] for run in some if metric in run], 0.5) for metric in metrics}
+
+
 def rounded(value: float) -> float:
     """Four significant digits: more would be noise."""
     return float(f"{value:.4g}")
+
+
+def told(figures: Mapping[str, float]) -> str:
+    """Figures as a line, for `say`."""
+    return ", ".join(f"{metric} {rounded(value):g}" for metric, value in figures.items())
 
 
 def ratios(ours: Figures, peers: Mapping[str, Figures]) -> Figures:
