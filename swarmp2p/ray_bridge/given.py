@@ -105,6 +105,7 @@ class Given:
                 self._forget(given, "the lender restarted and does not know the lease")
                 return [*self._finished.answer(sender, given.lease, now)]
             case GivenState.CHALLENGED, Release():
+                self._room.waste(given, now)
                 self._forget(given, "the borrower took its request back")
                 return []
             case _, LeaseRequest():
@@ -130,8 +131,7 @@ class Given:
         out: Outputs = []
         for given in [given for given in self._leases.values() if given.due <= now]:
             if given.state is GivenState.CHALLENGED:
-                if given.request.gang:
-                    self._room.waste(given.borrower, now)
+                self._room.waste(given, now)
                 self._forget(given, "no proof came in time")
             elif given.ends <= now:
                 out += self._end(given, given.end_reason)
@@ -304,8 +304,6 @@ class Given:
                 verdict = Refusal("this lease id is in use; choose one at random")
             elif self._room.crowded(borrower):
                 verdict = Refusal("too many requests are under way", config.retry_after_s)
-            elif request.gang and self._room.wasteful(borrower, now):
-                verdict = Refusal("it has just let workers for a gang wait in vain", config.retry_after_s)
             elif not self._queue.before(borrower, now):
                 return self._challenge(request, borrower, verdict, now)
             else:
@@ -321,19 +319,30 @@ class Given:
     ) -> Outputs:
         """Set aside what was asked for, for a short while."""
         held_s = self._config.hold_s if request.gang else self._config.challenge_timeout_s
-        nonce = self._keys.random_bytes(NONCE_BYTES)
-        self._leases[request.lease] = GivenLease(borrower, request, permitted, nonce, now + held_s)
-        return [Send(borrower, Challenge(request.lease, nonce))]
+        nonce, account = self._keys.random_bytes(NONCE_BYTES), self._room.account(borrower, permitted)
+        firm = self._room.trusts(account, now)
+        given = GivenLease(borrower, request, permitted, nonce, now, now + held_s, firm, account)
+        self._leases[request.lease] = given
+        out: Outputs = [Send(borrower, Challenge(request.lease, nonce))]
+        superfluous = self._room.superfluous()
+        if superfluous is not None:
+            self._room.waste(superfluous, now)
+            out += self._refuse(
+                superfluous, Refusal("too many others have asked since", self._config.retry_after_s)
+            )
+        return out
 
     def _prove(self, given: GivenLease, proof: Proof, now: float) -> Outputs:
         """A proof arrived: check it, check the owner's terms again (they may have changed), then agree."""
         try:
             secret = given.open_proof(proof, self._keys, self._peer, self._config, now)
         except NotAuthentic as wrong:
+            self._room.waste(given, now)
             return self._refuse(given, Refusal(str(wrong)))
         verdict = self._room.admit(given.request, given.borrower, now, but=given)
         if isinstance(verdict, Refusal):
-            return self._refuse(given, verdict)
+            retry_after_s = self._room.retry_after_s(verdict, now)
+            return self._refuse(given, Refusal(verdict.reason, retry_after_s))
         lend = self._room.lend
         assert lend is not None, "nothing is admitted while nothing is lent"
         given.secret = secret

@@ -16,6 +16,7 @@ from .messages import MAX_NOTICE_S, MIN_LEASE_S, LeaseRequest, Proof, Renewed
 from .policy import Permission
 from .signed_lease import SignedLease
 from .standing import Standing, agreement_digest, make_standing
+from .waste import Account
 from .wire import request_fields
 
 
@@ -26,7 +27,7 @@ class GivenState(Enum):
     """There is no room; the request waits for its turn (lease_queue.py). Nothing is set aside."""
 
     CHALLENGED = "challenged"
-    """Resources are set aside; the borrower has not proven who it is. Not granted yet."""
+    """The borrower has not proven who it is. Not granted yet; resources are set aside, if it may be waited for."""
 
     OPENING = "opening"
     """Granted; the traffic path is being made."""
@@ -45,6 +46,8 @@ WITH_WORKER = (GivenState.STARTING, GivenState.ACTIVE)
 class GivenLease:
     """A lease or reservation.
 
+    since: when the challenge was made. firm: whether resources are set aside for it. account: who answers for it,
+    should it end unproven (waste.py).
     until: end of the challenge, then of the term; a renewal moves it. start_by: when the worker must have joined.
     ends: what no renewal moves: the end of the permission, or of a notice; end_reason: which. warn_at: when the
     borrower is to be told of it; inf once it was, and while there is nothing to tell.
@@ -56,7 +59,10 @@ class GivenLease:
     request: LeaseRequest
     permission: Permission
     nonce: bytes
+    since: float
     until: float
+    firm: bool
+    account: Account
     state: GivenState = GivenState.CHALLENGED
     start_by: float = math.inf
     ends: float = math.inf

@@ -59,8 +59,11 @@ up when that failed twice, or `confirm_s` later; the lender shortens the term to
 So a killed lender is noticed in milliseconds when TCP tells, in 2 to 3 s when it does not.
 
 Gangs (gangs.py). Of a gang all are wanted or none. Each lender sets its worker aside; CommitGang proves all that are
-held at once, and takes back what is only asked for. Until all are active the end of one is the end of all. Nothing is
-kept hostage: a hold ends by itself, and who let one run out gets no other for as long.
+held at once, and takes back what is only asked for. Until all are active the end of one is the end of all.
+
+Nothing is kept hostage (waste.py): a reservation ends by itself, and for those who let many come to nothing none is
+kept any more: they have what is free when their proof comes. So one of them keeps a machine from the others for some
+seconds, and after that for a twelfth of the time.
 
 Restarts. Both sides have written down (Journal) what stands before anything is said or started that relies on it. A
 lender's workers end with it, and RestoreLeases has it tell the borrowers; a borrower's are released, or renewed with

@@ -31,15 +31,19 @@ class LeaseConfig:
     Lender:
 
     challenge_timeout_s: how long resources are set aside for a borrower that has not proven who it is.
-    hold_s: the same for a gang's, which its borrower proves when it has all of them. Who lets this run out gets no
-        other for as long.
+    hold_s: the same for a gang's, which its borrower proves when it has all of them.
+    waste_s: seconds of reservations that came to nothing which are forgiven (waste.py): one lost proof's, not two.
+    waste_forgotten: so many of them are forgotten each second: who goes on wasting keeps room from others for a
+        twelfth of the time.
+    max_waste_s: more are not counted, so that all is forgiven after some 5 minutes.
     max_queue, max_queue_per_peer: requests that wait for room; beyond them requests are refused.
     max_queue_s: how long one may wait at most, whatever it asks for.
     overtake_s: a request that has waited so long and does not fit is not overtaken any more. A guess.
     queue_silence_s: one that was not repeated for so long is forgotten; borrowers repeat it every `renew_interval_s`.
     lease_s: term of a lease and of each renewal; None for what the offer's provider kind says.
     orphan_grace_s: term that is left once the connection to the borrower closed; a renewal restores it.
-    max_half_open, max_half_open_per_peer: challenges under way at a time; beyond them requests are refused.
+    max_half_open, max_half_open_per_peer: challenges under way at a time; beyond them requests are refused. Of those
+        for which nothing is set aside there may be as many again; beyond them the oldest goes.
     retry_after_s: what a borrower is told when the lender is full.
 
     Both:
@@ -51,7 +55,7 @@ class LeaseConfig:
     max_finished: finished leases that are remembered, oldest forgotten first, so that a late copy of a
         message does not revive them.
     strange_per_s: messages about unknown leases that are answered, for each peer and second.
-    max_strangers: peers for which those are counted, oldest forgotten first.
+    max_strangers: peers for which those are counted, and accounts whose waste is, oldest forgotten first.
     """
 
     retry_s: float = 0.5
@@ -66,6 +70,9 @@ class LeaseConfig:
     redials: int = 2
     challenge_timeout_s: float = 5.0
     hold_s: float = 10.0
+    waste_s: float = 6.0
+    waste_forgotten: float = 1 / 12
+    max_waste_s: float = 30.0
     max_queue: int = 64
     max_queue_per_peer: int = 8
     max_queue_s: float = 600.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from swarmp2p.engine import PeerDown, Received, Send, Tick
+from swarmp2p.engine import PeerDown, Received, Tick
 from swarmp2p.identity import PeerId
 from swarmp2p.ray_bridge.events import (
     CommitGang,
@@ -20,7 +20,7 @@ from swarmp2p.ray_bridge.events import (
 )
 from swarmp2p.ray_bridge.gangs import GangPause
 from swarmp2p.ray_bridge.lease import GivenState, TakenState
-from swarmp2p.ray_bridge.messages import Challenge, LeaseRequest, Proof, Refuse, Release
+from swarmp2p.ray_bridge.messages import Challenge, LeaseRequest, Proof
 
 from .keys import SECRET, VERSIONS, lease_id, peer
 from .two import borrower, lender, sent, told
@@ -143,22 +143,6 @@ def test_what_is_not_committed_is_let_go_by_both_sides() -> None:
         assert isinstance(last, LeaseRefusal)
         assert last.reason == "its gang did not come together within 8 s"
     assert all(not world.nodes[one].engine.states() for one in LENDERS[:2])
-
-
-def test_nobody_keeps_a_machine_by_holding_it() -> None:
-    """Who lets holds run out has the machine half of the time at most, and who waits for it comes in between."""
-    engine = lender(Offer(cpus=1))
-    assert isinstance(sent(engine.handle(Received(ALICE, request(1)), 0.0))[0], Challenge)
-    waits = LeaseRequest(lease_id(2), Need(), VERSIONS, "c", queue_s=60.0)
-    for now in range(10):
-        engine.handle(Received(BOB, waits), float(now))
-    outputs = engine.handle(Tick(), 10.0)
-    assert [output.to for output in outputs if isinstance(output, Send)] == [BOB]
-    engine.handle(Received(BOB, Release(lease_id(2), "done")), 11.0)
-    (refusal,) = sent(engine.handle(Received(ALICE, request(3)), 12.0))
-    assert isinstance(refusal, Refuse)
-    assert "wait in vain" in refusal.reason
-    assert isinstance(sent(engine.handle(Received(ALICE, request(4)), 20.0))[0], Challenge)
 
 
 def test_a_hold_is_no_longer_for_being_asked_again() -> None:

@@ -44,7 +44,7 @@ from swarmp2p.ray_bridge.events import (
     WorkerStarted,
 )
 from swarmp2p.ray_bridge.lease import GivenState, LeaseConfig, Leases, TakenState
-from swarmp2p.ray_bridge.messages import Release
+from swarmp2p.ray_bridge.messages import LeaseMessage, Release
 from swarmp2p.ray_bridge.wire import encode, lease_protocol
 
 from .keys import SECRET, VERSIONS, cheap_keys
@@ -214,6 +214,15 @@ class World:
         self.nodes[peer] = _Node(self._engine(peer), Ledger(lend), lend)
         if lend is not None:
             self.feed(peer, lend)
+
+    def add_mute(self, peer: PeerId) -> None:
+        """A peer that hears nothing, and says only what `say` has it say."""
+        self.add(peer)
+        self.nodes[peer].up = False
+
+    def say_later(self, delay_s: float, peer: PeerId, to: PeerId, message: LeaseMessage) -> None:
+        """Have a peer say whatever it likes, over the network."""
+        self._later(delay_s, lambda: self._send(peer, Send(to, message)))
 
     def _engine(self, peer: PeerId) -> Leases:
         return Leases(
