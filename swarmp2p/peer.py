@@ -492,7 +492,8 @@ class Peer:
 
         allow: peers that may lease; None for everybody, nobody by default. grantors: owners whose grants count here, as
         those of this peer's own key always do (`grant`). logs: folder for the workers'
-        logs, one folder a lease; by default only those of workers that failed are kept.
+        logs, one folder a lease, of which the latest 64 are kept, 1 GiB together, beside those of leases that stand; by
+        default only those of workers that failed are kept, 16 of them.
 
         snapshots_bytes: room for snapshots of clusters of peers that may lease (`borrow(snapshots=...)`), none by
         default; one has at most a quarter of it. They are sealed: nobody here can read them. They are kept beside the

@@ -31,6 +31,7 @@ from .events import (
     WorkerStarted,
 )
 from .jailer import Jailer
+from .kept_logs import KeptLogs
 from .warm import WarmNode
 from .worker import start_worker
 
@@ -92,10 +93,12 @@ class Lender:
 
         jailer: whoever makes its workers' jails; None lends without.
 
-        logs: where workers' logs go, one folder a lease; None keeps those of failed workers only.
+        logs: where workers' logs go, one folder a lease, of which the latest are kept (kept_logs.py); None keeps those
+        of failed workers only.
         """
         self.offer = offer
-        self._label, self._logs, self._post = peer_label, logs, post
+        self._label, self._post = peer_label, post
+        self._logs = None if logs is None else KeptLogs(logs)
         self._places, self._jailer = places, jailer
         self._stops: dict[LeaseId, trio.CancelScope] = {}
         self._at_work = 0  # workers that run, start, are being stopped, or wait for one of those
@@ -160,6 +163,10 @@ class Lender:
                     else self._jailer.jail(order.lease, order.need)
                 )
                 async with self._room, AsyncExitStack() as stack:
+                    directory = None
+                    if self._logs is not None:
+                        stack.push_async_callback(self._prune, self._logs)
+                        directory = stack.enter_context(self._logs.of(order.lease))
                     jail = stack.enter_context(jailed)
                     starting = start_worker(
                         order.secret,
@@ -170,7 +177,7 @@ class Lender:
                         jail=jail,
                         warm=warm,
                         labels=node_labels(self.offer, self._label, order.lease),
-                        directory=None if self._logs is None else self._logs / order.lease.hex()[:12],
+                        directory=directory,
                     )
                     worker = await stack.enter_async_context(starting)
                     self._post(WorkerStarted(order.lease, node_ip, _block(place)))
@@ -184,3 +191,9 @@ class Lender:
             self._fewer.set()
             self._fewer = trio.Event()
             self._post(WorkerFailed(order.lease, reason))
+
+    @staticmethod
+    async def _prune(logs: KeptLogs) -> None:
+        """One lease's log is added to those that are kept."""
+        with cancel_scope(shield=True):
+            await trio.to_thread.run_sync(logs.prune)
