@@ -149,6 +149,7 @@ class Kademlia(Engine[DhtCommand, DhtOutput]):
             self._splits,
             crowding.is_crowded if config.around_crowds else lambda target, closest, now: False,
         )
+        self._liveness.on_met = self.publishing.met
         self._reader = RecordReader(verify)
         self._server = Server(
             peer,

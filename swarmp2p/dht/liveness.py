@@ -10,7 +10,7 @@ A peer enters the table only by answering, and leaves it only when others answer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,6 +44,7 @@ class Liveness:
     """What one peer knows of who is there.
 
     timers: the engine's; Rechecks in them come back through `due`. Their number is bounded by the table's.
+    on_met: told when one more peer is in the table.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Liveness:
         self._peer, self._table, self._contacts = peer, table, contacts
         self._requests, self._timers, self._config = requests, timers, config
         self._probes = Probes(table, config)
+        self.on_met: Callable[[float], None] = lambda now: None
         self._rechecks: dict[PeerId, None] = {}  # suspects with a timer
         self._looked: dict[
             PeerId, tuple[float, float]
@@ -133,7 +135,10 @@ class Liveness:
         """A peer answered as only servers do."""
         if self._table.seen(info.peer, now):
             return
+        before = len(self._table)
         oldest = self._table.add(self._contacts.info(info.peer) or info, now, self._probes.fresh_s)
+        if len(self._table) > before:
+            self.on_met(now)
         if oldest is not None:
             self._probe_if_idle(oldest, now)
 

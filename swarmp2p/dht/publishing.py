@@ -2,13 +2,15 @@
 
 Provide, Announce --> lookup --> ADD_PROVIDER to the k nearest --> renewal, an interval later (renewals.py)
                                     nobody took it ------------> again soon
-                                    fewer than k took it ------> again after the next refresh
+                                    fewer than k took it ------> again after the next refresh, and soon when there
+                                                                 are peers that lack it: who turned up, or was silent
 ProvideMany, many that are due at one time --> sweep (sweeper.py) --> as above
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from random import Random
 from typing import Final
 
@@ -76,6 +78,8 @@ class Publishing:
         self._announcer = Announcer(publisher, traffic, splits, config, self._provide_query)
         self._moved_until = 0.0  # from when on the next move counts
         self._dialled: dict[PeerId, list[OptimisticProvide]] = {}  # who waits for a connection
+        self._short: dict[bytes, Publication] = {}  # by key: those that were stored, with fewer than k
+        self._again_at, self._gap_s = -inf, config.retry_s
 
     # Commands -----------------------------------------------------------------------------------------------
 
@@ -131,7 +135,7 @@ class Publishing:
         publication = self._publisher.get(key)
         if publication is not None and publication.service is None:
             self._renewals.cancel(publication)
-            self._publisher.forget(publication)
+            self._forget(publication)
 
     def withdraw(self, number: int, service: str, now: float) -> None:
         """Tell those that hold the record. An announcement still under way then sends nothing."""
@@ -142,7 +146,7 @@ class Publishing:
             return
         self._renewals.cancel(publication)
         withdrawal = self._publisher.withdrawal(publication, now)
-        self._publisher.forget(publication)
+        self._forget(publication)
         told = self._announcer.tell_all(publication, withdrawal, now)
         make = add_provider(publication.key, withdrawal)
         for info in publication.holders.values():
@@ -156,6 +160,13 @@ class Publishing:
             when = max(now + _MOVED_S, self._moved_until)
             self._moved_until = when + self._config.retry_s
             for publication in self._publisher.all():
+                self._renewals.set(publication, when)
+
+    def met(self, now: float) -> None:
+        """One more peer is in the table: it lacks the records that are to be with all."""
+        when = self._soon(now) if self._short else inf
+        for publication in self._short.values():
+            if publication.due > when:
                 self._renewals.set(publication, when)
 
     def cancel(self, number: int) -> None:
@@ -282,7 +293,15 @@ class Publishing:
         if holders:
             publication.sent_to(holders, now)
         if self._publisher.get(publication.key) is publication:
+            if 0 < len(holders) < self._config.k:
+                self._short[publication.key] = publication
+            else:
+                self._short.pop(publication.key, None)
             self._renew_later(publication, len(holders), now, spread)
+
+    def _forget(self, publication: Publication) -> None:
+        self._publisher.forget(publication)
+        self._short.pop(publication.key, None)
 
     def _progress(self, number: int, many: _Many) -> None:
         if many.left:
@@ -293,20 +312,33 @@ class Publishing:
             self._traffic.out.append(QueryDone(number, stored=many.stored, failed=many.failed))
 
     def _renew_later(self, publication: Publication, stored: int, now: float, spread: float) -> None:
-        """Set the time of the next renewal: soon when nobody could take the record, after the next refresh
-        when there were too few peers, because more may have come by then. spread: the same for keys that were
-        stored together, so that they are due together."""
+        """Set the time of the next renewal: soon when nobody could take the record, or when it went to fewer than k
+        and not to all that there are, since some did not answer in time; after the next refresh when there were too
+        few peers, because more may have come by then. spread: the same for keys that were stored together, so that
+        they are due together."""
         config = self._config
         interval = self._interval(publication)
         if not stored:
             when = now + min(interval, config.retry_s) * spread
         elif stored < config.k:
             when = now + min(interval, config.refresh_interval_s) * spread
+            if len(self._table) > stored:
+                when = min(when, self._soon(now))
         elif len(self._publisher) < config.sweep_keys:
             when = now + interval * spread
         else:
             when = turn(key_id(publication.key), self.sweeper.bits, interval, self._phase, now)
         self._renewals.set(publication, when)
+
+    def _soon(self, now: float) -> float:
+        """When records go out again because there are peers that lack them: all together, a while after the first of
+        these was seen, and less and less often as long as there are ever more."""
+        if self._again_at <= now:
+            config = self._config
+            first = now - self._again_at > config.refresh_interval_s
+            self._gap_s = config.retry_s if first else min(2 * self._gap_s, config.refresh_interval_s)
+            self._again_at = now + self._gap_s * self._spread()
+        return self._again_at
 
     def _interval(self, publication: Publication) -> float:
         config = self._config

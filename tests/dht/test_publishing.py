@@ -101,6 +101,37 @@ def test_with_fewer_than_k_holders_it_is_stored_again_after_the_next_refresh() -
     assert sorted(len(sent(outputs)) for outputs in again) == [0, 5]
 
 
+def test_with_fewer_than_k_holders_whoever_turns_up_has_it_soon() -> None:
+    """Were it a machine so busy that it answered only after the lookup was over."""
+    single = connected(DhtConfig(refresh_interval_s=1e6, k=20, retry_s=15.0))
+    served(single, single.post(Provide(7, KEY)))
+    single.meet(6, 7)
+    assert sent([single.wait(10.0)]) == []
+    told = sent(served(single, single.wait_for_requests(7.0)))
+    assert sorted(NUMBERS[to] for to, _ in told) == [1, 2, 3, 4, 5, 6, 7]
+    single.meet(8)  # they come one by one: less and less often
+    assert sent([single.wait(25.0)]) == []
+    assert len(sent(served(single, single.wait_for_requests(9.0)))) == 8
+    single.post(StopProviding(KEY))
+    single.meet(9)
+    assert receivers(single.wait(100.0)) == []
+
+
+def test_who_did_not_answer_in_time_is_told_soon() -> None:
+    single = connected(DhtConfig(refresh_interval_s=1e6, k=20, retry_s=15.0))
+    outputs = single.post(Announce(7, "svc", ()))
+    asked = requests(outputs, FindNode)
+    for to, request in asked[:-1]:
+        outputs = single.hear(NUMBERS[to], FoundNodes(request.id, ()))
+    told = sent([outputs, single.wait(9.0)])
+    assert len(told) == 4
+    to, request = asked[-1]
+    single.hear(NUMBERS[to], FoundNodes(request.id, ()))
+    again = sent(served(single, single.wait_for_requests(17.0)))
+    assert to in [receiver for receiver, _ in again]
+    assert len(again) == 5
+
+
 def test_provided_keys_are_stored_again_after_22_hours_until_they_are_not_wanted() -> None:
     single = connected(DhtConfig(k=5, refresh_interval_s=1e7))
     served(single, single.post(Provide(7, KEY)))
