@@ -39,6 +39,9 @@ START_S: Final = 5.0
 COMMAND_S: Final = 5.0
 """Until a command that changes one interface is given up; they take 10 ms."""
 
+KILLED_S: Final = 8.0
+"""Until a wireguard-go that was killed is given up: one that the kernel cannot end. Others take milliseconds."""
+
 ORPHAN_S: Final = 0.2
 """After the peer's sudden end: until commands that it had started have ended as well, and the rest can be removed."""
 
@@ -69,7 +72,7 @@ class Keeper:
         """Everything, from the lock to the end. Raises Failed."""
         if self._parent_pid:
             self._parent = watch(self._parent_pid)
-        self._lock = take_record(self._record)
+        self._lock = take_record(self._record, make=True)
         # A signal must not cut short what is done below, and so be the reason why something stays.
         self._signalled, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wake)
@@ -287,20 +290,30 @@ def remove_socket(interface: str) -> None:
 
 
 def end_child(child: subprocess.Popen[bytes]) -> None:
-    """SIGTERM; SIGKILL if that is not enough. Its interface goes with it."""
-    for end in (child.terminate, child.kill):
+    """SIGTERM; SIGKILL if that is not enough. Its interface goes with it, at its very end: that is waited for as long
+    as the peer waits for us, since who was killed goes as soon as there is a processor for it."""
+    for end, patience_s in ((child.terminate, 1.0), (child.kill, KILLED_S)):
         end()
         try:
-            child.wait(1.0)
+            child.wait(patience_s)
             return
         except subprocess.TimeoutExpired:
             continue
 
 
-def take_record(path: str) -> int:
-    """A descriptor of the file, locked by us. Raises Failed when another process has it."""
+def take_record(path: str, *, make: bool = False) -> int:
+    """A descriptor of the file, locked by us. make: also where there is none yet, which else raises FileNotFoundError.
+    Raises Failed when another process has it."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            if not make:
+                raise
+            made = make_record(path)
+            if made is None:
+                continue  # somebody was faster
+            return made
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(descriptor)):
@@ -309,6 +322,24 @@ def take_record(path: str) -> int:
             os.close(descriptor)
             raise Failed(f"another process keeps this interface ({path} is locked)") from None
         os.close(descriptor)  # it was removed meanwhile, and is another file
+
+
+def make_record(path: str) -> int | None:
+    """A new record that is locked before anybody can see it: whoever clears up takes one that is not for a dead
+    keeper's (leftovers.py). None when there is one by now."""
+    own = f"{path}.{os.getpid()}"
+    descriptor = os.open(own, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.link(own, path)
+        return descriptor
+    except BaseException as problem:
+        os.close(descriptor)
+        if isinstance(problem, FileExistsError):
+            return None
+        raise
+    finally:
+        os.unlink(own)
 
 
 def write_record(descriptor: int, interface: str, child: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from swarmp2p.transport.wireguard import leftovers
+from swarmp2p.transport.wireguard import keeper, leftovers
 from tests.lab.namespaces import Lab, Node
 from tests.lab.requirements import require
 from tests.transport.wireguard.tunnels import Member, Place, descendants, two, until
@@ -126,6 +127,32 @@ def test_a_pid_that_is_another_process_by_now_is_not_killed(tmp_path: Path) -> N
     assert leftovers.clean(tmp_path) == ["swarm0123456789"]
 
 
+def test_a_record_is_locked_before_anybody_can_see_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a peer that starts at that moment would take it for a dead keeper's."""
+    path, shown = leftovers.record(tmp_path, "swarm0123456789"), list[Path]()
+
+    def link(source: str, target: str) -> None:
+        assert not path.exists()
+        with open(source) as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(source, target)
+        Path(source).touch()
+        shown.append(path)
+
+    monkeypatch.setattr(os, "link", link)
+    lock = keeper.take_record(str(path), make=True)
+    assert shown == [path]
+    assert os.listdir(tmp_path) == [path.name]
+    assert leftovers.clean(tmp_path) == []
+    os.close(lock)
+    assert leftovers.clean(tmp_path) == ["swarm0123456789"]
+    with pytest.raises(FileNotFoundError):
+        keeper.take_record(str(path))
+    assert os.listdir(tmp_path) == []
+
+
 def test_somebody_else_s_interface_of_the_same_name_stays(lab: Lab, tmp_path: Path) -> None:
     node = lab.node("head")
     place = Place(node, 1)
@@ -165,7 +192,7 @@ def test_a_lost_keeper_is_noticed(lab: Lab, tmp_path: Path) -> None:
     os.kill(member.said["keeper"], signal.SIGKILL)
     assert member.hear()["lost"] == "its keeper was killed"
     member.close()
-    leftovers_of_it = left(member.place, tmp_path)
-    assert "interface" not in leftovers_of_it
+    # wireguard-go and its interface die with the keeper, each in its turn
+    assert until(lambda: not {"interface", "wireguard-go"} & set(left(member.place, tmp_path)))
     Member(Place(member.place.node, 5), [], tmp_path)
     assert left(member.place, tmp_path) == []
