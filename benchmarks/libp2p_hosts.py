@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, cast
 
 from libp2p import new_host
 from libp2p.abc import IHost, IRawConnection
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.network.config import ConnectionConfig
+from libp2p.network.swarm import Swarm
 from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr.multiaddr import Multiaddr
@@ -19,7 +20,7 @@ LOOPBACK: Final = Multiaddr("/ip4/127.0.0.1/tcp/0")
 
 
 def _connections() -> ConnectionConfig:
-    """Its auto-connector would dial a small swarm towards a full mesh, at any time."""
+    """Nobody is dialled for the sake of numbers."""
     return ConnectionConfig(min_connections=0, low_watermark=0, auto_connect_interval=1e9)
 
 
@@ -48,6 +49,9 @@ async def libp2p_host(seed: bytes | None = None) -> AsyncGenerator[IHost, None]:
     host = new_host(key_pair=key, connection_config=_connections(), transports=[tcp])
     try:
         async with host.run(listen_addrs=[LOOPBACK]):
+            # It would dial a small swarm towards a full mesh, whenever a connection closes: half of the most that
+            # there may be is what it aims at, whatever the least is.
+            await cast(Swarm, host.get_network()).auto_connector.stop()
             yield host
     finally:
         for connection in tcp.dialled:
