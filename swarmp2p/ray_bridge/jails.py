@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -146,8 +147,9 @@ def device_nodes() -> tuple[str, ...]:
 
 
 def next_user() -> int:
-    """A number for the next root lender's worker: no account has it, nor another worker of this process."""
-    return _FIRST_USER + (os.getpid() * 64 + next(_USED)) % _USERS
+    """A number for the next root lender's worker: no account has it, nor another worker of this process. Those of
+    other processes count from elsewhere, each from where chance has put it: 67 million numbers."""
+    return _FIRST_USER + (_BEGIN + next(_USED)) % _USERS
 
 
 def jail_problem() -> str | None:
@@ -259,4 +261,5 @@ def _uppermost(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(path for path in once if not _below(path, [other for other in once if other != path]))
 
 
+_BEGIN: Final = secrets.randbelow(_USERS)
 _USED: Final = itertools.count()
