@@ -1,4 +1,5 @@
-"""The whole suite: Hypothesis without deadlines, since it runs beside others on two busy cores; in CI, no skips."""
+"""The whole suite: Hypothesis without deadlines, since it runs beside others on two busy cores; a folder of its own for
+what commands keep; in CI, no skips."""
 
 import os
 from collections.abc import Generator
@@ -8,6 +9,14 @@ from hypothesis import settings
 
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, None, None]:
+    """Neither the user's own keys and states, nor those of tests in other processes, of which a peer locks its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWARMP2P_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
