@@ -5,8 +5,9 @@ then into the workers that are being leased; for what is left, workers are asked
 and larger where a bundle is. A placement group is put whole or not at all. Nothing waits for a worker longer than it
 has to, and none is leased twice for the same: what is on its way counts.
 
-A worker that has been idle for a while, and that nothing waits for, is given back, the one longest idle first, down to
-the least. Demand must last a moment before a worker is asked for (nodes report several times a second, and what waits
+A worker that has been idle for a while, and that nothing has waited for in that time, is given back, the one longest
+idle first, down to the least: what it was leased for waits no more as soon as Ray has sent it there, and gets there
+later, on a busy machine by seconds. Demand must last a moment before a worker is asked for (nodes report several times a second, and what waits
 for a worker that has just become free is no demand); and idle times are long in comparison: that is the hysteresis.
 """
 
@@ -151,6 +152,9 @@ class Elastic:
     need: Need
     config: ElasticConfig
     _since: float = field(default=math.inf)  # when demand for more workers was first seen
+    _wanted: dict[LeaseId, float] = field(
+        default_factory=dict[LeaseId, float]
+    )  # when something last waited that would go to this worker; of leases held
 
     def step(self, state: ClusterState, held: Sequence[Held], now: float) -> Step:
         """What to do, as GCS says that things are. held: every lease asked for or standing."""
@@ -197,20 +201,27 @@ class Elastic:
                 del asks[short:]
         else:
             self._since = math.inf
-        return Step(tuple(asks), self._idle(staying, seen, [*bins, *totals]), unmeetable)
+        self._note_wanted(staying, [*bins, *totals], now)
+        return Step(tuple(asks), self._idle(staying, seen, now), unmeetable)
+
+    def _note_wanted(self, staying: Sequence[Held], bins: Iterable[_Bin], now: float) -> None:
+        wanted = {each.lease for each in bins if each.used}
+        known = self._wanted
+        self._wanted = {
+            each.lease: now if each.lease in wanted else known.get(each.lease, -math.inf) for each in staying
+        }
 
     def _idle(
-        self, staying: Sequence[Held], seen: Mapping[LeaseId, NodeState], bins: Iterable[_Bin]
+        self, staying: Sequence[Held], seen: Mapping[LeaseId, NodeState], now: float
     ) -> tuple[LeaseId, ...]:
-        wanted = {each.lease for each in bins if each.used}
         idle = [
             each.lease
             for each in staying
             if each.active
             and each.lease in seen
             and not seen[each.lease].draining
-            and seen[each.lease].idle_s >= self.config.idle_s
-            and each.lease not in wanted
+            and self._wanted[each.lease] < now
+            and min(seen[each.lease].idle_s, now - self._wanted[each.lease]) >= self.config.idle_s
         ]
         idle.sort(key=lambda lease: -seen[lease].idle_s)
         return tuple(idle[: max(0, len(staying) - self.config.least)])

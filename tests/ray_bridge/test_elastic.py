@@ -153,6 +153,19 @@ def test_idle_workers_are_given_back_the_longest_idle_first_down_to_the_least() 
     assert lease(1) not in elastic().step(needed, leases, 0.0).idle, "a task is on its way there"
 
 
+def test_a_worker_is_kept_for_what_was_sent_there_and_has_not_arrived() -> None:
+    """It waits at no node then, and Ray counts the worker as idle since its start."""
+    rule = elastic()
+    waiting = wants(CPU)
+    assert settled(rule, waiting).asks == (Ask(NEED),)
+    assert rule.step(waiting, [held(1, active=False)], 2.0) == Step()
+    there = ClusterState(nodes=(node(1, free=2, idle_s=90.0),))
+    assert rule.step(replace(there, wants=((CPU, 1),)), [held(1)], 3.0) == Step()
+    assert rule.step(there, [held(1)], 3.25) == Step()
+    assert rule.step(there, [held(1)], 62.9) == Step()
+    assert rule.step(there, [held(1)], 63.0).idle == (lease(1),)
+
+
 def test_what_the_cluster_is_to_have_room_for_is_not_given_back() -> None:
     nodes = tuple(node(n, free=2, idle_s=90.0) for n in (1, 2, 3))
     state = ClusterState(least=((CPU, 3),), nodes=nodes)
