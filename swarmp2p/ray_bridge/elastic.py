@@ -7,8 +7,9 @@ has to, and none is leased twice for the same: what is on its way counts.
 
 A worker that has been idle for a while, and that nothing has waited for in that time, is given back, the one longest
 idle first, down to the least: what it was leased for waits no more as soon as Ray has sent it there, and gets there
-later, on a busy machine by seconds. Demand must last a moment before a worker is asked for (nodes report several times a second, and what waits
-for a worker that has just become free is no demand); and idle times are long in comparison: that is the hysteresis.
+later, on a busy machine by seconds. Demand must last a moment before a worker is asked for (nodes report several times
+a second, and what waits for a worker that has just become free is no demand); and idle times are long in comparison:
+that is the hysteresis.
 """
 
 from __future__ import annotations
