@@ -24,6 +24,7 @@ from .ray_bridge.cluster_events import ClusterEvent
 from .ray_bridge.environment import leave
 from .ray_bridge.events import Need
 from .ray_bridge.grants import Grant
+from .ray_bridge.package_index import index_wanted
 
 
 class BlockingCluster:
@@ -79,6 +80,8 @@ def ray_cluster(
     cluster_state: str | os.PathLike[str] | None = None,
     snapshots: int = 0,
     restore: bool = False,
+    index: Iterable[str] | str | None = None,
+    index_hosts: Iterable[str] | str = (),
     identity: Identity | str | os.PathLike[str] | None = None,
     listen: Iterable[Multiaddr | str] | Multiaddr | str | None = DEFAULT_LISTEN,
     dht_protocol: str = DEFAULT_DHT_PROTOCOL,
@@ -98,7 +101,7 @@ def ray_cluster(
         # what a peer with a state runs is in its journal, and how far given lenders are it may know: its own then
         ahead = state is None and cluster_state is None and lenders is None
         async with (
-            begin_head() if ahead else nullcontext() as begun,
+            begin_head(index_wanted(index, index_hosts)) if ahead else nullcontext() as begun,
             open_peer(
                 identity=identity,
                 listen=listen,
@@ -123,6 +126,8 @@ def ray_cluster(
                 begun=begun,
                 snapshots=snapshots,
                 restore=restore,
+                index=index,
+                index_hosts=index_hosts,
             ) as cluster,
         ):
             yield cluster

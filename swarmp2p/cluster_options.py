@@ -78,6 +78,20 @@ def add_cluster_options(parser: argparse.ArgumentParser, *, identity: str) -> No
         default="direct,overlay",
         help="how traffic may go to workers, with commas between: direct, wireguard, overlay (default direct,overlay)",
     )
+    parser.add_argument(
+        "--index",
+        action="append",
+        metavar="URL",
+        help="a package index for runtime_env's pip, the main one first; repeatable, none for no index (default: what "
+        "pip uses here, but for local ones and such that take a password)",
+    )
+    parser.add_argument(
+        "--index-host",
+        action="append",
+        default=[],
+        metavar="HOST[:PORT]",
+        help="a further host that files of these indexes come from; repeatable",
+    )
 
 
 def label_arguments(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -173,6 +187,8 @@ async def cluster_of(
                 logs=options.logs,
                 gang=options.gang,
                 paths=[name.strip() for name in options.paths.split(",")],
+                index=() if options.index == ["none"] else options.index,
+                index_hosts=options.index_host,
                 **further,
             ) as cluster,
             background_nursery() as nursery,

@@ -15,7 +15,7 @@ from .own_facts import free, free_again
 from .paths import Membership, Paths, fail
 from .ray_bridge.events import ClosePath, LeaseId, Need, OpenPath, PathFailed
 from .scopes import background_nursery
-from .transport.mesh.allocation import Allocation, NoRoom
+from .transport.mesh.allocation import Allocation, NoRoom, Place
 from .transport.mesh.events import Admit, CloseMesh, MeshFailed, OpenMesh, TellFacts
 from .transport.mesh.members import MEMBER_ID_BYTES, Carrier
 from .transport.overlay.plane import PlaneEnded, open_plane
@@ -30,9 +30,20 @@ _MOST_SHORT: Final = 3
 """So many planes in a row that ended within `_SHORT_S` end the cluster."""
 
 
+def ray_ports(place: Place) -> range:
+    """Of a head's block, those of Ray's head, the first one for GCS."""
+    return place.block.ports[:-1]
+
+
+def index_port(place: Place) -> int:
+    """Of a head's block, that of the door to the borrower's package index (ray_bridge/index_door.py). It stays the same
+    as long as the block does, so workers find it again when their borrower was started anew."""
+    return place.block.ports[-1]
+
+
 class HeadPaths:
-    """One cluster's paths; made by `open_head_paths`. ports: the head's own, the first one for GCS. resumes: whether
-    workers of an earlier process find the head where it was."""
+    """One cluster's paths; made by `open_head_paths`. resumes: whether workers of an earlier process find the head
+    where it was."""
 
     def __init__(
         self,
@@ -71,7 +82,13 @@ class HeadPaths:
 
     @property
     def ports(self) -> range:
-        return self._place.block.ports
+        """Of the head's block, those of Ray's head, the first one for GCS."""
+        return ray_ports(self._place)
+
+    @property
+    def index_port(self) -> int:
+        """Of the head's block, that of the door to the borrower's package index."""
+        return index_port(self._place)
 
     def handle(self, output: OpenPath | ClosePath | MeshFailed) -> None:
         """Take what the lease and mesh engines say about a lease of this cluster."""

@@ -12,6 +12,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -48,8 +49,10 @@ from .ray_bridge.events import (
 from .ray_bridge.grants import Grant
 from .ray_bridge.head import RayHead, start_head
 from .ray_bridge.head_state import open_head_state
+from .ray_bridge.index_door import IndexDoor, open_index_door
 from .ray_bridge.jailer import open_jailer
 from .ray_bridge.muster import Muster
+from .ray_bridge.package_index import DEFAULT_INDEX, IndexWanted
 from .ray_bridge.policy import check_need, check_offer
 from .ray_bridge.recruit import Candidate, Recruiter
 from .ray_bridge.signed_lease import SignedLease
@@ -203,6 +206,7 @@ class Market:
         begun: BegunHead | None = None,
         snapshots: int = 0,
         restore: bool = False,
+        index: IndexWanted = DEFAULT_INDEX,
     ) -> AsyncGenerator[Cluster, None]:
         """See Peer.borrow."""
         check_snapshots(state, snapshots, restore)
@@ -223,7 +227,10 @@ class Market:
         restored = await self._snapshots.restore(state, timeout_s) if restore else None
         async with (
             self._snapshots.one_cluster(snapshots),
-            self._led_head(begun, state, need, paths, logs, rtt_s, restored is None) as (head, led, memory),
+            self._led_head(begun, state, need, paths, logs, rtt_s, restored is None, index) as (
+                (head, memory, door),
+                led,
+            ),
             self.follow_loads(),
             background_nursery() as nursery,
         ):
@@ -255,6 +262,7 @@ class Market:
             self._recruiters.append(recruiter)
             try:
                 nursery.start_soon(_watch, head, cluster, self._peer.id)
+                nursery.start_soon(door.say_left_out, partial(cluster.index_told, self._peer.id))
                 if restored is not None:
                     cluster.restored(restored.holder, restored.text)
                 if snapshots and state is not None and begun is None:
@@ -288,25 +296,28 @@ class Market:
         logs: Path | None,
         rtt_s: Callable[[], float],
         workers: bool,
-    ) -> AsyncGenerator[tuple[RayHead, HeadPaths, ClusterMemory], None]:
+        index: IndexWanted,
+    ) -> AsyncGenerator[tuple[tuple[RayHead, ClusterMemory, IndexDoor], HeadPaths], None]:
         """A head with its paths: the one that was begun, or another. workers: whether those of a head before may be
         there yet."""
         if begun is not None:
             async with open_head_paths(self._paths, need, paths, begun.memory, begun=True) as led:
-                yield begun.head, led, begun.memory
+                yield (begun.head, begun.memory, begun.door), led
             return
         async with (
             open_head_state(state) as kept,
             open_head_paths(self._paths, need, paths, memory := ClusterMemory.of(kept)) as led,
+            open_index_door(led.index_port, kept.token, index) as door,
             start_head(
                 directory=logs,
                 ports=led.ports,
                 rtt_s=rtt_s,
                 state=kept,
                 resumes=led.resumes and workers,
+                index_port=door.port,
             ) as head,
         ):
-            yield head, led, memory
+            yield (head, memory, door), led
 
     def _farthest(self, peers: Iterable[PeerId]) -> float:
         """The longest round trip to any of them, in seconds, as coordinates predict it; 0 when nobody knows."""

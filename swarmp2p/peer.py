@@ -77,6 +77,7 @@ from .ray_bridge.events import Journal as Noted
 from .ray_bridge.events import Need, Offer
 from .ray_bridge.grant_terms import Terms
 from .ray_bridge.grants import Grant
+from .ray_bridge.package_index import index_wanted
 from .running import Running
 from .scopes import cancel_scope
 from .settings import check_types
@@ -532,6 +533,8 @@ class Peer:
         begun: BegunHead | None = None,
         snapshots: int = 0,
         restore: bool = False,
+        index: Iterable[str] | str | None = None,
+        index_hosts: Iterable[str] | str = (),
     ) -> AbstractAsyncContextManager[Cluster]:
         """Start a Ray head and lease workers for it; all are released on exit.
 
@@ -556,6 +559,12 @@ class Peer:
         this peer's, found within `timeout_s` seconds: on another machine with the same identity, detached actors that
         may be restarted, jobs and packages are there again, and workers are leased anew. What ran on the former machine
         must have ended.
+        index: addresses of the package indexes that `runtime_env={"pip": [...]}` finds packages in, the main one first;
+        None for those that pip uses here, but for local ones and such that take a password; () for none. Workers reach
+        them through this machine, and no other host of its network. What is named here lenders can read, a password
+        in it, too.
+        index_hosts: hosts, with their ports if those are not 443, that files of these indexes come from, where they are
+        not the indexes' own nor that of pip's.
 
         Yields once `min_workers` run (all of them, or the lower bound, by default; 0 yields at once); the cluster goes
         on hiring until it has `workers`, and replaces those that are lost. While the context is open, this process's
@@ -591,6 +600,7 @@ class Peer:
             begun,
             count_argument(snapshots, "snapshots"),
             bool(restore),
+            index_wanted(index, index_hosts),
         )
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:

@@ -26,5 +26,6 @@ def test_a_head_that_was_begun_stays_where_it_listens(begun: bool) -> None:
     with socket.create_server(("127.0.0.1", place.block.ports[0])):
         paths = HeadPaths(cast("Paths", None), Need(), (Carrier.DIRECT,), memory, begun=begun)
     assert (memory.head == place) is begun  # another process there is not the head: there is another block
-    assert (paths.ports == place.block.ports) is begun
+    ports = place.block.ports
+    assert ((paths.ports, paths.index_port) == (ports[:-1], ports[-1])) is begun
     assert not paths.resumes

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -29,6 +30,7 @@ from swarmp2p.ray_bridge.elastic import Ask
 from swarmp2p.ray_bridge.environment import driver_environment
 from swarmp2p.ray_bridge.events import JoinSecret, Need, Offer, Versions
 from swarmp2p.ray_bridge.head import HeadRestart
+from swarmp2p.ray_bridge.package_index import PipSettings
 from swarmp2p.ray_bridge.recruit import Candidate, Recruiter
 from swarmp2p.ray_bridge.signed_lease import SignedLease
 from swarmp2p.scopes import cancel_scope
@@ -84,6 +86,7 @@ class Ray:
     versions: Versions = VERSIONS
     problem: str = ""
     rtts_s: list[float] = field(default_factory=list[float])
+    pip: PipSettings = field(default_factory=partial(PipSettings, "https://index.example/simple"))
 
     @asynccontextmanager
     async def start_head(
@@ -96,6 +99,9 @@ class Ray:
             yield head
         finally:
             self.heads.remove(head)
+
+    async def ask_pip(self) -> PipSettings:
+        return self.pip
 
     async def no_jailer(self, offer: Offer) -> None:
         """Workers that are none need no jail."""
@@ -167,6 +173,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     monkeypatch.setattr("swarmp2p.head_paths.open_plane", no_plane)  # a real process, in virtual time
     monkeypatch.setattr("swarmp2p.ray_bridge.cluster.Gcs", FakeGcs)
     monkeypatch.setattr(FakeGcs, "drained", [])
+    monkeypatch.setattr("swarmp2p.ray_bridge.index_door.ask_pip", ray.ask_pip)
     return ray
 
 
@@ -190,6 +197,25 @@ async def test_workers_are_leased_and_released(autojump_clock: MockClock, ray: R
         await trio.sleep(0.1)
         assert ray.workers == {}
         assert ray.heads == []
+
+
+async def test_a_package_index_with_a_password_is_left_out_and_said(
+    autojump_clock: MockClock, ray: Ray
+) -> None:
+    ray.pip = PipSettings("", "", {"global.index-url": "https://me:secret@index.example/simple"})
+    kind = ClusterEventKind.PACKAGES
+    async with Swarm().of(1) as (borrower,):
+        with pytest.raises(UsageError, match="no package index"):
+            borrower.borrow(index="index.example")
+        async with borrower.borrow(min_workers=0) as cluster:
+            await trio.sleep(1)
+        (event,) = (event for event in cluster.past_events if event.kind is kind)
+        assert event.peer == borrower.id
+        assert "borrow(index=...)" in event.reason
+        assert "secret" not in event.reason
+        async with borrower.borrow(min_workers=0, index="https://me:secret@index.example/simple") as cluster:
+            await trio.sleep(1)
+        assert not any(event.kind is kind for event in cluster.past_events)
 
 
 async def test_a_lease_is_shown_to_a_third_under_both_signatures(autojump_clock: MockClock, ray: Ray) -> None:

@@ -17,6 +17,9 @@ once in two. It uses Ray's private API, for which setup.cfg pins Ray's version.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import importlib
 import json
 import os
@@ -32,6 +35,8 @@ _LOOK_S = 0.02  # between two looks at GCS
 _WATCH_S = 0.2  # between two looks at the node's processes
 _LOGS_S = 0.2  # between two looks at what tasks and actors have printed
 _MOST_GCS = 8  # times that GCS is started again; then the node ends
+_PACKAGES_S = 10.0  # for the head's door to answer; it takes a round trip
+_MOST_PACKAGES_BYTES = 4 << 20
 _TAIL_LINES = 20  # of Ray's own logs that are kept in ours when a process dies
 
 
@@ -44,6 +49,9 @@ SINGLE_PORTS = (
     "dashboard_agent_listen_port",
 )
 """Ray's parameters for the ports of a node's own processes; a head's GCS has one more."""
+
+INDEX_LABEL = "swarmp2p.index"
+"""Ray node label of a head: the port, at GCS's address, of its door to a package index (index_door.py)."""
 
 
 class Settings(TypedDict):
@@ -103,8 +111,9 @@ def reach(address: str, within_s: float) -> None:
         time.sleep(_LOOK_S)
 
 
-def await_head(address: str) -> None:
-    """Wait until the head's own node is listed, without which Ray's Node would sleep for 2 s. Raises Failed."""
+def await_head(address: str) -> int:
+    """Wait until the head's own node is listed, without which Ray's Node would sleep for 2 s. Returns the port of its
+    door to a package index, 0 where it has none. Raises Failed."""
     raylet: Any = importlib.import_module("ray._raylet")
     exceptions: Any = importlib.import_module("ray.exceptions")
     service: Any = importlib.import_module("ray.core.generated.gcs_service_pb2")
@@ -112,15 +121,74 @@ def await_head(address: str) -> None:
     selector.is_head_node = True
     try:
         client = raylet.GcsClient(address=address)
-        while not client.get_all_node_info(timeout=30, node_selectors=[selector]):
+        while not (heads := client.get_all_node_info(timeout=30, node_selectors=[selector])):
             time.sleep(_LOOK_S)
+        ports = [head.labels.get(INDEX_LABEL, "") for head in heads.values()]
+        return int(next(filter(str.isdecimal, ports), "0"))
     except exceptions.AuthenticationError as error:
         raise Failed(f"the Ray head at {address} refused the token") from error
     except exceptions.RpcError as error:
         raise Failed(f"the Ray head at {address} does not answer: {error}") from error
 
 
-def node_class(status: Status) -> Any:
+class Packages(threading.Thread):
+    """Asks the head's door (index_door.py) which package index there is, beside the node's start; from then on pip has
+    it in its environment, in Ray's agent of runtime environments as in tasks. What it says is the borrower's, like all
+    that runs here."""
+
+    def __init__(self, host: str, port: int, directory: str) -> None:
+        super().__init__(name="packages", daemon=True)
+        self._host, self._port, self._directory = host, port, directory
+        self._found: dict[str, str] = {}
+        if port:
+            self.start()
+
+    def apply(self) -> None:
+        """Wait for the answer, not for long, and have it in the environment of all that is started from now on."""
+        if self._port:
+            self.join(_PACKAGES_S)
+            os.environ.update(self._found)
+
+    def run(self) -> None:
+        """The thread."""
+        token = os.environ.get("RAY_AUTH_TOKEN", "").encode()
+        digest = hmac.new(token, b"swarmp2p package index", hashlib.sha256)
+        key = digest.hexdigest()[:32]  # as forwarding.py has it
+        proxy = f"http://worker:{key}@{self._host}:{self._port}"
+        shown = base64.b64encode(f"worker:{key}".encode()).decode()
+        request = f"GET / HTTP/1.1\r\nProxy-Authorization: Basic {shown}\r\n\r\n".encode()
+        try:
+            with socket.create_connection((self._host, self._port), timeout=_PACKAGES_S) as door:
+                door.sendall(request)
+                answer = bytearray()
+                while len(answer) < _MOST_PACKAGES_BYTES and (chunk := door.recv(65536)):
+                    answer += chunk
+            head, _, body = bytes(answer).partition(b"\r\n\r\n")
+            if head.startswith(b"HTTP/1.1 200 "):
+                self._found = self._environment(json.loads(body), proxy)
+        except (OSError, ValueError, TypeError, KeyError) as problem:
+            print(f"no package index: the head's door does not answer: {problem!r}", file=sys.stderr)
+
+    def _environment(self, said: dict[str, Any], proxy: str) -> dict[str, str]:
+        """What pip is told. With the null device as its configuration it reads none of the machine's."""
+        index, *more = map(str, said["index"] or [""])
+        found = {
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_PROXY": proxy,
+            "PIP_INDEX_URL": index,
+            "PIP_EXTRA_INDEX_URL": " ".join(more),
+            "PIP_TRUSTED_HOST": " ".join(map(str, said["trusted"])),
+            "PIP_RETRIES": "" if index else "0",  # it is told why by the door, once is enough
+        }
+        if said["certificates"]:
+            path = Path(self._directory) / "certificates.pem"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(said["certificates"])
+            found["PIP_CERT"] = str(path)
+        return {name: value for name, value in found.items() if value}
+
+
+def node_class(status: Status, packages: Packages) -> Any:
     """Ray's Node, less what is not wanted, and reporting."""
     base: Any = importlib.import_module("ray._private.node").Node
     service: Any = importlib.import_module("ray.core.generated.gcs_service_pb2")
@@ -144,6 +212,7 @@ def node_class(status: Status) -> Any:
         status.tell("joined", self.node_id)
 
     def start_raylet(self: Any, *arguments: object) -> None:
+        packages.apply()
         persist_ports(self)
         base.start_raylet(self, *arguments)
 
@@ -192,7 +261,7 @@ def place(ports: list[int], head: bool) -> dict[str, object]:
     return {**fixed, "worker_port_list": ",".join(map(str, ports[len(single) :]))}
 
 
-def start_node(settings: Settings, status: Status) -> Any:
+def start_node(settings: Settings, status: Status, packages: Packages) -> Any:
     """Start the node's processes. Returns Ray's Node."""
     utils: Any = importlib.import_module("ray._private.utils")
     parameter: Any = importlib.import_module("ray._private.parameter")
@@ -216,7 +285,7 @@ def start_node(settings: Settings, status: Status) -> Any:
         no_monitor=True,
         **{"dashboard_agent_listen_port": 0, **where, **place(settings["ports"], head)},
     )
-    return node_class(status)(parameters, head=head, shutdown_at_exit=True, spawn_reaper=True)
+    return node_class(status, packages)(parameters, head=head, shutdown_at_exit=True, spawn_reaper=True)
 
 
 def follow_logs(node: Any) -> None:
@@ -290,11 +359,13 @@ def watch(node: Any, status: Status) -> str:
 
 def run(settings: Settings, status: Status) -> str:
     """Start the node and watch it. Returns why it is over."""
+    address, port = settings["head_address"], 0
     try:
-        if settings["head_address"]:
-            reach(settings["head_address"], settings["connect_s"])
-            await_head(settings["head_address"])
-        node = start_node(settings, status)
+        if address:
+            reach(address, settings["connect_s"])
+            port = await_head(address)
+        packages = Packages(address.rpartition(":")[0], port, settings["directory"])
+        node = start_node(settings, status, packages)
         follow_logs(node)
     except Failed as problem:
         return str(problem)

@@ -271,6 +271,10 @@ class Cluster:
         """It goes on from a snapshot."""
         self._record(ClusterEventKind.RESTORED, holder, reason)
 
+    def index_told(self, own: PeerId, reason: str) -> None:
+        """A package index of the borrower's is nothing for workers."""
+        self._record(ClusterEventKind.PACKAGES, own, reason)
+
     def _placed(self, worker: LeasedWorker) -> LeasedWorker:
         """A worker with its path as it is now; that of one that was adopted stands only later."""
         path, reason, address = self._path(worker.lease)

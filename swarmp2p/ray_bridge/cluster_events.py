@@ -30,6 +30,7 @@ class ClusterEventKind(Enum):
     HEAD_RESTARTED = "head restarted"
     SNAPSHOT = "snapshot"
     RESTORED = "restored"
+    PACKAGES = "packages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class ClusterEvent:
     """One change. at: seconds as the peer's clock. reason: why, for REFUSED, DRAINED and ENDED; load for FOUND; path,
     and why it was taken, for ACTIVE; place in its lender's queue, for QUEUED. DRAINED: its worker gets no more work,
     for it is about to go. HEAD_RESTARTED: peer is the borrower; reason says what had happened, and what drivers have to
-    do. SNAPSHOT: who holds the cluster's snapshots, or, of the borrower, why there is none. RESTORED: whose it was."""
+    do. SNAPSHOT: who holds the cluster's snapshots, or, of the borrower, why there is none. RESTORED: whose it was.
+    PACKAGES: a package index of the borrower's that workers cannot use, and what helps."""
 
     at: float
     kind: ClusterEventKind

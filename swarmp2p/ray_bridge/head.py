@@ -29,6 +29,7 @@ import trio
 from ..errors import HeadFailed, UsageError
 from ..scopes import TaskStatus, background_nursery, start
 from . import supervisor
+from ._ray_node import INDEX_LABEL
 from .environment import driver_environment, head_environment
 from .events import JoinSecret
 from .head_state import HeadState, open_head_state
@@ -265,6 +266,7 @@ async def start_head(
     resumes: bool = False,
     rtt_s: Callable[[], float] = lambda: 0.0,
     object_store_bytes: int = OBJECT_STORE_BYTES,
+    index_port: int = 0,
 ) -> AsyncGenerator[RayHead, None]:
     """Run a Ray head for the length of the context, which is entered at once: await `gcs_ready` or `ready`.
 
@@ -275,7 +277,8 @@ async def start_head(
     head_state.py; when there is one in it already, the head goes on with that, at its port if that is free. resumes:
     whether workers of the head before may come back; they are given a while to. rtt_s:
     the longest round trip to a worker, in seconds, as known when the head is started, or started again; by it the head
-    tells the dead from the distant. Raises RayMissing and UsageError.
+    tells the dead from the distant. index_port: where workers ask for the package index (index_door.py), 0 for
+    nowhere. Raises RayMissing and UsageError.
     """
     installed_versions()
     opened = nullcontext(state) if isinstance(state, HeadState) else open_head_state(state)
@@ -296,6 +299,7 @@ async def start_head(
             ports=ports,
             cpus=cpus,
             object_store_bytes=object_store_bytes,
+            labels={INDEX_LABEL: str(index_port)} if index_port else None,
             logs=directory,
             orphans=None if kept.kept else kept.directory,
             keep=(kept.lock,),

@@ -10,7 +10,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -37,25 +42,27 @@ print("up", flush=True)
 print(ray.get(running, timeout=160), flush=True)
 """
 
-# Code and a package that only this machine has.
+# Code and packages that only this machine has: one in a file, one by its name in an index at its loopback address.
 IMPORTS = """
 import os, sys, ray
 ray.init(logging_level="ERROR", log_to_driver=False, runtime_env={"working_dir": "project", **eval(sys.argv[1])})
 
 @ray.remote
-def use():
-    import mine
-    found = [mine.NAME, open("data.txt").read(), os.getuid() == 0]
-    try:
-        import tinypackage
-        found.append(tinypackage.ANSWER)
-    except ImportError:
-        pass
-    return found
+def use(index):
+    import urllib.error, urllib.request
+    import mine, infile, byname
+    proxy = urllib.request.build_opener(urllib.request.ProxyHandler({"http": os.environ["PIP_PROXY"]}))
+    answers = []
+    for url in (index, "http://127.0.0.1:22/", "http://localhost" + index.removeprefix("http://127.0.0.1")):
+        try:
+            answers.append(proxy.open(url).status)
+        except urllib.error.HTTPError as refused:
+            answers.append(refused.code)
+    return [mine.NAME, open("data.txt").read(), os.getuid() == 0, infile.ANSWER, byname.ANSWER, answers]
 
-print(ray.get(use.remote(), timeout=100))
+print(ray.get(use.remote(sys.argv[2]), timeout=100))
 """
-WHEEL = "tinypackage-1.2-py3-none-any.whl"
+WHEEL = "infile-1.2-py3-none-any.whl"
 
 
 @pytest.fixture(autouse=True)
@@ -121,52 +128,71 @@ def test_a_lender_killed_with_its_supervisors_ends_its_orphans_and_lends_again(t
             job.communicate(timeout=60)
 
 
-def make_wheel(path: Path) -> None:
-    about = "tinypackage-1.2.dist-info"
+def make_wheel(path: Path, answer: int) -> None:
+    name = path.name.partition("-")[0]
+    about = f"{name}-1.2.dist-info"
     files = {
-        "tinypackage/__init__.py": "ANSWER = 42\n",
-        f"{about}/METADATA": "Metadata-Version: 2.1\nName: tinypackage\nVersion: 1.2\n",
+        f"{name}/__init__.py": f"ANSWER = {answer}\n",
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n",
         f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = ""
-    for name, text in files.items():
+    for each, text in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        record += f"{name},sha256={digest},{len(text)}\n"
+        record += f"{each},sha256={digest},{len(text)}\n"
     with zipfile.ZipFile(path, "w") as wheel:
-        for name, text in {**files, f"{about}/RECORD": f"{record}{about}/RECORD,,\n"}.items():
-            wheel.writestr(name, text)
+        for each, text in {**files, f"{about}/RECORD": f"{record}{about}/RECORD,,\n"}.items():
+            wheel.writestr(each, text)
+
+
+@contextmanager
+def served(folder: Path) -> Generator[str, None, None]:
+    """A package index: a folder for each package, listed. Its address at this machine's loopback."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/simple"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_code_data_and_packages_of_the_borrower_reach_a_jailed_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker in a jail and in a network of its own: all that it gets comes from the head."""
+    """A worker in a jail and in a network of its own: all that it gets comes from the head, packages by name from an
+    index at the borrower's loopback address; and by that way nothing else of the borrower's machine is reached."""
     if importlib.util.find_spec("virtualenv") is None:
         pytest.skip(
             "Ray's runtime_env needs virtualenv for pip: pip install virtualenv (swarmp2p[ray] brings it)"
         )
     monkeypatch.chdir(tmp_path)
-    project = tmp_path / "project"
+    project, found = tmp_path / "project", tmp_path / "simple" / "byname"
     project.mkdir()
-    make_wheel(project / WHEEL)
+    found.mkdir(parents=True)
+    make_wheel(project / WHEEL, 42)
+    make_wheel(found / "byname-1.2-py3-none-any.whl", 43)
     (project / "mine.py").write_text("NAME = 'the borrower'\n")
     (project / "data.txt").write_text("its data")
     (tmp_path / "script.py").write_text(IMPORTS)
-    pip = repr({"pip": ["${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/" + WHEEL]})
-    with lender("--isolation", "jail") as lends:
-        done = finished(
-            [
-                *(
-                    sys.executable,
-                    "-m",
-                    "swarmp2p",
-                    "run",
-                    "--bootstrap",
-                    lends.address,
-                    "--",
-                    sys.executable,
-                ),
-                *("script.py", pip),
-            ]
-        )
-        assert done.stdout == "['the borrower', 'its data', False, 42]\n", done.stderr
+    pip = repr({"pip": ["${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/" + WHEEL, "byname"]})
+    with lender("--isolation", "jail") as lends, served(tmp_path) as index:
+        command = [
+            sys.executable,
+            "-m",
+            "swarmp2p",
+            "run",
+            "--bootstrap",
+            lends.address,
+            "--index",
+            index,
+            "--",
+        ]
+        done = finished([*command, sys.executable, "script.py", pip, f"{index}/"])
+        assert done.stdout == "['the borrower', 'its data', False, 42, 43, [200, 403, 403]]\n", done.stderr

@@ -1,0 +1,249 @@
+"""A door to a package index, with real sockets at 127.0.0.1; pip is asked in one test alone."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from swarmp2p.errors import UsageError
+from swarmp2p.ray_bridge import index_door
+from swarmp2p.ray_bridge._ray_node import Packages
+from swarmp2p.ray_bridge.forwarding import door_key
+from swarmp2p.ray_bridge.index_door import IndexDoor, ask_pip, open_index_door, pip_settings
+from swarmp2p.ray_bridge.package_index import DEFAULT_INDEX, IndexWanted, PipSettings, package_index
+
+TOKEN = "a token"
+AUTH = b"Proxy-Authorization: Basic " + base64.b64encode(f"worker:{door_key(TOKEN)}".encode()) + b"\r\n\r\n"
+PEM = "-----BEGIN CERTIFICATE-----\nx\n"
+
+
+@pytest.fixture(autouse=True)
+def no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> PipSettings:
+        return PipSettings()
+
+    monkeypatch.setattr(index_door, "ask_pip", ask)
+
+
+@asynccontextmanager
+async def an_index(
+    serve: Callable[[trio.SocketStream], object], *more: str
+) -> AsyncGenerator[tuple[IndexDoor, int], None]:
+    """A door, and the port of what it leads to, where each connection is served so."""
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        port = listener.socket.getsockname()[1]
+        wanted = IndexWanted((f"http://127.0.0.1:{port}/simple", *more))
+        async with open_index_door(0, TOKEN, wanted) as door:
+            yield door, port
+        nursery.cancel_scope.cancel()
+
+
+async def everything(stream: trio.SocketStream) -> bytes:
+    found = bytearray()
+    while chunk := await stream.receive_some():
+        found += chunk
+    return bytes(found)
+
+
+async def say(door: IndexDoor, said: bytes) -> bytes:
+    """All that is answered."""
+    async with await trio.open_tcp_stream("127.0.0.1", door.port) as stream:
+        await stream.send_all(said)
+        return await everything(stream)
+
+
+async def shout(stream: trio.SocketStream) -> None:
+    """Send back what comes, in capitals, and end when it ends."""
+    while chunk := await stream.receive_some():
+        await stream.send_all(chunk.upper())
+
+
+async def hello(stream: trio.SocketStream) -> None:
+    """Answer one request with itself."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += await stream.receive_some()
+    await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n" + head)
+
+
+async def test_a_tunnel_carries_both_ways_until_its_end() -> None:
+    async with an_index(shout) as (door, port):
+        async with await trio.open_tcp_stream("127.0.0.1", door.port) as stream:
+            head = f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n".encode() + AUTH
+            await stream.send_all(head + b"early")
+            await stream.send_all(b"-later" * 50_000)
+            await stream.send_eof()
+            answer = await everything(stream)
+        assert answer == b"HTTP/1.1 200 Connection established\r\n\r\nEARLY" + b"-LATER" * 50_000
+
+
+async def test_a_page_is_fetched_without_the_key() -> None:
+    async with an_index(hello) as (door, port):
+        answer = await say(door, f"GET http://127.0.0.1:{port}/simple/six/ HTTP/1.1\r\n".encode() + AUTH)
+        passed = f"GET /simple/six/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
+        assert answer == f"HTTP/1.1 200 OK\r\n\r\n{passed}".encode()
+
+
+async def test_more_than_one_request_on_a_connection_is_its_end() -> None:
+    async with an_index(shout) as (door, port):
+        fetch = f"GET http://127.0.0.1:{port}/ HTTP/1.1\r\n".encode() + AUTH
+        async with await trio.open_tcp_stream("127.0.0.1", door.port) as stream:
+            await stream.send_all(fetch)
+            assert (await stream.receive_some()).startswith(b"GET / HTTP/1.1")  # of one that does not close
+            await stream.send_all(fetch)
+            with suppress(trio.BrokenResourceError):  # its end, or a reset, for what was sent is not taken
+                while await stream.receive_some():
+                    pass
+
+
+async def test_who_may_not_is_told_so_and_nothing_is_connected() -> None:
+    async def never(_: trio.SocketStream) -> None:
+        raise AssertionError("it was connected to")
+
+    async with an_index(never) as (door, port):
+        assert (await say(door, f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n\r\n".encode())).startswith(
+            b"HTTP/1.1 407 "
+        )
+        assert (await say(door, b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n" + AUTH)).startswith(b"HTTP/1.1 403 ")
+        assert (await say(door, b"x" * 100_000)).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_an_index_that_is_not_there() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    async with open_index_door(0, TOKEN, IndexWanted((f"https://127.0.0.1:{port}/",))) as door:
+        answer = await say(door, f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n".encode() + AUTH)
+        assert answer.startswith(
+            f"HTTP/1.1 502 the borrower's machine cannot reach 127.0.0.1:{port}".encode()
+        )
+
+
+async def test_what_pip_alone_says_leads_to_nothing_in_the_borrowers_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(_: trio.SocketStream) -> None:
+        raise AssertionError("it was connected to")
+
+    async with an_index(never) as (_, port):
+
+        async def ask() -> PipSettings:
+            return PipSettings(f"http://localhost:{port}/simple")
+
+        monkeypatch.setattr(index_door, "ask_pip", ask)
+        async with open_index_door(0, TOKEN, DEFAULT_INDEX) as door:
+            answer = await say(door, f"GET http://localhost:{port}/simple/six/ HTTP/1.1\r\n".encode() + AUTH)
+    assert answer.startswith(f"HTTP/1.1 403 localhost:{port} is in the borrower's own network".encode())
+
+
+async def test_who_says_nothing_keeps_others_out_for_a_while_only(autojump_clock: MockClock) -> None:
+    async with an_index(hello) as (door, _), trio.open_nursery() as nursery:
+        for _each in range(index_door.ROOM):
+            nursery.start_soon(say, door, b"GET")
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        assert (await say(door, b"GET / HTTP/1.1\r\n" + AUTH)).startswith(b"HTTP/1.1 200 OK")
+        assert trio.current_time() - began <= 15
+
+
+async def test_a_tunnel_in_which_nothing_moves_ends(autojump_clock: MockClock) -> None:
+    async with an_index(shout) as (door, port):
+        began = trio.current_time()
+        answer = await say(door, f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n".encode() + AUTH)
+        assert trio.current_time() - began <= 150
+        assert answer == b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+async def test_a_port_that_is_somebodys() -> None:
+    async with open_index_door(0, TOKEN, IndexWanted(())) as door:
+        with pytest.raises(UsageError, match="begin again"):
+            async with open_index_door(door.port, TOKEN, IndexWanted(())):
+                pass
+
+
+async def told(door: IndexDoor, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What a worker's node has in its environment for pip."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    monkeypatch.setattr(os, "environ", {"RAY_AUTH_TOKEN": TOKEN})
+    await trio.to_thread.run_sync(Packages("127.0.0.1", door.port, str(folder / "ray")).apply)
+    return {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"}
+
+
+async def test_a_node_asks_what_pip_is_to_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> PipSettings:
+        return PipSettings("", "", {"global.trusted-host": "a.example b.example"}, PEM)
+
+    monkeypatch.setattr(index_door, "ask_pip", ask)
+    more = "https://b.example/simple", "https://c.example/simple"
+    async with an_index(hello, *more) as (door, port):
+        assert await told(door, tmp_path, monkeypatch) == {
+            "PIP_CONFIG_FILE": "/dev/null",
+            "PIP_PROXY": f"http://worker:{door_key(TOKEN)}@127.0.0.1:{door.port}",
+            "PIP_INDEX_URL": f"http://127.0.0.1:{port}/simple",
+            "PIP_EXTRA_INDEX_URL": "https://b.example/simple https://c.example/simple",
+            "PIP_TRUSTED_HOST": "a.example b.example",
+            "PIP_CERT": str(tmp_path / "ray" / "certificates.pem"),
+        }
+    assert (tmp_path / "ray" / "certificates.pem").read_text() == PEM
+
+
+async def test_a_node_without_an_index_has_the_door_say_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_index_door(0, TOKEN, IndexWanted(())) as door:
+        found = await told(door, tmp_path, monkeypatch)
+        assert sorted(found) == ["PIP_CONFIG_FILE", "PIP_PROXY", "PIP_RETRIES"]
+        assert b"offers no package index" in await say(door, b"CONNECT index.example:443 HTTP/1.1\r\n" + AUTH)
+
+
+async def test_a_node_does_without_a_door_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nonsense(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b'HTTP/1.1 200 OK\r\n\r\n{"index": 7}')
+
+    async with an_index(nonsense) as (door, port):
+        door.port = port
+        assert await told(door, tmp_path, monkeypatch) == {}
+
+
+def test_certificates_are_those_that_pip_trusts(tmp_path: Path) -> None:
+    bundle, other = tmp_path / "bundle.pem", tmp_path / "other.pem"
+    bundle.write_text(PEM)
+    other.write_text("no certificates")
+    said = {"default": "https://index.example/", "files": "files.example", "config": {}}
+    configured = {**said, "config": {"global.cert": str(bundle)}}
+    assert pip_settings(configured, {"SSL_CERT_FILE": str(other)}).certificates == PEM
+    assert pip_settings(said, {"SSL_CERT_FILE": str(bundle)}).certificates == PEM
+    assert pip_settings(said, {"SSL_CERT_FILE": str(bundle), "CURL_CA_BUNDLE": str(other)}).certificates == ""
+    assert pip_settings(said, {"REQUESTS_CA_BUNDLE": str(tmp_path)}).certificates == ""
+    assert pip_settings(said, {}).certificates == ""
+    assert pip_settings({}, {"SSL_CERT_FILE": str(bundle)}) == PipSettings()
+    bundle.write_text(PEM * 100_000)
+    assert pip_settings(configured, {}).certificates == ""
+
+
+async def test_pip_says_what_it_is_configured_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    file = tmp_path / "pip.conf"
+    file.write_text(
+        "[global]\nindex-url = https://a.example/\n[install]\nextra-index-url =\n  https://b.example/\n"
+    )
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
+    monkeypatch.setenv("PIP_INDEX_URL", "https://c.example/")
+    pip = await ask_pip()
+    assert pip.default.startswith("https://")
+    assert "." in pip.files
+    found = package_index(pip, DEFAULT_INDEX)
+    assert found.urls == ("https://c.example/", "https://b.example/")
