@@ -21,8 +21,8 @@ import trio
 from .cluster_options import Report, add_cluster_options, cluster_of, default_borrower, stderr, workers_text
 from .console import CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND, home
 from .errors import SwarmError, UsageError
+from .kept_cluster import KeptCluster
 from .scopes import background_nursery, cancel_scope
-from .standing import Standing
 
 _END_S: Final = 5.0  # for a command that must end because its cluster did
 
@@ -51,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
     if not command:
         raise UsageError("no command is given to run: swarmp2p run --workers 4 -- python train.py")
     if options.cluster is not None:
-        return _execute(command, Standing(options.cluster).environment())
+        return _execute(command, KeptCluster(options.cluster).environment())
     return trio.run(_run_in_cluster, options, command)
 
 

@@ -1,7 +1,7 @@
 """`swarmp2p up`, `down` and `leases`: clusters that stay, and what is lent and borrowed here.
 
-`up` starts a process of its own session that holds the cluster until `down` ends it (standing.py), and returns when the
-cluster runs. Where that process was killed, or the machine restarted, `up` goes on with what the cluster had.
+`up` starts a process of its own session that holds the cluster until `down` ends it (kept_cluster.py), and returns when
+the cluster runs. Where that process was killed, or the machine restarted, `up` goes on with what the cluster had.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .cluster_options import Report, add_cluster_options, cluster_of, need_text,
 from .console import FAILED, INTERRUPTED, home
 from .errors import SwarmError
 from .identity import Identity
+from .kept_cluster import DEFAULT_NAME, KeptCluster
 from .ray_bridge.events import JournalRecord, Role
 from .ray_bridge.orphans import end_orphans
 from .scopes import background_nursery, cancel_scope
-from .standing import DEFAULT_NAME, Standing
 from .storage.journal import journal_path, read_journal
 
 if TYPE_CHECKING:
@@ -90,29 +90,29 @@ def add_up_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _up(options: argparse.Namespace) -> int:
-    standing = Standing(options.name)
+    kept = KeptCluster(options.name)
     if options.foreground or options.detached:
-        return trio.run(_stand, options, standing)
-    held = standing.held()
+        return trio.run(_stand, options, kept)
+    held = kept.held()
     if held is not None:
         workers = [list(worker) for worker in held.workers]
         Report(options, sys.stdout)(
             "up",
-            f"{standing.name} runs already: {workers_text(len(workers))}",
-            name=standing.name,
+            f"{kept.name} runs already: {workers_text(len(workers))}",
+            name=kept.name,
             already=True,
             workers=workers,
         )
         return 0
-    return _start(options, standing)
+    return _start(options, kept)
 
 
-def _start(options: argparse.Namespace, standing: Standing) -> int:
+def _start(options: argparse.Namespace, kept: KeptCluster) -> int:
     """Start the process that holds the cluster, and tell what it tells until that is up."""
-    standing.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    kept.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     rest = list(options.argv)[1:]
     command = [sys.executable, "-m", "swarmp2p", "up", "--detached", "--json", *rest]
-    log = os.open(standing.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    log = os.open(kept.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         process = subprocess.Popen(
             command,
@@ -127,7 +127,7 @@ def _start(options: argparse.Namespace, standing: Standing) -> int:
     assert process.stdout is not None
     with process.stdout:
         try:
-            if _relay(options, process.stdout, standing):
+            if _relay(options, process.stdout, kept):
                 process.returncode = 0  # it stays; nobody waits for it
                 return 0
             status = process.wait()
@@ -135,13 +135,13 @@ def _start(options: argparse.Namespace, standing: Standing) -> int:
             process.send_signal(signal.SIGTERM)
             process.wait()
             return INTERRUPTED
-    lines = standing.log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+    lines = kept.log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
     for line in lines:
         print(line, file=sys.stderr)
     return status or FAILED
 
 
-def _relay(options: argparse.Namespace, said: IO[str], standing: Standing) -> bool:
+def _relay(options: argparse.Namespace, said: IO[str], kept: KeptCluster) -> bool:
     """Tell what it tells, until it is up; False when it ends before."""
     for line in said:
         try:
@@ -151,10 +151,10 @@ def _relay(options: argparse.Namespace, said: IO[str], standing: Standing) -> bo
         if options.json:
             print(line, end="", flush=True)
         elif event["event"] == "up":
-            print(f"{standing.name} is up: {workers_text(len(event['workers']))}. In a shell:")
+            print(f"{kept.name} is up: {workers_text(len(event['workers']))}. In a shell:")
             print(f"  set -a; . {event['environment']}; set +a; python train.py")
-            print(f"or: swarmp2p run --cluster {standing.name} -- python train.py")
-            print(f"until: swarmp2p down {standing.name}", flush=True)
+            print(f"or: swarmp2p run --cluster {kept.name} -- python train.py")
+            print(f"until: swarmp2p down {kept.name}", flush=True)
         elif event.get("text"):
             print(f"swarmp2p: {event['text']}", file=sys.stderr, flush=True)
         if event["event"] == "up":
@@ -162,12 +162,12 @@ def _relay(options: argparse.Namespace, said: IO[str], standing: Standing) -> bo
     return False
 
 
-async def _stand(options: argparse.Namespace, standing: Standing) -> int:
+async def _stand(options: argparse.Namespace, kept: KeptCluster) -> int:
     """Hold the cluster until told to stop. What it would be resumed with stays: a machine that shuts down says no more
     than SIGTERM; `down` deletes it."""
     report = Report(options, sys.stdout)
     status, was_up, waiting = 0, False, cancel_scope()
-    with standing.holding(), trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with kept.holding(), trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
 
         async def listen() -> None:
             nonlocal status
@@ -181,24 +181,24 @@ async def _stand(options: argparse.Namespace, standing: Standing) -> int:
                 async with cluster_of(
                     options,
                     report,
-                    identity=standing.key,
-                    cluster_state=standing.ray,
+                    identity=kept.key,
+                    cluster_state=kept.ray,
                     snapshots=options.snapshots,
                     restore=options.restore,
                 ) as cluster:
-                    _told(standing, cluster, options, environment=cluster.environment)
+                    _told(kept, cluster, options, environment=cluster.environment)
                     report(
                         "up",
                         "it stands; Ctrl-C ends it",
-                        name=standing.name,
+                        name=kept.name,
                         address=cluster.address,
                         workers=_workers(cluster),
-                        environment=str(standing.folder / "environment"),
+                        environment=str(kept.folder / "environment"),
                     )
                     was_up = True
                     if options.detached:
                         _let_go_of_output()
-                    await _follow(standing, cluster, options)
+                    await _follow(kept, cluster, options)
     return 0 if was_up else status
 
 
@@ -209,24 +209,24 @@ def _let_go_of_output() -> None:
     os.close(null)
 
 
-async def _follow(standing: Standing, cluster: Cluster, options: argparse.Namespace) -> None:
+async def _follow(kept: KeptCluster, cluster: Cluster, options: argparse.Namespace) -> None:
     """Keep what is written of the cluster true, until cancelled."""
     known = _workers(cluster)
     while True:
         await trio.sleep(_LOOK_EVERY_S)
         if _workers(cluster) != known:
             known = _workers(cluster)
-            _told(standing, cluster, options)
+            _told(kept, cluster, options)
 
 
 def _told(
-    standing: Standing,
+    kept: KeptCluster,
     cluster: Cluster,
     options: argparse.Namespace,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     peer = str(Identity.load(options.identity).peer_id)
-    standing.tell(peer, cluster.address, _workers(cluster), environment)
+    kept.tell(peer, cluster.address, _workers(cluster), environment)
 
 
 def _workers(cluster: Cluster) -> tuple[tuple[str, str], ...]:
@@ -237,25 +237,23 @@ def _workers(cluster: Cluster) -> tuple[tuple[str, str], ...]:
 
 
 def _down(options: argparse.Namespace) -> int:
-    standing = Standing(options.name)
-    if not standing.folder.is_dir():
-        raise SwarmError(
-            f"there is no cluster {standing.name!r}; `swarmp2p leases` names those that there are"
-        )
+    kept = KeptCluster(options.name)
+    if not kept.folder.is_dir():
+        raise SwarmError(f"there is no cluster {kept.name!r}; `swarmp2p leases` names those that there are")
     if options.kill:
-        standing.kill()
-    ran = standing.end(_DOWN_S)
-    journal = journal_path(f"{standing.key}.state")
+        kept.kill()
+    ran = kept.end(_DOWN_S)
+    journal = journal_path(f"{kept.key}.state")
     left = read_journal(journal).trees
     if left:
         end_orphans(left)  # of a process that was killed; its leases end as their lenders hear no more of it
-    standing.forget()
+    kept.forget()
     text = (
-        f"{standing.name} is down"
+        f"{kept.name} is down"
         if ran or options.kill
-        else f"{standing.name} did not run; what was left of it is gone"
+        else f"{kept.name} did not run; what was left of it is gone"
     )
-    Report(options, sys.stdout)("down", text, name=standing.name, ran=ran)
+    Report(options, sys.stdout)("down", text, name=kept.name, ran=ran)
     return 0
 
 
@@ -272,19 +270,19 @@ def _leases(options: argparse.Namespace) -> int:
             count += 1
             _show_lease(options, state, record, lives, now)
     if alone is None:
-        for standing in Standing.all():
-            held = standing.held()
+        for kept in KeptCluster.all():
+            held = kept.held()
             workers = [] if held is None else [list(worker) for worker in held.workers]
-            text = f"cluster {standing.name}: " + (
+            text = f"cluster {kept.name}: " + (
                 "down" if held is None else f"up, {workers_text(len(workers))}"
             )
             Report(options, sys.stdout)(
                 "cluster",
                 text,
-                name=standing.name,
+                name=kept.name,
                 up=held is not None,
                 workers=workers,
-                folder=str(standing.folder),
+                folder=str(kept.folder),
             )
     Report(options, sys.stdout)("leases", f"{count} leases" if count != 1 else "1 lease", count=count)
     return 0

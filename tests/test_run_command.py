@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from swarmp2p.cli import main
-from swarmp2p.standing import Standing
+from swarmp2p.kept_cluster import KeptCluster
 from tests.test_cli import fails
 
 SCRIPT = """
@@ -184,7 +184,7 @@ def test_a_cluster_that_stays(at_home: Path, tmp_path: Path, capsys: pytest.Capt
         assert "until: swarmp2p down team" in done.stdout
         folder = at_home / "clusters" / "team"
         assert {(folder / name).stat().st_mode & 0o777 for name in ("", "key")} == {0o700, 0o600}
-        held = Standing("team").held()
+        held = KeptCluster("team").held()
         assert held is not None
         try:
             assert (folder / "environment").stat().st_mode & 0o777 == 0o600
@@ -198,11 +198,11 @@ def test_a_cluster_that_stays(at_home: Path, tmp_path: Path, capsys: pytest.Capt
             ]
         finally:
             os.kill(held.pid, signal.SIGKILL)
-        while Standing("team").held() is not None:  # its end takes a moment
+        while KeptCluster("team").held() is not None:  # its end takes a moment
             pass
         done = swarm("up", "team", *options)  # the same peer, where the one before left it
         assert done.returncode == 0, done.stderr
-        once_more = Standing("team").held()
+        once_more = KeptCluster("team").held()
         assert once_more is not None
         assert (once_more.peer, once_more.pid == held.pid) == (held.peer, False)
         assert swarm(*count).returncode == 2, "its actors live on"
@@ -226,19 +226,19 @@ def test_clusters_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_number_that_is_used_again_is_not_a_clusters_process(at_home: Path) -> None:
-    standing = Standing("old")
-    with standing.holding():
-        held = standing.held()
+    kept = KeptCluster("old")
+    with kept.holding():
+        held = kept.held()
         assert held is not None
         assert held.pid == os.getpid()
-        path = standing.folder / "cluster.json"
+        path = kept.folder / "cluster.json"
         text = path.read_text()
         path.write_text(text.replace(f'"start": {held.start}', f'"start": {held.start - 1}'))
-        assert standing.held() is None
-        assert standing.end(1.0) is False
-        standing.kill()
+        assert kept.held() is None
+        assert kept.end(1.0) is False
+        kept.kill()
         path.write_text("{")
-        assert standing.held() is None
+        assert kept.held() is None
         path.write_text(text)
-        assert standing.held() == held
-    assert standing.held() is None
+        assert kept.held() == held
+    assert kept.held() is None

@@ -16,6 +16,7 @@ from ...engine import Send
 from ...errors import BadMessage
 from ...identity import PeerId
 from ...rates import Rates
+from .cluster_view import ClusterView, Outputs
 from .config import MeshConfig
 from .events import Invited, MeshFailed
 from .facts import read_facts, sign_facts
@@ -24,7 +25,6 @@ from .members import Facts, Member, MemberId, roster
 from .messages import Entry, Heard, Invite, Join, Pairing, Update
 from .pairing import MeshKeys
 from .pairs import Agreed, Say
-from .standing import Outputs, Standing
 
 _NEVER: Final = math.inf
 
@@ -43,14 +43,14 @@ class Attending:
         self._since, self._failed = now, False
         self._entries: dict[MemberId, Member] = {}
         self._upto = 0
-        self._standing = Standing(lease, keys, config)
+        self._view = ClusterView(lease, keys, config)
         self._next_send, self._wait_s = now, config.retry_s / 2
         self._updates: Rates[MemberId] = Rates(config.updates_per_s, config.updates_burst, 1)
         self._invites: Rates[MemberId] = Rates(config.joins_per_s, 4, 1)
 
     @property
-    def standing(self) -> Standing:
-        return self._standing
+    def view(self) -> ClusterView:
+        return self._view
 
     @property
     def joined(self) -> bool:
@@ -59,7 +59,7 @@ class Attending:
     def deadline(self) -> float:
         if self._failed:
             return _NEVER
-        return min(self._next_send, self._give_up(), self._standing.pairs.deadline())
+        return min(self._next_send, self._give_up(), self._view.pairs.deadline())
 
     # What the application says ------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class Attending:
 
     def again(self, target: MemberId, now: float) -> Outputs:
         """A new secret is needed."""
-        return self._pass(self._standing.pairs.again(target, now))
+        return self._pass(self._view.pairs.again(target, now))
 
     def fail(self, reason: str, *, unsupported: bool = False) -> Outputs:
         """Say so once; the lease's end takes the membership away."""
@@ -95,7 +95,7 @@ class Attending:
                 what = "the head did not agree on a secret"
             return self.fail(f"{what} in {self._config.join_timeout_s:g} s")
         out: Outputs = self._speak(now, again=True) if self._next_send <= now else []
-        return out + self._pass(self._standing.pairs.tick(now))
+        return out + self._pass(self._view.pairs.tick(now))
 
     # What the head says -------------------------------------------------------------------------------------
 
@@ -111,7 +111,7 @@ class Attending:
             case Pairing(source=source, target=target, envelope=envelope):
                 if target != self.lease:
                     return []
-                return self._pass(self._standing.pairs.receive(source, envelope, now))
+                return self._pass(self._view.pairs.receive(source, envelope, now))
 
     def _invited(self, message: Invite, now: float) -> Outputs:
         if not self._invites.admits(self.lease, now):
@@ -150,7 +150,7 @@ class Attending:
         if self._entries[self.lease].envelope == self._envelope:
             self._next_send = _NEVER
         everybody = roster(self._cluster, self.head, self._upto, self._entries.values())
-        out, said = self._standing.take(everybody, now)
+        out, said = self._view.take(everybody, now)
         return heard + out + self._pass(said)
 
     def _enter(self, entry: Entry) -> None:
@@ -189,12 +189,12 @@ class Attending:
 
     def _pass(self, said: list[Say | Agreed]) -> Outputs:
         return [
-            self._standing.agreed(each)
+            self._view.agreed(each)
             if isinstance(each, Agreed)
             else Send(self.head, Pairing(self.lease, self.lease, each.target, each.envelope))
             for each in said
         ]
 
     def _give_up(self) -> float:
-        since = self._standing.pairs.waiting_since(self._cluster) if self.joined else self._since
+        since = self._view.pairs.waiting_since(self._cluster) if self.joined else self._since
         return since + self._config.join_timeout_s

@@ -43,6 +43,7 @@ from ...engine import (
 from ...errors import UsageError
 from ...identity import PeerId
 from .attending import Attending
+from .cluster_view import ClusterView, Outputs
 from .config import MeshConfig
 from .events import (
     Admit,
@@ -60,7 +61,6 @@ from .heading import Heading
 from .members import MemberId
 from .messages import Heard, Invite, Join, Pairing, Update
 from .pairing import MeshKeys
-from .standing import Outputs, Standing
 
 
 class Meshes(Engine[MeshCommand, MeshOutput]):
@@ -79,11 +79,11 @@ class Meshes(Engine[MeshCommand, MeshOutput]):
     def deadline(self) -> float:
         return self._deadline
 
-    def standing(self, member: MemberId) -> Standing | None:
+    def view(self, member: MemberId) -> ClusterView | None:
         """A membership, for people and tests: roster, plan, pairings."""
         if member in self._heading:
-            return self._heading[member].standing
-        return self._attending[member].standing if member in self._attending else None
+            return self._heading[member].view
+        return self._attending[member].view if member in self._attending else None
 
     def sizes(self) -> dict[str, int]:
         """How much is held."""

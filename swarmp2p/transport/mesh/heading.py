@@ -20,6 +20,7 @@ from ...errors import BadMessage
 from ...identity import PeerId
 from ...rates import Rates
 from .allocation import Place
+from .cluster_view import ClusterView, Outputs
 from .config import MeshConfig
 from .events import Admit, MeshFailed, OpenMesh
 from .facts import read_facts, sign_facts
@@ -28,7 +29,6 @@ from .messages import MAX_DEPARTED, MAX_ENTRIES, Entry, Heard, Invite, Join, Pai
 from .pairing import MeshKeys
 from .pairs import Agreed, Say
 from .plan import path
-from .standing import Outputs, Standing
 
 _NEVER: Final = math.inf
 
@@ -62,7 +62,7 @@ class Heading:
         self._workers: dict[MemberId, _Worker] = {}
         self._departed: dict[MemberId, int] = {}
         self._sequence = self._since = order.changes + 1
-        self._standing = Standing(order.cluster, keys, config)
+        self._view = ClusterView(order.cluster, keys, config)
         self._joins: Rates[MemberId] = Rates(config.joins_per_s, 4, config.max_members)
         self._changes: Rates[MemberId] = Rates(config.changes_per_s, config.changes_burst, config.max_members)
         self._relayed: Rates[MemberId] = Rates(config.relayed_per_s, config.relayed_burst, config.max_members)
@@ -72,8 +72,8 @@ class Heading:
         self._own = Member(self.cluster, peer, place.host, place.address, place.block, facts, envelope)
 
     @property
-    def standing(self) -> Standing:
-        return self._standing
+    def view(self) -> ClusterView:
+        return self._view
 
     @property
     def size(self) -> int:
@@ -82,7 +82,7 @@ class Heading:
 
     def deadline(self) -> float:
         due = min((self._due(worker) for worker in self._workers.values()), default=_NEVER)
-        return min(due, self._standing.pairs.deadline())
+        return min(due, self._view.pairs.deadline())
 
     # What the application says ------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class Heading:
 
     def again(self, target: MemberId, now: float) -> Outputs:
         """A new secret is needed."""
-        return self._pass(self._standing.pairs.again(target, now))
+        return self._pass(self._view.pairs.again(target, now))
 
     def tick(self, now: float) -> Outputs:
         """Say again what was not answered, and give up on who never does."""
@@ -149,7 +149,7 @@ class Heading:
                 out += self._fail(worker, f"the worker did not {what} in {self._config.join_timeout_s:g} s")
             else:
                 out += self._speak(worker, now)
-        return out + self._pass(self._standing.pairs.tick(now))
+        return out + self._pass(self._view.pairs.tick(now))
 
     # What a worker says -------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Heading:
                 if source != worker.lease or worker.member is None:
                     return []
                 if target == self.cluster:
-                    return self._pass(self._standing.pairs.receive(source, envelope, now))
+                    return self._pass(self._view.pairs.receive(source, envelope, now))
                 return self._relay(worker, message, now)
 
     def _join(self, worker: _Worker, envelope: bytes, now: float) -> Outputs:
@@ -252,7 +252,7 @@ class Heading:
     def _changed(self, now: float) -> Outputs:
         """The roster is another: everybody is told, those who are still being told of an earlier change next."""
         everybody = roster(self.cluster, self._peer, self._sequence, (self._own, *self._members()))
-        out, said = self._standing.take(everybody, now)
+        out, said = self._view.take(everybody, now)
         for worker in self._workers.values():
             if worker.member is not None and worker.acked == worker.told and not worker.failed:
                 out += self._speak(worker, now)
@@ -306,7 +306,7 @@ class Heading:
         out: Outputs = []
         for each in said:
             if isinstance(each, Agreed):
-                out.append(self._standing.agreed(each))
+                out.append(self._view.agreed(each))
                 continue
             worker = self._workers.get(each.target)
             if worker is not None:
@@ -321,7 +321,7 @@ class Heading:
         """When a worker has had its time."""
         if worker.member is None:
             return worker.admitted + self._config.join_timeout_s
-        return self._standing.pairs.waiting_since(worker.lease) + self._config.join_timeout_s
+        return self._view.pairs.waiting_since(worker.lease) + self._config.join_timeout_s
 
     def _fail(self, worker: _Worker, reason: str, *, unsupported: bool = False) -> Outputs:
         """Say so once; the lease's end takes the worker out."""

@@ -185,9 +185,9 @@ class World:
             assert [(each.address, each.block) for each in roster.members] == [
                 (each.address, each.block) for each in rosters[CLUSTER].members
             ]
-            standing = self.engines[members[member]].standing(member)
-            assert standing is not None
-            assert standing.plan == self.plans[member].plan
+            view = self.engines[members[member]].view(member)
+            assert view is not None
+            assert view.plan == self.plans[member].plan
         for a in members:
             for b in members:
                 session = [each for each in self.plans[a].plan.sessions if each.member == b]

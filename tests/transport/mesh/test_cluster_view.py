@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from swarmp2p.engine import Introduce
+from swarmp2p.transport.mesh.cluster_view import ClusterView
 from swarmp2p.transport.mesh.config import MeshConfig
 from swarmp2p.transport.mesh.members import Member
-from swarmp2p.transport.mesh.standing import Standing
 
 from .made import cluster, facts_of, sim_keys, worker
 
@@ -18,14 +18,14 @@ def at(number: int, address: bytes) -> Member:
     return worker(number, replace(facts_of(number), addresses=(address,)))
 
 
-def introduced(standing: Standing, *workers: Member) -> list[Introduce]:
-    out, _ = standing.take(cluster(*workers), 0.0)
+def introduced(view: ClusterView, *workers: Member) -> list[Introduce]:
+    out, _ = view.take(cluster(*workers), 0.0)
     return [each for each in out if isinstance(each, Introduce)]
 
 
 def test_the_peers_that_this_side_will_dial_are_introduced_and_again_when_they_move() -> None:
     lower, higher = at(1, HERE), at(2, HERE)
-    first, second = (Standing(each.member, sim_keys(each.peer), MeshConfig()) for each in (lower, higher))
+    first, second = (ClusterView(each.member, sim_keys(each.peer), MeshConfig()) for each in (lower, higher))
     assert introduced(first, lower, higher) == [Introduce(higher.peer, (HERE,))]
     assert introduced(first, lower, higher) == []
     assert introduced(first, lower, at(2, THERE)) == [Introduce(higher.peer, (THERE,))]

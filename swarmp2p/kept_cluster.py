@@ -49,8 +49,8 @@ class Held:
     workers: tuple[tuple[str, str], ...] = ()
 
 
-class Standing:
-    """The folder of one standing cluster, whether that runs or not. Raises UsageError for a name that can be none."""
+class KeptCluster:
+    """The folder of one cluster that stays, whether it runs or not. Raises UsageError for a name that can be none."""
 
     def __init__(self, name: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", name):
@@ -65,7 +65,7 @@ class Standing:
         self.log = self.folder / "log"
 
     @classmethod
-    def all(cls) -> list[Standing]:
+    def all(cls) -> list[KeptCluster]:
         """Every one that there is a folder of, by name."""
         try:
             return [cls(name) for name in sorted(os.listdir(home() / "clusters"))]

@@ -13,7 +13,7 @@ from .plan import NOTHING, MachinePlan, changes, plan
 Outputs = list[NetworkOutput | MeshOutput]
 
 
-class Standing:
+class ClusterView:
     """One member's view of its cluster."""
 
     def __init__(self, me: MemberId, keys: MeshKeys, config: MeshConfig) -> None:
