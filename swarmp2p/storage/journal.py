@@ -26,20 +26,19 @@ import trio
 from ..ray_bridge.events import JournalRecord, LeaseId
 from ..ray_bridge.ledger import TreeEntry, open_ledger
 from ..ray_bridge.orphans import end_orphans
+from .database import Form, close, connect, set_aside
 from .journal_rows import LEASE, TREE, Row, lease_row, read_row, tree_row
-from .problems import FILE_ERRORS, close, explain, is_trouble, os_error
+from .problems import FILE_ERRORS, explain, is_trouble, os_error
 from .rows import BadRow
-from .state_file import set_aside
 from .state_path import check_kind, checked_path
 
-_SCHEMA: Final = 1
-_APPLICATION: Final = 0x73776D6A  # "swmj"
-_TABLE: Final = (
+_FORM: Final = Form(
+    0x73776D6A,  # "swmj"
+    1,
     "CREATE TABLE journal (kind TEXT NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL, checksum BLOB NOT NULL, "
-    "PRIMARY KEY (kind, key)) WITHOUT ROWID"
+    "PRIMARY KEY (kind, key)) WITHOUT ROWID",
 )
 _MAX_ROWS: Final = 1 << 16  # read at most: many times what one machine can run
-_WAL_PAGES: Final = 256  # after which the log is moved into the file: 1 MiB
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class Journal:
         """Open the journal at `path`, or make one; where the disk has no room for it now, when it has. Raises
         StateFileError when it cannot be one: nothing was changed."""
         name = checked_path(path)
-        check_kind(name, _APPLICATION, "journal")
+        check_kind(name, _FORM.application, "journal")
         journal = cls(name)
         try:
             journal.found = _written(_select(journal._connected()))
@@ -153,17 +152,7 @@ class Journal:
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
-            if not os.path.lexists(self.path):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            connection = sqlite3.connect(
-                self.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=8
-            )
-            try:
-                _set_up(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
+            self._connection = connect(self.path, _FORM)
         return self._connection
 
     def _disconnect(self) -> None:
@@ -198,7 +187,7 @@ def read_journal(path: str) -> Written:
     """What a journal says now, while its peer runs or not; nothing where there is none. Raises StateFileError."""
     if not os.path.lexists(path):
         return Written()
-    check_kind(path, _APPLICATION, "journal")
+    check_kind(path, _FORM.application, "journal")
     try:
         with closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as connection:
             return _written(_select(connection))
@@ -206,24 +195,9 @@ def read_journal(path: str) -> Written:
         raise os_error(path, problem) from None
 
 
-def _set_up(connection: sqlite3.Connection) -> None:
-    execute = connection.execute
-    execute("PRAGMA trusted_schema=OFF")
-    execute("PRAGMA cell_size_check=ON")
-    execute("PRAGMA synchronous=NORMAL")
-    if not execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-        execute("BEGIN IMMEDIATE")  # all or nothing: no crash leaves a file that is not known as ours
-        execute(f"PRAGMA application_id={_APPLICATION}")
-        execute(f"PRAGMA user_version={_SCHEMA}")
-        execute(_TABLE)
-        execute("COMMIT")
-    execute("PRAGMA journal_mode=WAL")
-    execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
-
-
 def _select(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
     execute = connection.execute
-    if execute("SELECT sql FROM sqlite_schema").fetchall() != [(_TABLE,)]:
+    if execute("SELECT sql FROM sqlite_schema").fetchall() != [(_FORM.table,)]:
         raise sqlite3.DatabaseError("its table is not what was written")
     return execute(f"SELECT * FROM journal LIMIT {_MAX_ROWS}").fetchall()
 

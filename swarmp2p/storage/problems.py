@@ -18,15 +18,6 @@ FILE_ERRORS: Final = (sqlite3.Error, OverflowError, UnicodeDecodeError)
 messages then quote bytes of it that are no text."""
 
 
-def close(connection: sqlite3.Connection | None) -> None:
-    """Close a database, if there is one, whatever is wrong with it."""
-    if connection is not None:
-        try:
-            connection.close()
-        except FILE_ERRORS:
-            pass  # its last checkpoint failed: the log keeps what was committed
-
-
 def is_trouble(problem: Exception) -> bool:
     """Whether the disk is the cause: what could not be done now may be done later."""
     name = _name(problem)

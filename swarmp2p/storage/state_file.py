@@ -17,24 +17,23 @@ import os
 import sqlite3
 from collections.abc import Collection, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from ..dht.state import Entry, EntryId, RememberedPeer
 from ..identity import PeerId
-from .problems import FILE_ERRORS, close, is_damage, is_trouble, os_error
+from .database import WAL_PAGES, Form, close, connect, set_aside
+from .problems import FILE_ERRORS, is_damage, is_trouble, os_error
 from .rows import OWNER, BadRow, decode, encode, owner_row, read_owner
 from .state_path import APPLICATION, SCHEMA, check_kind, checked_path, locked
 
-_TABLE: Final = (
+_FORM: Final = Form(
+    APPLICATION,
+    SCHEMA,
     "CREATE TABLE state (kind TEXT NOT NULL, key BLOB NOT NULL, peer BLOB NOT NULL, "
-    "body BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY (kind, key, peer)) WITHOUT ROWID"
+    "body BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY (kind, key, peer)) WITHOUT ROWID",
 )
 _MAX_ROWS: Final = 1 << 18  # read at most: several times what the stores may hold
 _MAX_BYTES: Final = 1 << 30
-_KEPT_ASIDE: Final = 3
-_WAL_PAGES: Final = 256  # after which the log is moved into the file: 1 MiB
 
 Changes = Collection[tuple[EntryId, Entry | None]]
 
@@ -139,42 +138,21 @@ class StateFile:
     def _connect(self) -> sqlite3.Connection:
         if _is_empty(self.path):
             self.broken = True
-            # SQLite's own files take this one's mode: who holds which records is nobody else's business.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(
-            self.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=8
+        connection = connect(
+            self.path,
+            _FORM,
+            f"page_size={self._page_bytes}",
+            "locking_mode=EXCLUSIVE",  # no shared memory file; the lock file is ours anyway
+            f"journal_size_limit={WAL_PAGES * self._page_bytes}",
         )
-        try:
-            self._set_up(connection)
-        except BaseException:
-            connection.close()
-            raise
         self._connection, self._inode = connection, _inode(self.path)
         return connection
-
-    def _set_up(self, connection: sqlite3.Connection) -> None:
-        execute = connection.execute
-        execute(f"PRAGMA page_size={self._page_bytes}")
-        execute("PRAGMA locking_mode=EXCLUSIVE")  # no shared memory file; the lock file is ours anyway
-        execute("PRAGMA trusted_schema=OFF")
-        execute("PRAGMA cell_size_check=ON")
-        execute("PRAGMA synchronous=NORMAL")
-        if not execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            # The ids and the table in one transaction, before WAL: no crash leaves a file that is not known as ours.
-            execute("BEGIN IMMEDIATE")
-            execute(f"PRAGMA application_id={APPLICATION}")
-            execute(f"PRAGMA user_version={SCHEMA}")
-            execute(_TABLE)
-            execute("COMMIT")
-        execute("PRAGMA journal_mode=WAL")
-        execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
-        execute(f"PRAGMA journal_size_limit={_WAL_PAGES * self._page_bytes}")
 
     def _read(self, connection: sqlite3.Connection) -> list[tuple[object, ...]]:
         execute = connection.execute
         tables = execute("SELECT sql FROM sqlite_schema").fetchall()
         version = execute("PRAGMA user_version").fetchone()[0]
-        if tables != [(_TABLE,)] or version != SCHEMA:
+        if tables != [(_FORM.table,)] or version != SCHEMA:
             raise sqlite3.DatabaseError("its table is not what was written")
         faults = execute("PRAGMA quick_check(1)").fetchone()[0]
         if faults != "ok":
@@ -270,26 +248,6 @@ def _read_until_fault(
             rows[row] = None
     except FILE_ERRORS:
         pass
-
-
-def set_aside(path: str) -> str:
-    """Rename a damaged file and SQLite's beside it; the newest few are kept."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    target = f"{path}.damaged-{stamp}"
-    os.replace(path, target)
-    for suffix in ("-wal", "-journal"):
-        if os.path.lexists(path + suffix):
-            os.replace(path + suffix, target + suffix)
-    folder, name = os.path.split(path)
-    aside = sorted(
-        entry
-        for entry in os.listdir(folder or ".")
-        if entry.startswith(f"{name}.damaged-") and entry[-4:] != "-wal"
-    )
-    for old in [entry for entry in aside if not entry.endswith("-journal")][:-_KEPT_ASIDE]:
-        for suffix in ("", "-wal", "-journal"):
-            Path(folder, old + suffix).unlink(missing_ok=True)
-    return target
 
 
 def _is_empty(path: str) -> bool:
