@@ -28,7 +28,7 @@ from .kept_cluster import DEFAULT_NAME, KeptCluster
 from .ray_bridge.events import JournalRecord, Role
 from .ray_bridge.orphans import end_orphans
 from .scopes import background_nursery, cancel_scope
-from .storage.journal import journal_path, read_journal
+from .storage.journal import SUFFIX, journal_path, read_journal
 
 if TYPE_CHECKING:
     from .ray_bridge.cluster import Cluster
@@ -77,7 +77,7 @@ def add_up_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--identity",
         type=Path,
         metavar="KEY",
-        help="only those of the peer with this key file (KEY.state-journal)",
+        help="only those of the peer with this key file (KEY.state-leases)",
     )
     leases.add_argument(
         "--state", type=Path, metavar="FILE", help="only those of the peer with this state file"
@@ -291,8 +291,8 @@ def _leases(options: argparse.Namespace) -> int:
 def _states() -> list[Path]:
     """State files that commands keep where none is named."""
     return [
-        Path(str(journal).removesuffix("-journal"))
-        for journal in sorted([*home().glob("*-journal"), *home().glob("clusters/*/*-journal")])
+        Path(str(journal).removesuffix(SUFFIX))
+        for journal in sorted([*home().glob(f"*{SUFFIX}"), *home().glob(f"clusters/*/*{SUFFIX}")])
     ]
 
 

@@ -1,6 +1,6 @@
 """A peer's journal: the leases that it gives and takes, and the processes that it runs for them, in one SQLite file.
 
-    STATE-journal   beside the state file STATE, whose lock is the journal's too: WAL, synchronous NORMAL
+    STATE-leases   beside the state file STATE, whose lock is the journal's too: WAL, synchronous NORMAL
 
 What is written is there when the call returns, for whoever comes after a kill -9: nothing is sent that relies on a
 lease which the journal does not know. A write is one transaction into the page cache (about 50 us), and no disk is
@@ -38,14 +38,16 @@ _FORM: Final = Form(
     "CREATE TABLE journal (kind TEXT NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL, checksum BLOB NOT NULL, "
     "PRIMARY KEY (kind, key)) WITHOUT ROWID",
 )
+SUFFIX: Final = "-leases"
 _MAX_ROWS: Final = 1 << 16  # read at most: many times what one machine can run
 
 _log = logging.getLogger(__name__)
 
 
 def journal_path(state: str | os.PathLike[str]) -> str:
-    """Where the journal of a peer with this state file is."""
-    return f"{os.fspath(state)}-journal"
+    """Where the journal of a peer with this state file is. (STATE-journal is SQLite's: of a state file that is new it
+    deletes that, and it is set aside with one that is damaged.)"""
+    return f"{os.fspath(state)}{SUFFIX}"
 
 
 @dataclass(frozen=True, slots=True)

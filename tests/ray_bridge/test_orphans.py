@@ -18,7 +18,7 @@ from swarmp2p.ray_bridge.ledger import Entered, Here, TreeEntry, open_ledger
 from swarmp2p.ray_bridge.orphans import end_orphans, members
 from swarmp2p.ray_bridge.supervisor import look, processes
 from swarmp2p.ray_bridge.tree import TREE_VARIABLE, open_tree
-from swarmp2p.storage.journal import Journal, open_journal, read_journal
+from swarmp2p.storage.journal import Journal, journal_path, open_journal, read_journal
 
 from .process_marks import living, until
 
@@ -53,7 +53,7 @@ def killed_peer(state: Path, *, supervisor_too: bool) -> Generator[tuple[TreeEnt
         assert peer.stdout is not None
         pid, mark, directory = peer.stdout.readline().split()
         try:
-            (entry,) = read_journal(f"{state}-journal").trees
+            (entry,) = read_journal(journal_path(state)).trees
             assert (entry.mark, entry.pid, entry.directories) == (mark, int(pid), (directory,))
             while len(members(entry, processes())) < 4:
                 pass

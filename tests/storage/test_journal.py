@@ -17,7 +17,7 @@ from swarmp2p.ray_bridge.events import Journal as Note
 from swarmp2p.ray_bridge.events import JournalRecord, LeaseCommand, Need, RestoreLeases, Role
 from swarmp2p.ray_bridge.ledger import Here, TreeEntry
 from swarmp2p.signed import pack
-from swarmp2p.storage.journal import Journal, read_journal
+from swarmp2p.storage.journal import Journal, journal_path, read_journal
 from swarmp2p.storage.journal_rows import (
     _row,  # pyright: ignore[reportPrivateUsage]
     lease_row,
@@ -25,6 +25,7 @@ from swarmp2p.storage.journal_rows import (
     tree_row,
 )
 from swarmp2p.storage.rows import BadRow
+from swarmp2p.storage.state_file import StateFile
 
 
 def tree(number: int, pid: int = 0) -> TreeEntry:
@@ -82,6 +83,23 @@ def test_a_damaged_file_is_set_aside_and_its_sound_rows_are_kept(
     assert "was damaged" in caplog.text
     assert len([name for name in os.listdir(tmp_path) if ".damaged-" in name]) == 1
     journal.close()
+
+
+@pytest.mark.parametrize(
+    "state", [None, b"", b"SQLite format 3\0" + bytes(4080)], ids=["new", "empty", "damaged"]
+)
+def test_a_journal_outlives_the_state_file_beside_it(tmp_path: Path, state: bytes | None) -> None:
+    beside = tmp_path / "state"
+    journal = Journal.open(journal_path(beside))
+    journal.keep_tree(tree(1))
+    if state is not None:
+        beside.write_bytes(state[:68] + b"swmp" + state[72:] if state else state)
+    file = StateFile.open(beside, Identity.generate().peer_id)
+    assert bool(file.set_aside) == bool(state)
+    journal.keep_tree(tree(2))
+    journal.close()
+    file.close()
+    assert read_journal(journal.path).trees == (tree(1), tree(2))
 
 
 def test_files_that_are_no_journal_are_not_touched(tmp_path: Path) -> None:

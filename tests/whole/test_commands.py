@@ -22,7 +22,7 @@ import pytest
 
 from swarmp2p.ray_bridge.orphans import members
 from swarmp2p.ray_bridge.supervisor import Process, look, processes
-from swarmp2p.storage.journal import read_journal
+from swarmp2p.storage.journal import journal_path, read_journal
 from tests.test_run_command import events, finished, lender, run
 
 pytestmark = pytest.mark.slow
@@ -90,7 +90,7 @@ def is_there(process: Process) -> bool:
 def test_a_lender_killed_with_its_supervisors_ends_its_orphans_and_lends_again(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(HOLDS)
     key = ("--identity", str(tmp_path / "lender"))
-    journal = str(tmp_path / "lender.state-journal")
+    journal = journal_path(tmp_path / "lender.state")
     script = (sys.executable, str(tmp_path / "script.py"), str(tmp_path / "go"))
     with lender(*key) as first:
         port = first.address.split("/tcp/")[1].split("/")[0]
