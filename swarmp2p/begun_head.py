@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 
 from .cluster_memory import ClusterMemory
 from .head_paths import HEAD_CPUS, index_port, ray_ports
-from .own_facts import free
+from .own_facts import Reserved
 from .ray_bridge.head import RayHead, start_head
 from .ray_bridge.head_state import open_head_state
 from .ray_bridge.index_door import IndexDoor, open_index_door
@@ -38,11 +38,13 @@ async def begin_head(index: IndexWanted) -> AsyncGenerator[BegunHead, None]:
     index: what packages its workers may install. Raises RayMissing and NoRoom."""
     async with open_head_state(None) as kept:
         memory = ClusterMemory.of(kept)
-        place = Allocation(random.Random(os.urandom(16)), free).head(memory.cluster, HEAD_CPUS)
-        memory.lead(place)
-        port = index_port(place)
-        async with (
-            open_index_door(port, kept.token, index) as door,
-            start_head(ports=ray_ports(place), state=kept, index_port=port) as head,
-        ):
-            yield BegunHead(head, memory, door)
+        with closing(Reserved()) as reserved:
+            place = Allocation(random.Random(os.urandom(16)), reserved.free).head(memory.cluster, HEAD_CPUS)
+            reserved.keep(place.block.ports)
+            memory.lead(place)
+            port = index_port(place)
+            async with (
+                open_index_door(port, kept.token, index) as door,
+                start_head(ports=ray_ports(place), state=kept, index_port=port) as head,
+            ):
+                yield BegunHead(head, memory, door)

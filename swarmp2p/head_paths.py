@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import Final
 
 import trio
 
 from .cluster_memory import ClusterMemory
-from .own_facts import free, free_again
+from .own_facts import Reserved, free_again
 from .paths import Membership, Paths, fail
 from .ray_bridge.events import ClosePath, LeaseId, Need, OpenPath, PathFailed
 from .scopes import background_nursery
@@ -51,14 +51,17 @@ class HeadPaths:
         need: Need,
         allowed: tuple[Carrier, ...],
         memory: ClusterMemory,
+        reserved: Reserved,
         *,
         begun: bool = False,
     ) -> None:
+        """reserved: what holds the head's ports; nothing when it was begun, for whoever began it does."""
         self._paths, self._need, self._allowed, self._memory = paths, need, allowed, memory
-        self._allocation = Allocation(random.Random(os.urandom(16)), free)
+        self._allocation = Allocation(random.Random(os.urandom(16)), reserved.free)
         self.cluster = memory.cluster
         self._changes = 0
-        self.resumes = not begun and memory.head is not None and free_again(memory.head.block.ports)
+        before = None if begun or memory.head is None else memory.head.block.ports
+        self.resumes = before is not None and free_again(before) and reserved.keep(before)
         if memory.head is not None and begun:
             self._place = memory.head
             self._allocation.take(self.cluster, self._place)
@@ -75,6 +78,7 @@ class HeadPaths:
             if memory.head is not None:
                 memory.cluster = self.cluster = os.urandom(MEMBER_ID_BYTES)
             self._place = self._allocation.head(self.cluster, HEAD_CPUS)
+            reserved.keep(self.ports)
         memory.lead(self._place)
         self._membership = Membership.new(self.cluster, self.cluster)
         self._waiting: dict[LeaseId, None] | None = {}  # leases that came before the mesh was open
@@ -210,8 +214,9 @@ async def open_head_paths(
 ) -> AsyncGenerator[HeadPaths, None]:
     """A cluster's paths for the length of the context. begun: whether its head listens already, where the memory says.
     Raises NoRoom."""
-    async with background_nursery() as nursery:
-        head = HeadPaths(paths, need, allowed, memory, begun=begun)
-        nursery.start_soon(head.run)
-        await trio.lowlevel.checkpoint()
-        yield head
+    with closing(Reserved()) as reserved:
+        async with background_nursery() as nursery:
+            head = HeadPaths(paths, need, allowed, memory, reserved, begun=begun)
+            nursery.start_soon(head.run)
+            await trio.lowlevel.checkpoint()
+            yield head

@@ -12,6 +12,7 @@ from multiaddr.multiaddr import Multiaddr
 
 from .identity import PeerId
 from .transport.mesh.members import (
+    HEAD_ADDRESS,
     MAX_ADDRESS_BYTES,
     MAX_ADDRESSES,
     MAX_ENDPOINTS,
@@ -23,6 +24,7 @@ from .transport.mesh.members import (
 
 _IP_CODES: Final = (0x04, 0x29)
 _RELAYED: Final = 0x0122
+_TOGETHER: Final = 16  # ports that are reserved at a time: a head's block takes six descriptors
 
 
 def own_facts(
@@ -95,6 +97,51 @@ def free(address: str, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+class Reserved:
+    """Ports that one cluster's head has to itself, also those that nobody listens on yet: its block is chosen seconds
+    before GCS listens, and most of it waits for drivers and for workers' processes.
+
+    A UDP socket of 127.0.0.1, which nothing of Ray's wants, stands for each _TOGETHER ports; whoever else asks for one
+    of those meets it there, in whatever process. It is gone with the process.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[int, socket.socket] = {}
+
+    def free(self, address: str, port: int) -> bool:
+        """Whether a port is nobody's on this machine (`free`), and of no other cluster's head. It is this one's then,
+        where `address` is a head's."""
+        if not free(address, port):
+            return False
+        return address != HEAD_ADDRESS or self.reserve(port)
+
+    def reserve(self, port: int) -> bool:
+        """Have a port and those around it, if nobody else has."""
+        first = port - port % _TOGETHER
+        if first not in self._held:
+            mark = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            try:
+                mark.bind((HEAD_ADDRESS, first))
+            except OSError:
+                mark.close()
+                return False
+            self._held[first] = mark
+        return True
+
+    def keep(self, ports: range) -> bool:
+        """Have these, and let go of all others. False when some of them are another's."""
+        wanted = range(ports.start - ports.start % _TOGETHER, ports.stop, _TOGETHER)
+        for first in [each for each in self._held if each not in wanted]:
+            self._held.pop(first).close()
+        had = [self.reserve(first) for first in wanted]
+        return all(had)
+
+    def close(self) -> None:
+        """Let go of all."""
+        while self._held:
+            self._held.popitem()[1].close()
 
 
 def free_again(ports: Iterable[int]) -> bool:

@@ -7,15 +7,16 @@ import os
 import socket
 import sys
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
+from random import SystemRandom
 from typing import Any
 
 import pytest
 import trio
 
+from swarmp2p.own_facts import Reserved
 from swarmp2p.ray_bridge import environment
 from swarmp2p.ray_bridge._ray_node import SINGLE_PORTS
 from swarmp2p.ray_bridge.cells import Cell, cell_problem, open_cell
@@ -112,18 +113,13 @@ class Member:
     cell: Cell | None = None
 
 
-def free_block(count: int) -> int:
+def free_block(count: int, reserved: Reserved) -> int:
     """The first of so many ports in a row that are free."""
-    random = Random(os.getpid())
     while True:
-        first = random.randrange(10_000, 30_000)
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("", port))
-        except OSError:
-            continue
-        return first
+        first = SystemRandom().randrange(10_000, 30_000)
+        if all(reserved.free("127.0.0.1", port) for port in range(first, first + count)):
+            reserved.keep(range(first, first + count))
+            return first
 
 
 @asynccontextmanager
@@ -131,19 +127,19 @@ async def cluster(
     names: Sequence[str], user_namespace: bool | None = True
 ) -> AsyncGenerator[tuple[RayHead, list[Member]], None]:
     """A head, whose GCS answers, and a cell with its plane for each worker; every pair has a session."""
-    first = free_block(PORTS * (1 + len(names)))
-    blocks = [range(start, start + PORTS) for start in range(first, first + PORTS * (1 + len(names)), PORTS)]
     async with AsyncExitStack() as stack:
+        first = free_block(PORTS * (1 + len(names)), stack.enter_context(closing(Reserved())))
+        blocks = [
+            range(start, start + PORTS) for start in range(first, first + PORTS * (1 + len(names)), PORTS)
+        ]
+        third = os.urandom(1)[0]  # of the addresses: another run on this machine has another
         head = await stack.enter_async_context(start_head(ports=blocks[0]))
         plane = await stack.enter_async_context(open_plane(b"head".ljust(16)))
         members = [Member(b"head".ljust(16), "127.0.0.1", blocks[0], plane)]
         for number, (name, ports) in enumerate(zip(names, blocks[1:], strict=True), start=2):
             cell = await stack.enter_async_context(open_cell(user_namespace=user_namespace))
             plane = await stack.enter_async_context(open_plane(name.encode().ljust(16), cell=cell.sockets))
-            # another run on this machine has other ports
-            members.append(
-                Member(name.encode().ljust(16), f"127.64.{os.getpid() & 127}.{number}", ports, plane, cell)
-            )
+            members.append(Member(name.encode().ljust(16), f"127.64.{third}.{number}", ports, plane, cell))
         for member in members:
             await member.plane.serve(member.address, member.ports)
         for at, one in enumerate(members):
@@ -261,8 +257,8 @@ async def test_a_worker_without_a_port_waits_for_one(monkeypatch: pytest.MonkeyP
     # Ray's minute between a start that found no port and the next one, shortened
     settings = {**environment.NODE_SETTINGS, "RAY_worker_register_timeout_seconds": "10"}
     monkeypatch.setattr(environment, "NODE_SETTINGS", settings)
-    with trio.fail_after(170):
-        first = free_block(2 * PORTS)
+    with trio.fail_after(170), closing(Reserved()) as reserved:
+        first = free_block(2 * PORTS, reserved)
         async with start_head(ports=range(first, first + PORTS)) as head:
             await head.gcs_ready()
             few = range(first + PORTS, first + PORTS + len(SINGLE_PORTS) + 3)
