@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
 
 import pytest
 import trio
@@ -35,10 +37,17 @@ def port_of(network: PeerNetwork) -> int:
     return host_and_port(address)[1]
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+@pytest.fixture
+def shut_port() -> Generator[Callable[[], int], None, None]:
+    """Ports that refuse connections, and that nobody else is given meanwhile: bound, and not listened on."""
+    with ExitStack() as stack:
+
+        def another() -> int:
+            sock = stack.enter_context(socket.socket())
+            sock.bind(("127.0.0.1", 0))
+            return int(sock.getsockname()[1])
+
+        yield another
 
 
 def host_of(station: Station) -> Host:
@@ -132,9 +141,9 @@ async def test_what_is_no_address_is_said_to_be_none(world: HostWorld, address: 
         await host_of(alice).dial(address)
 
 
-async def test_nobody_there(world: HostWorld) -> None:
+async def test_nobody_there(world: HostWorld, shut_port: Callable[[], int]) -> None:
     alice = await world.station("alice")
-    address = f"/ip4/127.0.0.1/tcp/{free_port()}/p2p/{STRANGER.peer_id}"
+    address = f"/ip4/127.0.0.1/tcp/{shut_port()}/p2p/{STRANGER.peer_id}"
     with pytest.raises(DialError, match=r"refused.*check that the peer runs") as caught:
         await host_of(alice).dial(address)
     assert caught.value.address == address
@@ -178,7 +187,9 @@ async def test_something_else_there(world: HostWorld, speech: bytes | None) -> N
         await host_of(alice).dial(f"/ip4/127.0.0.1/tcp/{port}/p2p/{Identity(b'x' * 32).peer_id}")
 
 
-async def test_of_several_addresses_the_one_that_works_is_used(world: HostWorld) -> None:
+async def test_of_several_addresses_the_one_that_works_is_used(
+    world: HostWorld, shut_port: Callable[[], int]
+) -> None:
     config = HostConfig(dial_stagger_s=0.01)
     alice, bob = await world.station("alice", Host(STRANGER, [], TOYS, config)), await world.station("bob")
     silent = await trio.open_tcp_listeners(0, host="127.0.0.1")  # accepts, and never says anything
@@ -186,7 +197,7 @@ async def test_of_several_addresses_the_one_that_works_is_used(world: HostWorld)
         bob.peer,
         [
             to_multiaddr("127.0.0.1", silent[0].socket.getsockname()[1]),
-            to_multiaddr("127.0.0.1", free_port()),
+            to_multiaddr("127.0.0.1", shut_port()),
             b"\x04nonsense",
             *bob.network.addresses,
         ],
@@ -196,9 +207,9 @@ async def test_of_several_addresses_the_one_that_works_is_used(world: HostWorld)
         await listener.aclose()
 
 
-async def test_when_all_addresses_fail_each_is_named(world: HostWorld) -> None:
+async def test_when_all_addresses_fail_each_is_named(world: HostWorld, shut_port: Callable[[], int]) -> None:
     alice = await world.station("alice")
-    ports = [free_port(), free_port()]
+    ports = [shut_port(), shut_port()]
     addresses = [to_multiaddr("127.0.0.1", port) for port in ports]
     with pytest.raises(DialError) as caught:
         await alice.network.dial_peer(STRANGER.peer_id, addresses)
@@ -214,7 +225,7 @@ async def test_many_dials_to_one_peer_are_one(world: HostWorld) -> None:
 
 
 async def test_of_two_connections_that_crossed_one_is_closed_when_unused(world: HostWorld) -> None:
-    config = HostConfig(sweep_s=0.01, duplicate_s=0.05, idle_s=0.05)
+    config = HostConfig(sweep_s=0.01, duplicate_s=1000.0, idle_s=0.05)
     stations = [
         await world.station(name, Host(named(name), ["/ip4/127.0.0.1/tcp/0"], TOYS, config))
         for name in ("alice", "bob")
@@ -232,6 +243,9 @@ async def test_of_two_connections_that_crossed_one_is_closed_when_unused(world: 
     smaller, larger = sorted(stations, key=lambda station: station.peer)
     assert dialled_preferred(smaller, larger)  # both open streams on the same one
     assert not dialled_preferred(larger, smaller)
+    for station in stations:
+        for connection in host_of(station)._links().all():  # pyright: ignore[reportPrivateUsage]
+            connection.since -= 2 * config.duplicate_s
     await eventually(lambda: [host_of(station).connections for station in stations] == [1, 1])
     for number in range(20):
         alice.network.send(bob.peer, Ask(number, b"a"))
@@ -269,9 +283,9 @@ async def test_a_peer_that_does_not_answer_is_left_alone_for_a_while(world: Host
     assert await again.message() == Shout(b"found")
 
 
-async def test_of_many_addresses_three_are_tried(world: HostWorld) -> None:
+async def test_of_many_addresses_three_are_tried(world: HostWorld, shut_port: Callable[[], int]) -> None:
     alice = await world.station("alice")
-    addresses = [to_multiaddr("127.0.0.1", free_port()) for _ in range(6)]
+    addresses = [to_multiaddr("127.0.0.1", shut_port()) for _ in range(6)]
     with pytest.raises(DialError):
         await alice.network.dial_peer(STRANGER.peer_id, addresses)
     assert host_of(alice).stats.dials == 3
@@ -281,9 +295,11 @@ def _is_answer(event: object) -> bool:
     return isinstance(event, Received) and isinstance(event.message, Answer)
 
 
-async def test_dials_that_wait_for_another_fail_with_it(world: HostWorld) -> None:
+async def test_dials_that_wait_for_another_fail_with_it(
+    world: HostWorld, shut_port: Callable[[], int]
+) -> None:
     alice = await world.station("alice")
-    address = to_multiaddr("127.0.0.1", free_port())
+    address = to_multiaddr("127.0.0.1", shut_port())
     failures: list[str] = []
 
     async def dial() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -27,16 +27,15 @@ def own_address() -> str:
     return f"127.{64 + os.urandom(1)[0] % 64}.{low >> 8}.{low & 255}"
 
 
-def free_ports(address: str, count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    held = [socket.socket() for _ in range(count)]
-    try:
+@contextmanager
+def free_ports(address: str, count: int) -> Generator[list[int], None, None]:
+    """Ports that nobody else is given for the length of the context, and who says so (SO_REUSEADDR) may listen on."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in held:
             sock.bind((address, 0))
-        return [sock.getsockname()[1] for sock in held]
-    finally:
-        for sock in held:
-            sock.close()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        yield [sock.getsockname()[1] for sock in held]
 
 
 class Heard:
@@ -194,8 +193,16 @@ async def pair(
     establish: bool = True,
 ) -> AsyncGenerator[Pair, None]:
     """Two planes with a session between them, over a proxy. The head dials."""
+    with free_ports("127.0.0.1", ports) as numbers:
+        async with _pair(numbers, config or SessionConfig(), secret, establish) as both:
+            yield both
+
+
+@asynccontextmanager
+async def _pair(
+    numbers: list[int], config: SessionConfig, secret: bytes, establish: bool
+) -> AsyncGenerator[Pair, None]:
     head_heard, worker_heard = Heard(), Heard()
-    config = config or SessionConfig()
     async with (
         background_nursery() as nursery,
         open_plane(HEAD, on_event=head_heard, config=config) as head,
@@ -204,7 +211,6 @@ async def pair(
         proxy = Proxy(nursery, worker.endpoints[0])
         await proxy.start()
         address = own_address()
-        numbers = free_ports("127.0.0.1", ports)
         await worker.serve("127.0.0.1", numbers)
         await head.listen(WORKER, address, numbers)
         both = Pair(head, worker, head_heard, worker_heard, address, numbers, proxy, nursery)

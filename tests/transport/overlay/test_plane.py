@@ -95,16 +95,16 @@ async def test_a_port_where_nobody_listens_is_a_reset() -> None:
 
 
 async def test_only_ports_that_are_served_are_reached() -> None:
-    async with pair(ports=2) as both:
-        await both.serve(echo)
-        other = free_ports(both.address, 1)
-        listener = await trio.open_tcp_listeners(other[0], host="127.0.0.1")
-        both.nursery.start_soon(trio.serve_listeners, echo, listener)
-        await both.head.listen(WORKER, both.address, other)
-        with trio.fail_after(WAIT_S):
-            async with await trio.open_tcp_stream(both.address, other[0]) as stream:
-                assert await how_it_ends(stream) is ConnectionResetError
-        assert (await both.worker.stats())["unserved"] == 1
+    with free_ports("127.0.0.1", 1) as other:
+        async with pair(ports=2) as both:
+            await both.serve(echo)
+            listener = await trio.open_tcp_listeners(other[0], host="127.0.0.1")
+            both.nursery.start_soon(trio.serve_listeners, echo, listener)
+            await both.head.listen(WORKER, both.address, other)
+            with trio.fail_after(WAIT_S):
+                async with await trio.open_tcp_stream(both.address, other[0]) as stream:
+                    assert await how_it_ends(stream) is ConnectionResetError
+            assert (await both.worker.stats())["unserved"] == 1
 
 
 async def test_a_stalled_connection_holds_nobody_up() -> None:
@@ -150,17 +150,17 @@ async def test_a_stalled_connection_holds_nobody_up() -> None:
 
 
 async def test_what_is_refused_says_why_and_leaves_nothing() -> None:
-    async with pair(establish=False) as both:
-        taken = free_ports("127.0.0.1", 2)
-        with socket.create_server(("127.0.0.1", taken[1])):
-            with pytest.raises(PlaneRefused, match=f"127.0.0.1:{taken[1]}.*in use"):
-                await both.head.listen(WORKER, "127.0.0.1", taken)
-        with socket.create_server(("127.0.0.1", taken[0])):
-            pass  # it was let go
-        with pytest.raises(PlaneRefused, match="1 to 65535"):
-            await both.head.serve("127.0.0.1", [0])
-        with pytest.raises(UsageError, match="32 bytes"):
-            await both.head.session(WORKER, b"short", initiator=True)
+    with free_ports("127.0.0.1", 2) as taken:
+        async with pair(establish=False) as both:
+            with socket.create_server(("127.0.0.1", taken[1])):
+                with pytest.raises(PlaneRefused, match=f"127.0.0.1:{taken[1]}.*in use"):
+                    await both.head.listen(WORKER, "127.0.0.1", taken)
+            with socket.create_server(("127.0.0.1", taken[0])):
+                pass  # it was let go
+            with pytest.raises(PlaneRefused, match="1 to 65535"):
+                await both.head.serve("127.0.0.1", [0])
+            with pytest.raises(UsageError, match="32 bytes"):
+                await both.head.session(WORKER, b"short", initiator=True)
 
 
 async def test_without_a_session_connections_are_reset() -> None:

@@ -105,30 +105,30 @@ async def test_a_plane_listens_and_connects_with_sockets_of_its_cell() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     thread = threading.Thread(target=cell.serve, args=(theirs,), daemon=True)
     thread.start()
-    address, ports = own_address(), free_ports("127.0.0.1", 1)
-    heard = Heard()
+    address, heard = own_address(), Heard()
     try:
-        async with open_plane(HEAD) as head, open_plane(WORKER, cell=ours, on_event=heard) as worker:
-            # both directions go through the cell: what the worker listens at, and what it connects to
-            await head.serve("127.0.0.1", ports)
-            await worker.serve("127.0.0.1", ports)
-            # what is free there may be the one number that is free at the other address too
-            others = {*free_ports(address, 300), *ports}
-            await worker.listen(HEAD, address, sorted(others))
-            assert (await worker.stats())["listeners"] == len(others)
-            await head.session(WORKER, b"s" * 32, initiator=False)
-            await worker.session(HEAD, b"s" * 32, initiator=True, endpoints=head.endpoints)
-            listeners = await trio.open_tcp_listeners(ports[0], host="127.0.0.1")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.serve_listeners, echo, listeners)
-                with trio.fail_after(WAIT_S):
-                    async with await trio.open_tcp_stream(address, ports[0]) as stream:
-                        await stream.send_all(b"x")
-                        assert await stream.receive_some(1) == b"x"
-                nursery.cancel_scope.cancel()
-            ours.shutdown(socket.SHUT_RDWR)  # the cell ends
-            with pytest.raises(PlaneRefused, match="Network is down"):
-                await worker.listen(HEAD, address, free_ports(address, 50))
+        with free_ports("127.0.0.1", 1) as ports, free_ports(address, 300) as more:
+            async with open_plane(HEAD) as head, open_plane(WORKER, cell=ours, on_event=heard) as worker:
+                # both directions go through the cell: what the worker listens at, and what it connects to
+                await head.serve("127.0.0.1", ports)
+                await worker.serve("127.0.0.1", ports)
+                # what is free there may be the one number that is free at the other address too
+                others = {*more, *ports}
+                await worker.listen(HEAD, address, sorted(others))
+                assert (await worker.stats())["listeners"] == len(others)
+                await head.session(WORKER, b"s" * 32, initiator=False)
+                await worker.session(HEAD, b"s" * 32, initiator=True, endpoints=head.endpoints)
+                listeners = await trio.open_tcp_listeners(ports[0], host="127.0.0.1")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(trio.serve_listeners, echo, listeners)
+                    with trio.fail_after(WAIT_S):
+                        async with await trio.open_tcp_stream(address, ports[0]) as stream:
+                            await stream.send_all(b"x")
+                            assert await stream.receive_some(1) == b"x"
+                    nursery.cancel_scope.cancel()
+                ours.shutdown(socket.SHUT_RDWR)  # the cell ends
+                with pytest.raises(PlaneRefused, match="Network is down"):
+                    await worker.listen(HEAD, own_address(), more[:50])
     finally:
         ours.close()
         thread.join(WAIT_S)
