@@ -78,7 +78,7 @@ class HeadPaths:
             if memory.head is not None:
                 memory.cluster = self.cluster = os.urandom(MEMBER_ID_BYTES)
             self._place = self._allocation.head(self.cluster, HEAD_CPUS)
-            reserved.keep(self.ports)
+            reserved.keep(self._place.block.ports)
         memory.lead(self._place)
         self._membership = Membership.new(self.cluster, self.cluster)
         self._waiting: dict[LeaseId, None] | None = {}  # leases that came before the mesh was open
