@@ -29,7 +29,7 @@ from typing import Any, Final
 from .console import home
 from .errors import SwarmError, UsageError
 from .private_file import replace_private
-from .ray_bridge import supervisor
+from .ray_bridge import processes
 from .ray_bridge.ledger import Here
 
 DEFAULT_NAME: Final = "default"
@@ -78,7 +78,7 @@ class KeptCluster:
             held = _read((self.folder / "cluster.json").read_text())
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        process = supervisor.look(held.pid)
+        process = processes.look(held.pid)
         here = Here.now()
         lives = process is not None and process.start == held.start
         return held if lives and (held.boot, held.namespace) == (here.boot, here.namespace) else None
@@ -125,7 +125,7 @@ class KeptCluster:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """Write down how the cluster is, and that this process holds it."""
-        me, here = supervisor.look(os.getpid()), Here.now()
+        me, here = processes.look(os.getpid()), Here.now()
         assert me is not None
         held = Held(me.pid, me.start, here.boot, here.namespace, peer, address, workers)
         if environment is not None:
@@ -162,9 +162,9 @@ class KeptCluster:
     def kill(self) -> None:
         """End its process at once, if one runs; supervisors see to what it started."""
         held = self.held()
-        process = None if held is None else supervisor.look(held.pid)
+        process = None if held is None else processes.look(held.pid)
         if held is not None and process is not None and process.start == held.start:
-            supervisor.send_signal(process, signal.SIGKILL)
+            processes.send_signal(process, signal.SIGKILL)
 
     def forget(self) -> None:
         """Delete all that a cluster of this name would go on with, but its key."""

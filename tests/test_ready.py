@@ -17,7 +17,7 @@ from swarmp2p.ray_bridge.events import Need, Offer
 from swarmp2p.ray_bridge.jailer import Jailer, open_jailer
 from swarmp2p.ray_bridge.jails import jail_problem
 from swarmp2p.ray_bridge.pool import Sizes
-from swarmp2p.ray_bridge.supervisor import descendants, look, send_signal
+from swarmp2p.ray_bridge.processes import descendants, look, send_signal
 from swarmp2p.ready import Stock, stock_sizes
 from swarmp2p.scopes import background_nursery, start
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from . import supervisor
+from . import launch, processes
 from .jail import Limits
 from .limits import group_files, scope_command
 
@@ -102,7 +102,7 @@ def bounds(limits: Limits, way: Way | None = None) -> Generator[Bounds, None, No
                 yield Bounds(limits, groups=tuple(made))
             finally:
                 for directory in made:
-                    supervisor.leave_group(directory)
+                    launch.leave_group(directory)
 
 
 def make(way: Groups, limits: Limits, made: list[str]) -> None:
@@ -133,7 +133,7 @@ def sweep(way: Groups) -> None:
 
 
 def _whose(pid: int) -> str:
-    process = supervisor.look(pid)
+    process = processes.look(pid)
     return f"{pid}-{process.start if process is not None else 'gone'}"
 
 

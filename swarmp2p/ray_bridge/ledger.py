@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from . import supervisor
+from . import processes
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -83,14 +83,14 @@ class Entered:
     def __init__(self, mark: str, directories: Sequence[Path]) -> None:
         self._ledgers = tuple(_open)
         self._entry: TreeEntry | None = None
-        me = supervisor.look(os.getpid()) if self._ledgers else None
+        me = processes.look(os.getpid()) if self._ledgers else None
         if me is not None:
             places = tuple(str(directory) for directory in directories)
             self._keep(TreeEntry(mark, Here.now(), me.pid, me.start, places))
 
     def runs(self, pid: int) -> None:
         """Its supervisor is this child of ours, which has not been waited for."""
-        child = supervisor.look(pid) if self._entry is not None else None
+        child = processes.look(pid) if self._entry is not None else None
         if self._entry is not None and child is not None:
             self._keep(replace(self._entry, pid=pid, start=child.start))
 

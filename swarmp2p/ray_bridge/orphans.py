@@ -14,7 +14,7 @@ What belongs to a tree is known by facts that no other process can have by chanc
   file is there. A session alone would not do: numbers are used again once nobody is left in it;
 - it descends from one of those.
 
-Signals go through pidfds, after checking that the process is still the one that was seen (supervisor.send_signal).
+Signals go through pidfds, after checking that the process is still the one that was seen (processes.send_signal).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Final
 
-from . import supervisor
+from . import processes, supervisor
 from .ledger import Here, TreeEntry
-from .supervisor import Process
+from .processes import Process
 from .tree import TREE_VARIABLE
 
 _ENVIRONMENT_BYTES: Final = 1 << 17
@@ -91,7 +91,7 @@ def _end(entries: Sequence[TreeEntry], grace_s: float) -> list[TreeEntry]:
     asked = False
     left = list(entries)
     while left:
-        everyone = supervisor.processes()
+        everyone = processes.all_processes()
         of = {entry.mark: members(entry, everyone) for entry in left}
         left = [entry for entry in left if of[entry.mark]]
         waited = time.monotonic() - begun
@@ -102,21 +102,21 @@ def _end(entries: Sequence[TreeEntry], grace_s: float) -> list[TreeEntry]:
             supervised = (found[0].pid, found[0].start) == (entry.pid, entry.start)
             if supervised and waited < grace_s:
                 if not asked:
-                    supervisor.send_signal(found[0], SIGTERM)
+                    processes.send_signal(found[0], SIGTERM)
                 continue
             # The supervisor goes last: as long as it lives, whoever loses a parent stays its descendant.
             for process in found[1:] if supervised and len(found) > 1 else found:
-                supervisor.send_signal(process, SIGKILL)
+                processes.send_signal(process, SIGKILL)
         asked = True
         if left:
-            time.sleep(supervisor.POLL_S)
+            time.sleep(processes.POLL_S)
     return left
 
 
 def _lives(pid: int, start: int, its: Here, here: Here) -> bool:
     if its != here:
         return False  # its number means nothing here, and who locks the ledger has no twin
-    process = supervisor.look(pid)
+    process = processes.look(pid)
     return process is not None and process.start == start
 
 

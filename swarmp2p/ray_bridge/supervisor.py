@@ -1,6 +1,7 @@
 """Runs one command as a tree of processes, and sees to it that the whole tree ends.
 
-A program of its own, started as a file so that it costs 20 ms and imports nothing of swarmp2p:
+A program of its own, started as a file so that it costs 20 ms and imports nothing of swarmp2p but the two modules
+beside it, processes.py (what it sees and signals) and launch.py (what the command goes through before it begins):
 
     python -I -S supervisor.py [--parent PID] [--grace SECONDS] [--remove DIRECTORY]... [--enter FD]...
         [--group DIRECTORY]... [--jailed] [--memory BYTES] -- COMMAND...
@@ -47,42 +48,39 @@ session.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import select
 import signal
-import struct
 import sys
 import time
 
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-PR_CAPBSET_DROP = 24
-PR_SET_NO_NEW_PRIVS = 38
+if not __package__:  # run as a file, with -I: of swarmp2p there are the modules beside it, and nothing else
+    __package__ = "beside"
+    sys.modules[__package__] = type(sys)(__package__)
+    sys.modules[__package__].__path__ = [os.path.dirname(__file__)]
 
-KEPT = (0, 1, 3, 4, 5, 6, 7, 10, 14, 18, 23, 24)
-"""Capabilities (linux/capability.h) that root keeps in a cell: those by which it uses files and processes as its own
-(CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SYS_CHROOT), and what programs ask for that compute
-(NET_BIND_SERVICE, IPC_LOCK, SYS_NICE, SYS_RESOURCE). By the others it could leave the network namespace or change it
-(SYS_ADMIN, NET_ADMIN, NET_RAW, SYS_PTRACE, SYS_MODULE), or reach into the kernel (SYS_RAWIO, MKNOD, BPF)."""
-
-LAST_CAPABILITY = 63
-CAPABILITY_VERSION = 0x20080522  # of capset(2)'s structures: the third, of two words for each set
+from .launch import PR_SET_CHILD_SUBREAPER, STOP_SIGNALS, leave_group, prctl, start, write
+from .processes import (
+    POLL_S,
+    Process,
+    descendants,
+    file_bytes,
+    first_to_go,
+    inside_of,
+    look,
+    memory_of,
+    send_signal,
+)
 
 GRACE_S = 3.0
 """Seconds from the first SIGTERM to SIGKILL. A Ray node that is asked to end does so in 0.2 to 0.4 s."""
-
-POLL_S = 0.02
-"""Seconds between two looks at the descendants while the tree ends."""
 
 WATCH_S = 0.25
 """Seconds between two looks at a jail's memory."""
 
 HURRIED_S = 0.04
 """The same once half of the memory is used. What is written at 5 GB/s is 0.2 GB too late then."""
-
-INODE_BYTES = 1024  # in memory: tmpfs's inode, name and extended attributes' list
 
 MAX_LOG_BYTES = 16 << 20
 
@@ -94,140 +92,6 @@ MAX_LINE_BYTES = 1 << 14  # of standard input: `log` and a path of 4096 bytes
 
 GIVE_UP_S = 10.0
 """Seconds of SIGKILL after which what is left cannot be killed (uninterruptible, or another user's)."""
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-class Process:
-    """One process as /proc showed it. start: clock ticks since boot; with the pid it names a process for ever."""
-
-    __slots__ = ("parent", "pid", "session", "start")
-
-    def __init__(self, pid: int, parent: int, session: int, start: int) -> None:
-        self.pid, self.parent, self.session, self.start = pid, parent, session, start
-
-
-def look(pid: int) -> Process | None:
-    """The process with this pid, or None when there is none or only its zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name stands in parentheses and may hold any byte, so count from the last one (proc_pid_stat(5)).
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    if not fields or fields[0] in (b"Z", b"X"):
-        return None
-    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]))
-
-
-def processes() -> dict[int, Process]:
-    """Every living process by pid."""
-    seen = (look(int(name)) for name in os.listdir("/proc") if name.isdigit())
-    return {process.pid: process for process in seen if process is not None}
-
-
-def descendants(of: int) -> list[Process]:
-    """The living descendants of a process, parents first."""
-    children: dict[int, list[Process]] = {}
-    for process in processes().values():
-        children.setdefault(process.parent, []).append(process)
-    found: list[Process] = []
-    parents = [of]
-    while parents:
-        born = [child for parent in parents for child in children.get(parent, ())]
-        found += born
-        parents = [child.pid for child in born]
-    return found
-
-
-def inside_of(bubblewrap: int, all_of_them: list[Process]) -> list[Process]:
-    """Who is in a jail: all but bubblewrap itself and its child, the first process of the pid namespace."""
-    first = [process.pid for process in all_of_them if process.parent == bubblewrap]
-    return [process for process in all_of_them if process.pid not in (bubblewrap, *first)]
-
-
-def in_session(session: int) -> list[Process]:
-    """The living members of a session. Only descendants of its leader can be in it."""
-    return [process for process in processes().values() if process.session == session]
-
-
-def memory_of(pid: int, exact: bool = False) -> int:
-    """Bytes that a process wrote to, in memory or swapped out. What a forked one shares with others counts for each of
-    them; exact, which takes as long as it has much, each has its part of it. 0 when it is gone."""
-    file_name, fields = (
-        ("smaps_rollup", (b"Pss_Anon:", b"SwapPss:")) if exact else ("status", (b"RssAnon:", b"VmSwap:"))
-    )
-    try:
-        with open(f"/proc/{pid}/{file_name}", "rb") as file:
-            told = [line.split()[1] for line in file if line.startswith(fields)]
-    except PermissionError:  # of root without CAP_SYS_PTRACE; status is everybody's
-        return memory_of(pid) if exact else 0
-    except OSError:
-        return 0
-    return sum(int(value) << 10 for value in told)
-
-
-def first_to_go(pid: int) -> int:
-    """Who goes first when there is too little memory: Ray gives its workers 1000, and its own processes less."""
-    try:
-        with open(f"/proc/{pid}/oom_score_adj", "rb") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return -1000
-
-
-def file_bytes(directory: str) -> int:
-    """How much memory a file system in memory takes, with what the kernel keeps of each file; 0 when it is gone."""
-    try:
-        found = os.statvfs(directory)
-    except OSError:
-        return 0
-    return (found.f_blocks - found.f_bfree) * found.f_frsize + (found.f_files - found.f_ffree) * INODE_BYTES
-
-
-def enter_groups(groups: list[str]) -> None:
-    """Move this process into control groups. Raises OSError."""
-    for group in groups:
-        with open(f"{group}/cgroup.procs", "w") as file:
-            file.write("0")
-
-
-def leave_group(group: str) -> None:
-    """Remove a control group, whose processes have ended."""
-    for _ in range(5):
-        try:
-            os.rmdir(group)
-        except FileNotFoundError:
-            return
-        except OSError:
-            time.sleep(POLL_S)  # the last of them is being buried
-        else:
-            return
-
-
-def send_signal(process: Process, number: int) -> None:
-    """Signal a process unless it has ended; another one that got its pid meanwhile is spared."""
-    try:
-        handle = os.pidfd_open(process.pid)
-    except OSError:
-        return
-    try:
-        now = look(process.pid)
-        if now is not None and now.start == process.start:
-            signal.pidfd_send_signal(handle, number)
-    except OSError:
-        pass  # ended between the two looks, or is another user's
-    finally:
-        os.close(handle)
-
-
-def prctl(option: int, value: int) -> None:
-    """prctl(2). Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    zero = ctypes.c_ulong(0)
-    if libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
 
 
 class Supervisor:
@@ -445,77 +309,6 @@ def open_parent(pid: int) -> int | None:
     if os.getppid() != pid:
         raise SystemExit(1)  # it died before we looked, and the pid names somebody else
     return handle
-
-
-def keep_capabilities(kept: tuple[int, ...]) -> None:
-    """Give up all capabilities but these, also for what is executed later. Raises OSError."""
-    for capability in range(LAST_CAPABILITY + 1):
-        if capability not in kept:
-            try:
-                prctl(PR_CAPBSET_DROP, capability)
-            except OSError:
-                break  # more than the kernel has; or without CAP_SETPCAP, and then no_new_privs has to do
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = struct.pack("Ii", CAPABILITY_VERSION, 0)
-    held = ctypes.create_string_buffer(24)  # effective, permitted and inheritable, of 0-31 and then of 32-63
-    if libc.capget(header, held) == 0:
-        words = [sum(1 << bit - first for bit in kept if 0 <= bit - first < 32) for first in (0, 32)]
-        sets = struct.unpack("6I", held.raw)
-        fewer = [sets[0] & words[0], sets[1] & words[0], 0, sets[3] & words[1], sets[4] & words[1], 0]
-        if libc.capset(header, struct.pack("6I", *fewer)) == 0:
-            return
-    number = ctypes.get_errno()
-    raise OSError(number, f"capabilities cannot be given up: {os.strerror(number)}")
-
-
-def enter_namespaces(descriptors: list[int], jailed: bool) -> None:
-    """Enter these namespaces, in order, for good. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    for descriptor in descriptors:
-        if libc.setns(ctypes.c_int(descriptor), ctypes.c_int(0)) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, f"its namespace cannot be entered: {os.strerror(number)}")
-        os.close(descriptor)
-    prctl(PR_SET_NO_NEW_PRIVS, 1)
-    if not jailed:
-        keep_capabilities(KEPT)  # without root execve(2) takes even those
-
-
-def start(command: list[str], enter: list[int], groups: list[str], jailed: bool, log: int) -> int:
-    """Run a command, inside of the given namespaces, that is killed when this process dies and prints to the
-    descriptor `log`. Returns its pid."""
-    me = os.getpid()
-    # A signal between fork and exec would go to our handler in the child, and be lost.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    pid = os.fork()
-    if pid:
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        return pid
-    try:
-        os.dup2(log, 2)
-        enter_groups(groups)
-        if enter:
-            enter_namespaces(enter, jailed)
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after what may clear it: a change of credentials
-        if os.getppid() == me:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGPIPE, *STOP_SIGNALS):
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.execvp(command[0], command)
-    except OSError as error:
-        write(f"cannot run {command[0]}: {error}\n")
-    finally:
-        os._exit(127)
-
-
-def write(text: str) -> None:
-    """A line for the log; a log that cannot be written is no reason to leave processes behind."""
-    try:
-        os.write(2, text.encode())
-    except OSError:
-        pass
 
 
 def remove(directory: str) -> None:

@@ -22,7 +22,7 @@ from typing import Final, cast
 import trio
 
 from ..errors import SwarmError
-from . import supervisor
+from . import processes, supervisor
 from .groups import Bounds
 from .ledger import Entered
 
@@ -286,10 +286,10 @@ def _was_killed(handle: int) -> bool:
 def _clean_up_after(killed: int, remove: Sequence[Path]) -> None:
     """Do a killed supervisor's work, as far as its session goes."""
     deadline = time.monotonic() + supervisor.GIVE_UP_S
-    while (left := supervisor.in_session(killed)) and time.monotonic() < deadline:
+    while (left := processes.in_session(killed)) and time.monotonic() < deadline:
         for process in left:
-            supervisor.send_signal(process, SIGKILL)
-        time.sleep(supervisor.POLL_S)
+            processes.send_signal(process, SIGKILL)
+        time.sleep(processes.POLL_S)
     for directory in remove:
         supervisor.remove(str(directory))
 

@@ -17,7 +17,7 @@ import time
 
 import psutil
 
-from swarmp2p.ray_bridge.supervisor import PR_SET_CHILD_SUBREAPER, prctl
+from swarmp2p.ray_bridge.launch import PR_SET_CHILD_SUBREAPER, prctl
 
 _SETTLE_S = 10.0  # supervisors whose peer was killed may need a moment more than the command itself
 

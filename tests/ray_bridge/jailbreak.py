@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from swarmp2p.ray_bridge import supervisor
+from swarmp2p.ray_bridge import processes
 
 Facts = dict[str, Any]
 Probe = Callable[[Facts], str]
@@ -525,21 +525,21 @@ class Seen:
 
     def look(self, facts: Facts) -> None:
         """Once. Threads count as processes; memory is what was written, files in memory included."""
-        for jail in supervisor.descendants(os.getpid()):
+        for jail in processes.descendants(os.getpid()):
             if b"\0--jailed\0" not in contents(f"/proc/{jail.pid}/cmdline"):
                 continue
-            tree = supervisor.descendants(jail.pid)
-            jailed = supervisor.inside_of(tree[0].pid, tree) if tree else []
+            tree = processes.descendants(jail.pid)
+            jailed = processes.inside_of(tree[0].pid, tree) if tree else []
             if not jailed:
                 continue  # still being made: bubblewrap's own root is the machine's
             inside = [process.pid for process in tree]
             lines = b"".join(contents(f"/proc/{pid}/status") for pid in inside).splitlines()
             threads = sum(int(line.split()[1]) for line in lines if line.startswith(b"Threads:"))
-            memory = sum(map(supervisor.memory_of, inside))
+            memory = sum(map(processes.memory_of, inside))
             if memory > facts["memory"] / 2:  # what forked processes share counted for each of them
-                memory = sum(supervisor.memory_of(pid, exact=True) for pid in inside)
+                memory = sum(processes.memory_of(pid, exact=True) for pid in inside)
             roots = [f"/proc/{jailed[0].pid}/root/{place}" for place in ("tmp", "dev/shm")]
-            memory += sum(map(supervisor.file_bytes, roots))
+            memory += sum(map(processes.file_bytes, roots))
             self.processes, self.memory = max(self.processes, threads), max(self.memory, memory)
 
     def verdict(self, facts: Facts) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import psutil
 import trio
 
-from swarmp2p.ray_bridge.supervisor import Process, descendants, look
+from swarmp2p.ray_bridge.processes import Process, descendants, look
 from swarmp2p.ray_bridge.tree import TREE_VARIABLE
 
 

@@ -19,7 +19,7 @@ import trio
 
 from swarmp2p.errors import NoCell
 from swarmp2p.ray_bridge import cell as program
-from swarmp2p.ray_bridge import supervisor
+from swarmp2p.ray_bridge import launch, processes
 from swarmp2p.ray_bridge.cell import COUNTS
 from swarmp2p.ray_bridge.cells import Cell, cell_problem, open_cell
 from swarmp2p.ray_bridge.tree import open_tree
@@ -128,7 +128,7 @@ async def test_nothing_but_what_was_made_inside_can_be_reached(user_namespace: b
                     socket.create_connection(("127.64.0.1", 20000))
             assert said["interfaces"] == ["lo"]
             assert said["ids"] == [os.getuid(), os.getgid()]
-            assert set(cast("list[int]", said["bits"])) <= set(supervisor.KEPT if AS_ROOT else ())
+            assert set(cast("list[int]", said["bits"])) <= set(launch.KEPT if AS_ROOT else ())
 
 
 def host_addresses() -> Sequence[str]:
@@ -210,9 +210,9 @@ async def test_who_is_inside_dies_with_a_killed_supervisor(user_namespace: bool,
             everyone = family(tree.pid)
             os.kill(tree.pid, signal.SIGKILL)
             await until(lambda: not living(everyone))
-        program_of_cell = supervisor.look(cell.pid)
+        program_of_cell = processes.look(cell.pid)
         assert program_of_cell is not None
-        supervisor.send_signal(program_of_cell, signal.SIGKILL)
+        processes.send_signal(program_of_cell, signal.SIGKILL)
         assert await cell.died() == "it ended with status 137"
 
 

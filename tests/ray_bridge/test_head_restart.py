@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from swarmp2p.errors import HeadFailed
 from swarmp2p.ray_bridge import head as head_module
-from swarmp2p.ray_bridge import supervisor
+from swarmp2p.ray_bridge import processes
 from swarmp2p.ray_bridge.events import Need
 from swarmp2p.ray_bridge.head import HeadRestart, RayHead, start_head
 from swarmp2p.ray_bridge.node_tree import NodePlan
@@ -263,7 +263,7 @@ async def test_a_cluster_outlives_its_gcs_its_head_and_its_borrower(
             assert await user.tell("init") == "said [8, 1]"
 
             gcs = next(each for each in everyone if "gcs_server" in name(each.pid))
-            supervisor.send_signal(gcs, signal.SIGKILL)
+            processes.send_signal(gcs, signal.SIGKILL)
             assert await head.restarted() == HeadRestart(
                 1, "its gcs_server ended with status -9", drivers=True
             )
@@ -272,7 +272,7 @@ async def test_a_cluster_outlives_its_gcs_its_head_and_its_borrower(
 
             await until(lambda: head.prepared)
             for process in everyone:
-                supervisor.send_signal(process, signal.SIGKILL)
+                processes.send_signal(process, signal.SIGKILL)
             assert await head.restarted(1) == HeadRestart(
                 2, "its supervisor was killed by signal 9", drivers=False
             )

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from swarmp2p.errors import NoJail
-from swarmp2p.ray_bridge import jails, supervisor
+from swarmp2p.ray_bridge import jails, launch, processes, supervisor
 from swarmp2p.ray_bridge.inside import INSIDE_USER
 from swarmp2p.ray_bridge.jail import Jail, Limits
 from swarmp2p.ray_bridge.jails import in_jail, jail_problem, next_user, this_system, worker_jail
@@ -193,6 +193,8 @@ async def test_a_jail_has_no_file_of_the_lenders_in_its_hands_and_its_log_is_bou
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     small_log = (tmp_path / "supervisor.py").absolute()
     source = Path(supervisor.__file__).read_text()
+    for module in (launch, processes):
+        shutil.copy(str(module.__file__), tmp_path)
     small_log.write_text(source.replace("MAX_LOG_BYTES = 16 << 20", "MAX_LOG_BYTES = 1 << 18"))
     monkeypatch.setattr(supervisor, "__file__", str(small_log))
     async with jailed(LOG_ATTACK, tmp_path, "40") as jail:

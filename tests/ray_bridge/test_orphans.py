@@ -16,7 +16,7 @@ import trio
 
 from swarmp2p.ray_bridge.ledger import Entered, Here, TreeEntry, open_ledger
 from swarmp2p.ray_bridge.orphans import end_orphans, members
-from swarmp2p.ray_bridge.supervisor import look, processes
+from swarmp2p.ray_bridge.processes import all_processes, look
 from swarmp2p.ray_bridge.tree import TREE_VARIABLE, open_tree
 from swarmp2p.storage.journal import Journal, journal_path, open_journal, read_journal
 
@@ -55,9 +55,9 @@ def killed_peer(state: Path, *, supervisor_too: bool) -> Generator[tuple[TreeEnt
         try:
             (entry,) = read_journal(journal_path(state)).trees
             assert (entry.mark, entry.pid, entry.directories) == (mark, int(pid), (directory,))
-            while len(members(entry, processes())) < 4:
+            while len(members(entry, all_processes())) < 4:
                 pass
-            tree = [process.pid for process in members(entry, processes())]
+            tree = [process.pid for process in members(entry, all_processes())]
         finally:
             if supervisor_too:
                 os.kill(int(pid), signal.SIGSTOP)  # it must not see its parent's end
@@ -128,9 +128,9 @@ async def test_numbers_that_are_used_again_name_nobody(tmp_path: Path) -> None:
         entry = TreeEntry(
             "0" * 16, Here.now(), 0, 0, (str(tmp_path / "gone"),), process.pid, process.start - 1
         )
-        assert members(entry, processes()) == []
+        assert members(entry, all_processes()) == []
         same = replace(entry, start=process.start)
-        assert [member.pid for member in members(same, processes())] == [process.pid]
+        assert [member.pid for member in members(same, all_processes())] == [process.pid]
         assert end_orphans([replace(same, here=Here("another boot", same.here.namespace))]) == ()
         assert end_orphans([replace(same, here=replace(same.here, namespace=1)), entry]) == ()
         assert look(stranger.pid) is not None
@@ -171,4 +171,4 @@ def test_a_process_that_restarts_inside_of_an_old_tree_lives_on() -> None:
     me = look(os.getpid())
     assert me is not None
     entry = TreeEntry("0" * 16, Here.now(), 0, 0, (), me.pid, me.start)
-    assert me.pid not in [member.pid for member in members(entry, processes())]
+    assert me.pid not in [member.pid for member in members(entry, all_processes())]

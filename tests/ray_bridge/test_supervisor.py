@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from swarmp2p.ray_bridge import supervisor
+from swarmp2p.ray_bridge import processes, supervisor
 from swarmp2p.ray_bridge.node_tree import MOST_KEPT_LOGS, NodePlan, NodeTree
 from swarmp2p.ray_bridge.tree import Tree, TreeEnded, open_tree
 
@@ -76,7 +76,7 @@ async def shell(script: str, tmp_path: Path, grace_s: float = 0.2) -> AsyncGener
 
 
 @asynccontextmanager
-async def alone(script: str) -> AsyncGenerator[tuple[trio.Process, list[supervisor.Process]], None]:
+async def alone(script: str) -> AsyncGenerator[tuple[trio.Process, list[processes.Process]], None]:
     """A supervisor that has no Tree, and whose parent is nobody to it; with all of its tree."""
     command = [sys.executable, "-I", "-S", supervisor.__file__, "--grace", "0.1", "--", "sh", "-c", script]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
@@ -175,7 +175,7 @@ async def test_several_may_stop_a_tree_at_the_same_moment(tmp_path: Path) -> Non
 
 
 async def test_cancellation_ends_the_tree(tmp_path: Path) -> None:
-    seen: list[supervisor.Process] = []
+    seen: list[processes.Process] = []
     async with trio.open_nursery() as nursery, shell(DEAF, tmp_path) as tree:
         await tree.told("up")
         seen += family(tree.pid)
@@ -259,20 +259,20 @@ async def test_our_own_sudden_death_ends_the_tree(tmp_path: Path) -> None:
     await all_gone(mark, everyone)
     assert not directory.exists()
     assert not orphans.exists()
-    assert supervisor.look(int(fork)) is not None
+    assert processes.look(int(fork)) is not None
     os.kill(int(fork), signal.SIGKILL)
 
 
 async def test_others_are_left_alone(tmp_path: Path) -> None:
     bystander = await trio.lowlevel.open_process(["sleep", "1000"])
     try:
-        seen = supervisor.look(bystander.pid)
+        seen = processes.look(bystander.pid)
         assert seen is not None
-        earlier = supervisor.Process(seen.pid, seen.parent, seen.session, seen.start - 1)
-        supervisor.send_signal(earlier, signal.SIGKILL)  # the pid names somebody else now
+        earlier = processes.Process(seen.pid, seen.parent, seen.session, seen.start - 1)
+        processes.send_signal(earlier, signal.SIGKILL)  # the pid names somebody else now
         async with shell(DEAF, tmp_path) as tree:
             await tree.told("up")
-            assert bystander.pid not in {process.pid for process in supervisor.descendants(tree.pid)}
+            assert bystander.pid not in {process.pid for process in processes.descendants(tree.pid)}
         assert bystander.poll() is None
     finally:
         bystander.kill()

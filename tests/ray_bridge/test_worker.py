@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from swarmp2p.errors import WorkerNotStarted
-from swarmp2p.ray_bridge import supervisor
+from swarmp2p.ray_bridge import processes
 from swarmp2p.ray_bridge.environment import lender_environment
 from swarmp2p.ray_bridge.events import JoinSecret, Need
 from swarmp2p.ray_bridge.head import RayHead, start_head
@@ -240,7 +240,7 @@ async def test_a_task_outlives_the_machine_that_it_ran_on(tmp_path: Path) -> Non
                 async with start_worker(head.secret, need=Need(), node_ip=OTHER_IP, labels=labels("second")):
                     machine = family(first.pid)
                     for process in machine:
-                        supervisor.send_signal(process, signal.SIGKILL)
+                        processes.send_signal(process, signal.SIGKILL)
                     assert await first.died() == "its supervisor was killed by signal 9"
                     await until(lambda: bool(results))
         assert "second" in results[0].splitlines()  # around it, Ray may say what happened

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from swarmp2p.ray_bridge import forked, supervisor
+from swarmp2p.ray_bridge import forked, processes
 from swarmp2p.ray_bridge.warm import WarmNode, open_warm
 from swarmp2p.ray_bridge.zygote import EXECUTABLE, put_stand_in
 
@@ -116,7 +116,7 @@ async def test_ends_and_signals_pass_through_a_stand_in(tmp_path: Path) -> None:
         assert await process.stdout.receive_some() == b"heard"
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == -signal.SIGTERM
-        assert supervisor.look(pid) is None
+        assert processes.look(pid) is None
         assert await process.stdout.receive_some() == b""
 
         process, pid = await start()
@@ -126,13 +126,13 @@ async def test_ends_and_signals_pass_through_a_stand_in(tmp_path: Path) -> None:
         process, pid = await start()
         process.kill()
         await process.wait()
-        await until(lambda: supervisor.look(pid) is None)
+        await until(lambda: processes.look(pid) is None)
 
         process, pid = await start()
         everyone, mark = family(warm.tree.pid), warm.tree.mark
         assert pid in [each.pid for each in everyone]
-        zygote = supervisor.descendants(warm.tree.pid)[0]
-        supervisor.send_signal(zygote, signal.SIGKILL)
+        zygote = processes.descendants(warm.tree.pid)[0]
+        processes.send_signal(zygote, signal.SIGKILL)
         assert "137" in await warm.tree.died()
         assert await process.wait() == 1
         await all_gone(mark, everyone)

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from swarmp2p.ray_bridge.orphans import members
-from swarmp2p.ray_bridge.supervisor import Process, look, processes
+from swarmp2p.ray_bridge.processes import Process, all_processes, look
 from swarmp2p.storage.journal import journal_path, read_journal
 from tests.test_run_command import events, finished, lender, run
 
@@ -73,7 +73,7 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stopped_all(journal: str) -> tuple[list[Process], list[str]]:
     """SIGSTOP all supervisors of a peer, so that they do not see its end; what their trees consist of."""
-    everyone = processes()
+    everyone = all_processes()
     trees = read_journal(journal).trees
     for tree in trees:
         os.kill(tree.pid, signal.SIGSTOP)
