@@ -16,6 +16,7 @@ PEERS = tuple(sim_peer(index) for index in range(8))
 """Who takes part in made-up worlds; messages name them more often than others."""
 
 Make = Callable[["Maker"], Any]
+Special = dict[type | str, Make]
 
 _INTEGERS = (0, 1, 2, 3, 7, 20, 1000, 2**31, 2**53, 2**63)
 _FLOATS = (0.0, 0.5, 1.0, 60.0, 1e6, 1.8e9, 1e18)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conformance import STEPS, EngineCase, check_promises, storm
-from tests.engine_cases import CASES, NODE_CASE
+from tests.engine_cases import CASES
+from tests.engine_cases.node import NODE_CASE
 
 steps = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 2**32 - 1)), max_size=50)
 

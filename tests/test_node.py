@@ -27,7 +27,7 @@ from swarmp2p.node import NodeEngine, NodeOutput
 from swarmp2p.ray_bridge.events import Doubt, LeaseCommand, LeaseOutput
 from swarmp2p.transport.link import UniformLink
 from tests.conformance import storm
-from tests.engine_cases import NODE_CASE, node_engine
+from tests.engine_cases.node import NODE_CASE, node_engine
 from tests.made_up import PEERS
 
 A, B = PEERS[:2]

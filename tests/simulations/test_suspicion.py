@@ -14,7 +14,7 @@ from swarmp2p.engine import Received, Tick
 from swarmp2p.gossip.load import FollowLoads
 from swarmp2p.gossip.load_wire import LoadsRequest
 from swarmp2p.node import NodeCommand, NodeOutput
-from tests.engine_cases import node_engine
+from tests.engine_cases.node import node_engine
 from tests.made_up import PEERS
 
 SMALL = suspicion.Scenario(nodes=18, providers=14, stalled=6, seconds=20.0, settle_s=12.0)
