@@ -18,6 +18,7 @@ from .report import SideFailed
 
 _END_S: Final = 30.0
 _SHM: Final = "/dev/shm/"
+_LARGEST: Final = 4
 
 
 class Asked:
@@ -149,6 +150,16 @@ def _program(pid: int) -> str:
         return ""
 
 
+def _script(pid: int) -> str:
+    """What a process runs: of Python, the file or module."""
+    with suppress(OSError):
+        program, *words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        if "python" in program:
+            program = next((word for word in words if not word.startswith("-")), program)
+        return Path(program).name
+    return "ended"
+
+
 def _children(pid: int) -> list[int]:
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -163,7 +174,7 @@ def _children(pid: int) -> list[int]:
 class Held:
     """Of a lender, its descendants, and whoever else names its directory on its command line or in its environment, as
     orphans of it do. files: in its directory. shm: files of /dev/shm that they have mapped or open. memory_mb:
-    proportional, in 10^6 bytes."""
+    proportional, in 10^6 bytes. largest: of whom most of that is, largest first: program and MB."""
 
     processes: int
     sockets: int
@@ -171,6 +182,7 @@ class Held:
     shm: int
     files: int
     memory_mb: float
+    largest: tuple[str, ...]
 
 
 def held(pid: int, directory: Path) -> Held:
@@ -178,13 +190,15 @@ def held(pid: int, directory: Path) -> Held:
     pids = list(dict.fromkeys(each for one in (pid, *_naming(directory)) for each in tree(one)))
     links = [link for one in pids for link in _links(one)]
     files = sum(1 for _ in directory.rglob("*"))
+    memory = sorted(((_memory_mb(one), one) for one in pids), reverse=True)
     return Held(
         processes=len(pids),
         sockets=sum(link.startswith("socket:") for link in links),
         descriptors=len(links),
         shm=len({name for one in pids for name in _shm(one)} | {name for name in links if _SHM in name}),
         files=files,
-        memory_mb=sum(_memory_mb(one) for one in pids),
+        memory_mb=sum(mb for mb, _ in memory),
+        largest=tuple(f"{_script(one)} {mb:.2f}" for mb, one in memory[:_LARGEST]),
     )
 
 

@@ -227,7 +227,7 @@ def cycles(options: Options) -> Figures:
             after = held(lender.pid, directory)
             driver.end()
             borrower.end()
-    say(f"cycles: before {before}, after {after}")
+    say(f"cycles: before {before}\ncycles: after  {after}")
     return {
         "leaked_processes": after.processes - before.processes,
         "leaked_sockets": after.sockets - before.sockets,

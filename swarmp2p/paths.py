@@ -139,7 +139,8 @@ class Paths:
         self._members[membership.own] = membership
 
     def leave(self, membership: Membership) -> None:
-        """It is over."""
+        """It is over. It and its plane, which has its events heard here, let go of one another."""
+        membership.plane = membership.say = None
         self._members.pop(membership.own, None)
         self._planes.pop(membership.own, None)
         if not any(other.cluster == membership.cluster for other in self._members.values()):

@@ -32,19 +32,40 @@ async def background_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """A nursery whose tasks are cancelled when the body ends.
 
     When one single exception comes out, of the body or of a task, it is raised as itself, so that callers
-    write `except SwarmError` and not `except*`. Several at once stay an exception group.
+    write `except SwarmError` and not `except*`. Several at once stay an exception group. When all are cancelled, what
+    the body raised is: it is what an exit stack around this threw in. Another one would be kept by that stack's frames
+    and keep them, with all that they hold, until Python looks for garbage.
     """
+    raised: BaseException | None = None
+    problem: BaseException | None = None
     try:
-        async with trio.open_nursery() as nursery:
-            yield nursery
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        if isinstance(error, BaseExceptionGroup):
-            raise
-        raise error from error.__cause__
+        try:
+            async with trio.open_nursery() as nursery:
+                try:
+                    yield nursery
+                except BaseException as error:
+                    raised = error
+                    raise
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            problem = _one_of(group, raised)
+            if problem is None:
+                raise
+        if problem is not None:
+            # out here, for in there the group that holds it would be its context
+            raise problem from problem.__cause__
+    finally:
+        del raised, problem  # this frame is in their tracebacks
+
+
+def _one_of(group: BaseExceptionGroup[BaseException], raised: BaseException | None) -> BaseException | None:
+    """What stands for a group; None when there are several. raised: what of it comes from the body."""
+    if raised is not None and group.split(trio.Cancelled)[1] is None:
+        return raised
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return None if isinstance(error, BaseExceptionGroup) else error
 
 
 def first_of(problem: BaseException) -> BaseException:

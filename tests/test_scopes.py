@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from weakref import ref
+
 import pytest
 import trio
+import trio.testing
 
 from swarmp2p.errors import UsageError
 from swarmp2p.scopes import background_nursery, cancel_scope
@@ -65,3 +71,44 @@ async def test_cancellation_passes_through() -> None:
 
     await body()
     assert scopes[0].cancelled_caught
+
+
+async def test_what_a_cancelled_body_held_is_freed_at_once() -> None:
+    """Without Python's collector: no exception that went through is in a cycle with the frames it went through."""
+
+    class Held:
+        pass
+
+    @asynccontextmanager
+    async def in_a_stack() -> AsyncGenerator[None, None]:
+        async with AsyncExitStack() as stack:
+            nursery = await stack.enter_async_context(background_nursery())
+            nursery.start_soon(trio.sleep_forever)
+            yield
+
+    async def body(scope: trio.CancelScope) -> None:
+        held = Held()
+        watched.append(ref(held))
+        with scope:
+            async with in_a_stack(), trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                await trio.sleep_forever()
+
+    watched: list[ref[Held]] = []
+    gc.disable()
+    try:
+        async with trio.open_nursery() as nursery:
+            scope = cancel_scope()
+            nursery.start_soon(body, scope)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+        assert watched[0]() is None
+    finally:
+        gc.enable()
+
+
+async def test_an_error_that_is_raised_as_itself_does_not_keep_its_group() -> None:
+    with pytest.raises(UsageError) as caught:
+        async with background_nursery():
+            raise UsageError("of the body")
+    assert caught.value.__context__ is None, "the group that it came in"

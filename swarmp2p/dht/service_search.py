@@ -93,7 +93,11 @@ class ServiceSearch(Query):
 
     def result(self) -> QueryDone:
         done = super().result()
-        closest = () if self._told is None else self._told.lookup.closest()
+        told, self._told = (
+            self._told,
+            None,
+        )  # which knows this search: together they would be garbage in a cycle
+        closest = () if told is None else told.lookup.closest()
         return QueryDone(done.query, closest, asked=done.asked, failed=done.failed)
 
     # The root -----------------------------------------------------------------------------------------------

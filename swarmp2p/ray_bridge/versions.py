@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
 from ..errors import RayMissing
 from .events import Versions
+
+
+def check_installed() -> None:
+    """Raises RayMissing without Ray. For each worker: to look the versions up leaves garbage in cycles every time."""
+    if "ray" not in sys.modules and find_spec("ray") is None:
+        raise RayMissing
 
 
 def installed_versions() -> Versions:

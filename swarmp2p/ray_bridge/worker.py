@@ -23,7 +23,7 @@ from .events import JoinSecret, Need
 from .jail import Jail
 from .node_tree import OBJECT_STORE_BYTES, STARTING_GRACE_S, NodePlan, NodeTree, RayNode, open_node
 from .tree import Tree, TreeEnded
-from .versions import installed_versions
+from .versions import check_installed
 from .warm import NotWarm, WarmNode
 
 JOIN_S: Final = 60.0
@@ -65,7 +65,7 @@ async def start_worker(
     node labels, see PEER_LABEL. directory: where worker.log is kept; None to keep it only when the worker does not
     join. Raises RayMissing, NoCell and WorkerNotStarted.
     """
-    installed_versions()
+    check_installed()
     if cell is not None and not cell.namespaces:
         raise NoCell("its cell has been closed")
     plan = NodePlan(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import Final
+from weakref import ref
 
 import trio
 
@@ -29,10 +30,10 @@ class MuxedStream:
     protocol: what was negotiated on it, "" until then.
     """
 
-    __slots__ = ("_act", "_connection", "_core", "_kept", "_problem", "_waiting", "protocol")
+    __slots__ = ("__weakref__", "_act", "_connection", "_core", "_kept", "_problem", "_waiting", "protocol")
 
     def __init__(self, connection: MuxedConnection, core: Stream) -> None:
-        core.owner = self
+        core.owner = ref(self)  # weak: no cycle that outlives the stream
         self.protocol = ""
         self._connection = connection
         self._core = core
@@ -261,8 +262,9 @@ class MuxedConnection:
         if session.touched:
             touched, session.touched = session.touched, {}
             for core in touched:
-                if isinstance(core.owner, MuxedStream):
-                    core.owner.wake()
+                stream = core.owner() if isinstance(core.owner, ref) else None
+                if isinstance(stream, MuxedStream):
+                    stream.wake()
 
     async def _drain(self) -> None:
         while self._channel.unsent and not self.closed.is_set():

@@ -52,3 +52,5 @@ def test_every_counter_sees_a_leak() -> None:
     assert (before.shm, after.shm) == (0, 1)
     assert (before.files, after.files) == (0, 1)
     assert after.memory_mb > before.memory_mb + 60
+    assert len(after.largest) == 2
+    assert float(after.largest[0].split()[-1]) > 60

@@ -21,7 +21,7 @@ from swarmp2p.ray_bridge.environment import (
 from swarmp2p.ray_bridge.events import JoinSecret
 from swarmp2p.ray_bridge.head import LOOPBACK_IP, start_head, usable_ip
 from swarmp2p.ray_bridge.node_tree import private_directory
-from swarmp2p.ray_bridge.versions import installed_versions
+from swarmp2p.ray_bridge.versions import check_installed, installed_versions
 
 SECRET = JoinSecret("[::ffff:127.0.0.1]:40321", "5ec7e7")
 
@@ -142,6 +142,14 @@ async def test_without_ray_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(RayMissing, match="pip install"):
         async with start_head():
             pytest.fail("it started")
+
+
+def test_without_ray_no_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_installed()
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    monkeypatch.setattr("swarmp2p.ray_bridge.versions.find_spec", lambda name: None)  # pyright: ignore
+    with pytest.raises(RayMissing, match="pip install"):
+        check_installed()
 
 
 @pytest.mark.parametrize(

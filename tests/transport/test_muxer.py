@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from weakref import ref
+
 import pytest
 import trio
 
@@ -58,3 +61,20 @@ async def test_what_is_raised_where_bytes_are_poured_is_raised_where_they_were_a
             ours.push(b"second")
             assert await theirs.read() == b"second"
     assert calls == [b"first"]
+
+
+async def test_a_stream_that_is_over_is_freed_at_once() -> None:
+    """Without Python's collector."""
+    gc.disable()
+    try:
+        with trio.fail_after(PATIENCE_S):
+            async with running_wire() as wire:
+                ours, theirs = await two(wire)
+                ours.finish()
+                theirs.finish()
+                assert (await ours.read(), await theirs.read()) == (b"", b"")
+                watched = ref(ours)
+                del ours, theirs
+                assert watched() is None
+    finally:
+        gc.enable()
