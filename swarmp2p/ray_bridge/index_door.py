@@ -11,6 +11,7 @@ pip is to be told (`_ray_node.py`), so no lender has to know of it, and what len
 Who may come: the members of the cluster, by a key that is made of the cluster's token. What they may take: `ROOM`
 connections at a time, of all members together (the next ones wait, so a member can keep the others from the index, as
 from the rest of the head), each with 64 KiB in flight each way, `_IDLE_S` of silence and `_LIFE_S` in all.
+A GB takes 0.9 s of CPU in the peer's own loop, in portions of 64 KiB: less than a process of its own is worth.
 """
 
 from __future__ import annotations
