@@ -13,7 +13,6 @@ The process is found by pid and start time, and signalled through a pidfd: a num
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -28,7 +27,7 @@ from typing import Any, Final
 
 from .console import home
 from .errors import SwarmError, UsageError
-from .private_file import replace_private
+from .private_file import replace_private, take_lock
 from .ray_bridge import processes
 from .ray_bridge.ledger import Here
 
@@ -100,14 +99,12 @@ class KeptCluster:
     def holding(self) -> Generator[None, None, None]:
         """Hold the cluster, as this process. Raises SwarmError when another one does."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = take_lock(self.folder / "lock")
+        if lock is None:
+            raise SwarmError(
+                f"another process holds the cluster {self.name!r}; end it with: swarmp2p down {self.name}"
+            )
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SwarmError(
-                    f"another process holds the cluster {self.name!r}; end it with: swarmp2p down {self.name}"
-                ) from None
             try:
                 self.tell()
                 yield

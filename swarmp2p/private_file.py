@@ -1,9 +1,10 @@
-"""Files for this user alone, written whole: keys, never over another file, and read without being tricked into waiting;
-and what is replaced as a whole whenever it changes. What is wrong with one is said by those whose it is (identity.py,
-network_key.py)."""
+"""Files for this user alone: keys, written whole and never over another file, and read without being tricked into
+waiting; what is replaced as a whole whenever it changes; locks. What is wrong with one is said by those whose it is
+(identity.py, network_key.py)."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import tempfile
@@ -57,3 +58,17 @@ def replace_private(target: Path, *contents: bytes, durable: bool = True) -> Non
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def take_lock(path: Path) -> int | None:
+    """Lock a file (flock(2)), which is made when it is missing; None when another process has. Returns a descriptor:
+    the lock ends when it, and what was inherited of it, is closed. Raises OSError."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        os.close(lock)
+        if isinstance(problem, BlockingIOError):
+            return None
+        raise
+    return lock

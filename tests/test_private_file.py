@@ -1,13 +1,14 @@
-"""Files that are replaced whole."""
+"""Files that are replaced whole, and locks."""
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from swarmp2p.private_file import replace_private
+from swarmp2p.private_file import replace_private, take_lock
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -29,3 +30,17 @@ def test_what_cannot_be_replaced_stays_and_nothing_is_left_beside_it(tmp_path: P
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
     with pytest.raises(FileNotFoundError):
         replace_private(tmp_path / "none" / "file", b"contents")
+
+
+def test_a_lock_is_one_descriptors_until_that_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    lock = take_lock(path)
+    assert lock is not None
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert take_lock(path) is None
+    os.close(lock)
+    again = take_lock(path)
+    assert again is not None
+    os.close(again)
+    with pytest.raises(FileNotFoundError):
+        take_lock(tmp_path / "none" / "lock")

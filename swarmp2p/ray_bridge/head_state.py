@@ -13,7 +13,6 @@ cluster: whoever reads the directory has full power over that.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 from collections.abc import AsyncGenerator
@@ -26,7 +25,7 @@ from typing import Final
 import trio
 
 from ..errors import UsageError
-from ..private_file import replace_private
+from ..private_file import replace_private, take_lock
 from .node_tree import private_directory
 
 _TOKEN_BYTES: Final = 32
@@ -78,30 +77,28 @@ async def open_head_state(directory: Path | None) -> AsyncGenerator[HeadState, N
             f"{directory} can be read by others, and would hold a cluster's token: `chmod 700` it, or name a "
             "directory that does not exist yet. Nothing was started"
         )
-    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = await _taken(directory / "lock")
     try:
-        with trio.move_on_after(_ENDING_S):
-            while not _locked(lock):  # noqa: ASYNC110  another process sets no event
-                await trio.sleep(_LOOK_S)
-        if not _locked(lock):
+        if lock is None:
             raise UsageError(
                 f"another process runs the cluster that is kept in {directory}; end that one, or name another "
                 "directory. Nothing was started"
             )
         yield _begin(directory, lock, kept=kept)
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
         if not kept:
             rmtree(directory, ignore_errors=True)
 
 
-def _locked(lock: int) -> bool:
-    """Whether the lock is this process's, or could be made its own now."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+async def _taken(path: Path) -> int | None:
+    """The lock, as soon as whoever has it has ended; None when that takes too long."""
+    lock: int | None = None
+    with trio.move_on_after(_ENDING_S):
+        while (lock := take_lock(path)) is None:  # noqa: ASYNC110  another process sets no event
+            await trio.sleep(_LOOK_S)
+    return lock
 
 
 def _begin(directory: Path, lock: int, *, kept: bool) -> HeadState:

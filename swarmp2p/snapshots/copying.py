@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import UsageError
-from ..private_file import replace_private
+from ..private_file import replace_private, take_lock
 from .form import MAX_CONTENT_BYTES
 
 _SINGLE: Final = ("token", "cluster", "port")  # the last of them says that a cluster is there
@@ -81,9 +81,12 @@ def write_cluster(directory: Path, files: dict[str, bytes]) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if directory.stat().st_mode & 0o077:
             raise UsageError(f"{directory} can be read by others: `chmod 700` it. Nothing was restored")
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = take_lock(directory / "lock")
+        if lock is None:
+            raise UsageError(
+                f"another process runs the cluster that is kept in {directory}. Nothing was restored"
+            )
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if holds_cluster(directory):
                 raise UsageError(f"{directory} holds a cluster already. Nothing was restored")
             shutil.rmtree(directory / _STORAGE, ignore_errors=True)
@@ -93,10 +96,6 @@ def write_cluster(directory: Path, files: dict[str, bytes]) -> None:
                 replace_private(directory / name, files[name])
         finally:
             os.close(lock)
-    except BlockingIOError:
-        raise UsageError(
-            f"another process runs the cluster that is kept in {directory}. Nothing was restored"
-        ) from None
     except OSError as problem:
         raise UsageError(
             f"no cluster can be restored to {directory}: {problem}; name another directory"
