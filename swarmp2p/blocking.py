@@ -53,6 +53,11 @@ class BlockingCluster:
         """Who holds a snapshot of the cluster, and when that was made: seconds since 1970."""
         return self._cluster.snapshots
 
+    def withdraw_snapshots(self) -> None:
+        """Nobody is to go on with this cluster: when it ends, who holds a snapshot of it is asked to delete that, which
+        takes up to 7 s where some do not answer; theirs, and those of whoever is not there, expire within a week."""
+        self._cluster.withdraw_snapshots()
+
     @property
     def environment(self) -> dict[str, str]:
         """What another process needs in its environment to use the cluster. Keep it secret: it holds the token."""

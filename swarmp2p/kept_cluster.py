@@ -7,6 +7,7 @@
         key, key.state     the peer that borrows for it
         ray                what a head that is started again goes on with
         log                what the process has to say
+        over               there once `down` has been asked for: what ends is not to be gone on with
 
 The process is found by pid and start time, and signalled through a pidfd: a number that is used again names nobody.
 """
@@ -62,6 +63,7 @@ class KeptCluster:
         self.key = self.folder / "key"
         self.ray = self.folder / "ray"
         self.log = self.folder / "log"
+        self._over = self.folder / "over"
 
     @classmethod
     def all(cls) -> list[KeptCluster]:
@@ -105,6 +107,7 @@ class KeptCluster:
                 f"another process holds the cluster {self.name!r}; end it with: swarmp2p down {self.name}"
             )
         try:
+            self._over.unlink(missing_ok=True)
             try:
                 self.tell()
                 yield
@@ -113,6 +116,10 @@ class KeptCluster:
                     (self.folder / name).unlink(missing_ok=True)
         finally:
             os.close(lock)
+
+    def over(self) -> bool:
+        """Whether nobody is to go on with it."""
+        return self._over.exists()
 
     def tell(
         self,
@@ -133,7 +140,8 @@ class KeptCluster:
     # For who ends it ---------------------------------------------------------------------------------------------
 
     def end(self, timeout_s: float) -> bool:
-        """Have its process end in good order; whether one ran. Raises SwarmError when it does not in time."""
+        """Have its process end in good order, and for good; whether one ran. Raises SwarmError when it does not in
+        time."""
         held = self.held()
         if held is None:
             return False
@@ -144,6 +152,7 @@ class KeptCluster:
         try:
             if self.held() is None:
                 return False  # it ended before the pidfd was opened
+            self._over.touch(mode=0o600)
             signal.pidfd_send_signal(handle, signal.SIGTERM)
             poll = select.poll()
             poll.register(handle, select.POLLIN)

@@ -59,6 +59,7 @@ from .ray_bridge.signed_lease import SignedLease
 from .ray_bridge.versions import installed_versions
 from .scopes import background_nursery, cancel_scope, start
 from .scouting import Scout
+from .snapshots.giving import Giving
 from .snapshots.holders import Holders
 from .snapshotting import Snapshots, check_snapshots
 from .transport.mesh.events import Invited, MeshFailed, MeshOutput, Paired, Planned
@@ -257,6 +258,7 @@ class Market:
                 memory.name,
                 self._signed,
             )
+            giving: Giving | None = None
             self._led[cluster] = led
             self._clusters.append(cluster)
             self._recruiters.append(recruiter)
@@ -268,7 +270,8 @@ class Market:
                 if snapshots and state is not None and begun is None:
                     holders = Holders(snapshots, rng)
                     cluster.follow_snapshots(holders.have)
-                    nursery.start_soon(self._snapshots.give, holders, state.absolute(), cluster.snapshot_told)
+                    giving = self._snapshots.giving(holders, state.absolute(), cluster.snapshot_told)
+                    nursery.start_soon(giving.run)
                 former = self._claim(memory.name) if led.resumes else ()
                 if former:
                     cluster.adopt(former)
@@ -280,8 +283,11 @@ class Market:
                 with applied(cluster.environment):
                     yield cluster
             finally:
-                with cancel_scope(shield=True):
-                    await cluster.release()  # bounded in time
+                with cancel_scope(shield=True):  # both are bounded in time
+                    async with trio.open_nursery() as ending:
+                        ending.start_soon(cluster.release)
+                        if giving is not None and cluster.withdraws_snapshots:
+                            ending.start_soon(giving.withdraw)
                 self._clusters.remove(cluster)
                 del self._led[cluster]
                 self._recruiters.remove(recruiter)

@@ -93,12 +93,12 @@ class Snapshots:
         finally:
             self._giving = False
 
-    async def give(self, holders: Holders, directory: Path, tell: Callable[[PeerId, str], None]) -> None:
-        """Have holders keep what is in a cluster's directory, until cancelled."""
+    def giving(self, holders: Holders, directory: Path, tell: Callable[[PeerId, str], None]) -> Giving:
+        """What has holders keep what is in a cluster's directory, while it runs."""
         peer = self._peer
-        await Giving(
+        return Giving(
             peer.identity, directory, holders, peer.open_stream, self._search, peer.now, tell, self.config
-        ).run()
+        )
 
     async def restore(self, directory: Path | None, timeout_s: float) -> Origin | None:
         """Write the newest snapshot of this peer's cluster where there is none; None when there is one already. Raises

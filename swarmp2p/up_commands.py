@@ -198,7 +198,11 @@ async def _stand(options: argparse.Namespace, kept: KeptCluster) -> int:
                     was_up = True
                     if options.detached:
                         _let_go_of_output()
-                    await _follow(kept, cluster, options)
+                    try:
+                        await _follow(kept, cluster, options)
+                    finally:
+                        if kept.over():
+                            cluster.withdraw_snapshots()
     return 0 if was_up else status
 
 

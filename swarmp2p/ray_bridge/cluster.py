@@ -131,6 +131,7 @@ class Cluster:
         self._log = ClusterLog(now)
         self._changed = trio.Event()
         self._closing = False
+        self.withdraws_snapshots = False
         self.name = name or os.urandom(8).hex()
 
     @property
@@ -168,6 +169,11 @@ class Cluster:
     def snapshots(self) -> dict[PeerId, float]:
         """Who holds a snapshot of the cluster, and when that was made: seconds as the peer's clock."""
         return {peer: sequence / 1000 for peer, sequence in self._holders.items()}
+
+    def withdraw_snapshots(self) -> None:
+        """Nobody is to go on with this cluster: when it ends, who holds a snapshot of it is asked to delete that, which
+        takes up to 7 s where some do not answer; theirs, and those of whoever is not there, expire within a week."""
+        self.withdraws_snapshots = True
 
     @property
     def events(self) -> ClusterEvents:

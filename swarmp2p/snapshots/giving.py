@@ -3,6 +3,8 @@
 A snapshot is made when what the cluster has stored has changed, at once and then at most every `every_s` seconds, and
 once more when half of its time is over. A holder that refuses, or does not answer, is replaced; now and then each is
 asked whether it still has its own.
+
+A cluster that is over for good takes them back. That reaches who can be reached then; elsewhere they expire.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ import trio
 
 from ..errors import BadMessage, SwarmError, UsageError
 from ..identity import Identity, PeerId, verify
+from ..scopes import cancel_scope
 from ..transport.network import PeerStream
 from .copying import Fingerprint, fingerprint, read_cluster
 from .form import Snapshot, make_snapshot, read_header
 from .holders import Holders
 from .protocol import (
+    DROP,
     GIVE,
     KEPT,
+    NONE,
     PROTOCOL,
     REFUSED,
     SEND,
@@ -43,19 +48,24 @@ Search = Callable[[Callable[[PeerId], None]], Awaitable[None]]
 _ANSWER_S = 10.0
 _SLOWEST = 65_536.0  # as serving.py's
 _ROUNDS = 3  # of asking others in place of those that refused, at one look
+_MOST_ASKED = 32  # peers asked to delete one
 
 
 @dataclass(frozen=True, slots=True)
 class GivingConfig:
     """every_s: the shortest time between two snapshots. look_s: between two looks whether something has changed, which
     cost a stat of each file. search_s: between two searches for holders while some are missing. check_s: between two
-    questions to a holder. lives_s: until a snapshot expires; a week, as holders have it. The others are guesses."""
+    questions to a holder. lives_s: until a snapshot expires; a week, as holders have it. drop_s: for each of
+    `drops` attempts to have one deleted, with drop_pause_s between. The others are guesses."""
 
     every_s: float = 5.0
     look_s: float = 1.0
     search_s: float = 10.0
     check_s: float = 120.0
     lives_s: float = 7 * 86_400.0
+    drop_s: float = 2.0
+    drops: int = 3
+    drop_pause_s: float = 0.5
 
 
 class Giving:
@@ -83,12 +93,47 @@ class Giving:
         self._searched = self._checked = float("-inf")
         self._snapshot: Snapshot | None = None
         self._problem = ""
+        self._gave: dict[PeerId, None] = {}  # whoever may have one, the last asked last
+        self._scope = cancel_scope()
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await self.step()
-            await trio.sleep(self._config.look_s)
+        """Until cancelled, or `withdraw`."""
+        with self._scope:
+            while True:
+                await self.step()
+                await trio.sleep(self._config.look_s)
+
+    async def withdraw(self) -> tuple[PeerId, ...]:
+        """Give no more, and have those delete theirs who were given one, in this life of the cluster or maybe in one
+        before: the peers that are known to keep any. Takes 7 s at most. Returns who did not answer: what they have
+        expires."""
+        self._scope.cancel()
+        if self._snapshot is None:
+            return ()
+        config, header = self._config, self._snapshot.header.envelope
+        asked = [*reversed(self._gave), *self._holders.known]
+        left = dict.fromkeys(list(dict.fromkeys(asked))[:_MOST_ASKED])
+
+        async def drop(peer: PeerId) -> None:
+            try:
+                with trio.fail_after(config.drop_s):
+                    answer = await exchange(partial(self._open_stream, peer, PROTOCOL), Wish(DROP, header))
+            except (SwarmError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                return
+            if answer.answer in (NONE, KEPT):  # a newer one is of a cluster that goes on elsewhere
+                del left[peer]
+                if self._holders.have.pop(peer, None) is not None:
+                    self._tell(peer, "it holds no snapshot any more: the cluster is over")
+
+        for attempt in range(config.drops):
+            if attempt:
+                await trio.sleep(config.drop_pause_s)
+            async with trio.open_nursery() as nursery:
+                for peer in tuple(left):
+                    nursery.start_soon(drop, peer)
+            if not left:
+                break
+        return tuple(peer for peer in left if peer in self._gave)
 
     async def step(self) -> None:
         """One look, and what follows from it."""
@@ -139,6 +184,10 @@ class Giving:
     async def _give(self, peer: PeerId) -> None:
         snapshot = self._snapshot
         assert snapshot is not None
+        self._gave.pop(peer, None)
+        self._gave[peer] = None
+        if len(self._gave) > _MOST_ASKED:
+            del self._gave[next(iter(self._gave))]
         try:
             answer = await give(partial(self._open_stream, peer, PROTOCOL), snapshot)
             problem = "" if answer.answer == KEPT else answer.reason or "it refused"
@@ -193,6 +242,16 @@ async def give(opened: Callable[[], Awaitable[PeerStream]], snapshot: Snapshot) 
     if answer.answer not in (KEPT, REFUSED):
         raise BadMessage(f"it answered {answer.answer}")
     return answer
+
+
+async def exchange(opened: Callable[[], Awaitable[PeerStream]], wish: Wish) -> Answer:
+    """One question and its answer. Raises as `give` does, but for TooSlowError."""
+    stream = await opened()
+    try:
+        await stream.send_all(encode_wish(wish))
+        return decode_answer(await receive_frame(stream))
+    finally:
+        stream.reset()
 
 
 def _digest(files: dict[str, bytes]) -> bytes:

@@ -35,6 +35,11 @@ class Holders:
                 del self._known[first]
                 self._not_before.pop(first, None)
 
+    @property
+    def known(self) -> tuple[PeerId, ...]:
+        """All that were found."""
+        return tuple(self._known)
+
     def missing(self) -> int:
         """How many more are to have it."""
         return max(0, self.wanted - len(self.have))

@@ -1,4 +1,5 @@
-"""/swarm/snapshot/1.0.0: a borrower gives its snapshot to a holder, or asks for it. One exchange a stream.
+"""/swarm/snapshot/1.0.0: a borrower gives its snapshot to a holder, asks for it, or takes it back. One exchange a
+stream.
 
     borrower                                    holder
     {"op": "give", "header": envelope}   ->
@@ -7,6 +8,8 @@
                                          <-     {"answer": "kept"}
     {"op": "ask"} or {"op": "get"}       ->
                                          <-     {"answer": "kept", "header": envelope}; after "get" the box follows
+    {"op": "drop", "header": envelope}   ->     delete what is as old as this, or older
+                                         <-     {"answer": "none"}, or "kept" with a newer one's header
 
 Maps are msgpack behind a length of four bytes. An answer is "send", "kept" (it is there), "none" or "refused"; with
 "refused" and "kept" comes the header of what is there, with "refused" the reason. Whose snapshot is meant is who is at
@@ -30,7 +33,8 @@ PROTOCOL: Final = "/swarm/snapshot/1.0.0"
 GIVE: Final = "give"
 ASK: Final = "ask"
 GET: Final = "get"
-_OPS: Final = (GIVE, ASK, GET)
+DROP: Final = "drop"
+_OPS: Final = (GIVE, ASK, GET, DROP)
 
 SEND: Final = "send"
 KEPT: Final = "kept"
@@ -45,7 +49,7 @@ _PIECE_BYTES: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a borrower wants. header: for GIVE."""
+    """What a borrower wants. header: for GIVE and DROP."""
 
     op: str
     header: bytes = b""

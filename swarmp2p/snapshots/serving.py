@@ -17,6 +17,7 @@ from .files import SnapshotFiles
 from .form import Snapshot, is_box_of, read_header
 from .protocol import (
     ASK,
+    DROP,
     GET,
     KEPT,
     NONE,
@@ -87,6 +88,8 @@ class Keeping:
     async def _serve(self, stream: PeerStream, peer: PeerId, wish: Wish) -> None:
         if wish.op in (ASK, GET):
             await self._return(stream, peer, wish.op == GET)
+        elif wish.op == DROP:
+            await self._withdraw(stream, peer, wish.header)
         else:
             await self._take(stream, peer, wish.header)
 
@@ -138,6 +141,18 @@ class Keeping:
         else:
             self._shelf.kept(peer, self._now())
             await self._answer(stream, Answer(KEPT, header.envelope))
+
+    async def _withdraw(self, stream: PeerStream, peer: PeerId, envelope: bytes) -> None:
+        """Whoever may borrow here by now: less is kept by it, not more."""
+        why = self._shelf.withdraw(read_header(peer, envelope, verify))
+        there = self._shelf.find(peer, self._now())
+        if not why:
+            self._files.drop(peer)
+            await self._answer(stream, Answer(NONE))
+        elif there is None:
+            await self._answer(stream, Answer(REFUSED, reason=why))
+        else:
+            await self._answer(stream, Answer(KEPT, there.envelope, why))
 
     async def _answer(self, stream: PeerStream, answer: Answer) -> None:
         with trio.fail_after(_WISH_S):

@@ -102,6 +102,16 @@ class Shelf:
         """It did not arrive."""
         self._arriving.pop(borrower, None)
 
+    def withdraw(self, header: Header) -> str:
+        """Let go of its borrower's, up to this one. Why there still is one, or is going to be; "" for none."""
+        kept, _ = self._kept.get(header.borrower, (None, 0.0))
+        if header.borrower in self._arriving:
+            return "another one of yours is arriving"
+        if kept is not None and kept.sequence > header.sequence:
+            return "there is a newer one"
+        self.drop(header.borrower)
+        return ""
+
     def drop(self, borrower: PeerId) -> bool:
         """Let go of a borrower's. Whether there was one."""
         return self._kept.pop(borrower, None) is not None

@@ -126,3 +126,16 @@ def test_what_is_over_goes() -> None:
     assert shelf.expired(51) == (PEERS[0],)
     assert shelf.expired(10 + WEEK) == (PEERS[1],)
     assert put(shelf, header(PEERS[2], 1, expires=50), now=50) == "it has expired"
+
+
+def test_what_is_taken_back_is_gone_unless_it_is_newer_or_arriving() -> None:
+    shelf = Shelf(ShelfConfig(1000))
+    put(shelf, header(PEERS[0], 5, 100))
+    put(shelf, header(PEERS[1], 5, 100))
+    assert shelf.withdraw(header(PEERS[0], 4, 100)) == "there is a newer one"
+    assert shelf.take(header(PEERS[0], 6, 100), 0) == ("", ())
+    assert shelf.withdraw(header(PEERS[0], 6, 100)) == "another one of yours is arriving"
+    shelf.kept(PEERS[0], 0)
+    assert shelf.withdraw(header(PEERS[0], 6, 100)) == ""
+    assert shelf.withdraw(header(PEERS[0], 6, 100)) == "", "said again"
+    assert len(shelf) == 1

@@ -104,16 +104,16 @@ async def exchange(borrower: Peer, to: Peer, data: bytes) -> Answer:
 @asynccontextmanager
 async def giving(
     borrower: Peer, folder: Path, count: int, told: list[tuple[PeerId, str]]
-) -> AsyncGenerator[Holders, None]:
-    snapshots = Snapshots(borrower, None)
+) -> AsyncGenerator[tuple[Holders, Giving], None]:
     holders = Holders(count, Random(1))
 
     def tell(peer: PeerId, why: str) -> None:
         told.append((peer, why))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(snapshots.give, holders, folder, tell)
-        yield holders
+        each = Snapshots(borrower, None).giving(holders, folder, tell)
+        nursery.start_soon(each.run)
+        yield holders, each
         nursery.cancel_scope.cancel()
 
 
@@ -132,7 +132,7 @@ async def test_given_to_k_and_restored(autojump_clock: MockClock, tmp_path: Path
             await stack.enter_async_context(holder(peer, tmp_path / str(index)))
             for index, peer in enumerate(others)
         ]
-        async with giving(borrower, kept, 2, told) as holders:
+        async with giving(borrower, kept, 2, told) as (holders, _):
             await trio.sleep(15)
             assert len(holders.have) == 2
             assert sum(each.held for each in keeping) == 2
@@ -157,7 +157,7 @@ async def test_a_holder_that_leaves_is_replaced(autojump_clock: MockClock, tmp_p
     told: list[tuple[PeerId, str]] = []
     kept = cluster(tmp_path / "kept")
     async with Swarm().of(3) as (borrower, one, two):
-        async with holder(one, tmp_path / "1"), giving(borrower, kept, 1, told) as holders:
+        async with holder(one, tmp_path / "1"), giving(borrower, kept, 1, told) as (holders, _):
             await trio.sleep(15)
             assert list(holders.have) == [one.id]
             async with AsyncExitStack() as stack:
@@ -322,7 +322,7 @@ async def test_a_clock_that_was_set_back_does_not_stop_snapshots(
     ):
         ahead = int(borrower.now() * 1000) + 10**9
         await given(borrower, lender, snapshot(borrower, 1, ahead))
-        async with giving(borrower, cluster(tmp_path / "kept", 2), 1, told) as holders:
+        async with giving(borrower, cluster(tmp_path / "kept", 2), 1, told) as (holders, _):
             await trio.sleep(30)
             assert holders.have == {lender.id: ahead + 1}
 
@@ -355,6 +355,101 @@ async def test_a_holder_that_lies_about_what_it_has_moves_no_sequence(
             await each.step()
             assert holders.have == {}
             assert each._sequence < 2**61  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_what_was_given_is_taken_back(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """By all who can be reached, also one that was replaced meanwhile; and a copy that is under way comes too late."""
+    told: list[tuple[PeerId, str]] = []
+    kept = cluster(tmp_path / "kept")
+    async with AsyncExitStack() as stack:
+        borrower, one, two, three, away = await stack.enter_async_context(Swarm().of(5))
+        first = await stack.enter_async_context(holder(one, tmp_path / "1"))
+        async with giving(borrower, kept, 3, told) as (holders, each):
+            await trio.sleep(15)
+            one.unhandle(PROTOCOL)
+            others = [
+                await stack.enter_async_context(holder(peer, tmp_path / str(peer.id)))
+                for peer in (two, three, away)
+            ]
+            await trio.sleep(200)
+            assert sum(keeping.held for keeping in (first, *others)) == 4
+            assert len(holders.have) == 3
+            one.handle(PROTOCOL, first.serve)
+            away.unhandle(PROTOCOL)
+            (kept / "gcs" / "log").write_text("more jobs")
+            began = trio.current_time()
+            assert await each.withdraw() == (away.id,)
+            assert trio.current_time() - began <= 7.0
+            assert list(holders.have) == [away.id]
+            await trio.sleep(60)
+        assert [keeping.held for keeping in (first, *others)] == [0, 0, 0, 1]
+        assert not list((tmp_path / "1").iterdir())
+        with pytest.raises(NoSnapshot):
+            await restored(borrower, tmp_path / "elsewhere", 5)
+
+
+async def test_a_holder_that_was_busy_is_asked_again(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with Swarm().of(2) as (borrower, lender), holder(lender, tmp_path / "held") as keeping:
+        async with giving(borrower, cluster(tmp_path / "kept"), 1, []) as (_, each):
+            await trio.sleep(15)
+            busy = [await borrower.open_stream(lender.id, PROTOCOL) for _ in range(2)]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(each.withdraw)
+                await trio.sleep(0.1)
+                assert keeping.held == 1
+                for stream in busy:
+                    stream.reset()
+        assert keeping.held == 0
+
+
+async def test_what_was_never_given_is_not_taken_back(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with Swarm().of(2) as (borrower, lender), holder(lender, tmp_path / "held"):
+        (tmp_path / "none").mkdir(mode=0o700)
+        each = Snapshots(borrower, None).giving(Holders(1, Random(1)), tmp_path / "none", lambda _, __: None)
+        assert await each.withdraw() == ()
+
+
+async def test_nobody_takes_back_what_is_newer_or_anothers(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """The former machine wakes up, and its cluster is ended, while the cluster goes on elsewhere."""
+    async with (
+        Swarm().of(3) as (borrower, thief, lender),
+        holder(lender, tmp_path / "held") as keeping,
+    ):
+        old, new = snapshot(borrower, 1, 1), snapshot(borrower, 2, 2)
+        assert (await given(borrower, lender, new)).answer == KEPT
+        answer = await exchange(borrower, lender, encode_wish(Wish("drop", old.header.envelope)))
+        assert (answer.answer, answer.header) == (KEPT, new.header.envelope)
+        mine = snapshot(thief, 3, 3).header.envelope
+        assert (await exchange(thief, lender, encode_wish(Wish("drop", mine)))).answer == NONE
+        for peer, header in ((thief, new.header.envelope), (borrower, mine), (borrower, b"")):
+            with pytest.raises(REJECTED):
+                await exchange(peer, lender, encode_wish(Wish("drop", header)))
+        assert keeping.held == 1
+        dropped = await exchange(borrower, lender, encode_wish(Wish("drop", new.header.envelope)))
+        assert dropped.answer == NONE
+        assert keeping.held == 0
+        assert keeping.used_bytes == 0
+
+
+async def test_a_holder_that_knows_of_no_taking_back_keeps_it(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with Swarm().of(2) as (borrower, former):
+
+        async def serve(stream: PeerStream) -> None:
+            wish = decode_wish(await receive_frame(stream))
+            if wish.op == "give":
+                await stream.send_all(encode_answer(Answer(KEPT, wish.header)))
+            else:
+                stream.reset()
+
+        async with (
+            liar(former, serve),
+            giving(borrower, cluster(tmp_path / "kept"), 1, []) as (holders, each),
+        ):
+            await trio.sleep(15)
+            assert list(holders.have) == [former.id]
+            assert await each.withdraw() == (former.id,)
 
 
 async def test_a_box_comes_only_when_it_is_asked_for(autojump_clock: MockClock, tmp_path: Path) -> None:
