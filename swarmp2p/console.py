@@ -25,6 +25,7 @@ CANNOT_RUN: Final = 125
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 INTERRUPTED: Final = 130
+TOLD_TO_END: Final = 143
 
 EXIT_STATUSES: Final = """exit status:
   0    done
@@ -48,9 +49,16 @@ def exit_status(problem: SwarmError) -> int:
 
 def failed(options: argparse.Namespace, problem: SwarmError) -> None:
     """Say why a command failed: for people on standard error, and with --json as an event as well."""
+    tell_failure(options, type(problem).__name__, str(problem))
+
+
+def tell_failure(options: argparse.Namespace, error: str, message: str) -> None:
+    """The same, in words. The event goes where the command's other events go: standard output, unless that is
+    somebody else's (`events_on_stderr`)."""
     if getattr(options, "json", False):
-        emit(options, "failed", error=type(problem).__name__, message=str(problem))
-    print(f"swarmp2p: {problem}", file=sys.stderr)
+        to = sys.stderr if getattr(options, "events_on_stderr", False) else None
+        emit(options, "failed", to=to, error=error, message=message)
+    print(f"swarmp2p: {message}", file=sys.stderr)
 
 
 def home() -> Path:

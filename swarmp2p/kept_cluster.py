@@ -21,7 +21,7 @@ import select
 import shlex
 import shutil
 import signal
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -94,6 +94,10 @@ class KeptCluster:
             raise SwarmError(f"no cluster {self.name!r} runs here; start it with: swarmp2p up {self.name}")
         words = [shlex.split(line)[0] for line in lines]
         return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+    def remembers(self) -> bool:
+        """Whether there is something to go on with."""
+        return self.ray.is_dir()
 
     # For who holds it --------------------------------------------------------------------------------------------
 
@@ -172,10 +176,10 @@ class KeptCluster:
         if held is not None and process is not None and process.start == held.start:
             processes.send_signal(process, signal.SIGKILL)
 
-    def forget(self) -> None:
-        """Delete all that a cluster of this name would go on with, but its key."""
+    def forget(self, but: Sequence[str] = ()) -> None:
+        """Delete all that a cluster of this name would go on with, but its key, and what is named."""
         for entry in os.listdir(self.folder):
-            if entry in _KEPT:  # nor the lock, which another process may be taking just now
+            if entry in _KEPT or entry in but:  # nor the lock, which another process may be taking just now
                 continue
             path = self.folder / entry
             if path.is_dir() and not path.is_symlink():

@@ -19,7 +19,7 @@ from typing import Final
 import trio
 
 from .cluster_options import Report, add_cluster_options, cluster_of, default_borrower, stderr, workers_text
-from .console import CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND, home
+from .console import CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND, home, tell_failure
 from .errors import SwarmError, UsageError
 from .kept_cluster import KeptCluster
 from .scopes import background_nursery, cancel_scope
@@ -39,7 +39,7 @@ def add_run_command(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--cluster", metavar="NAME", help="use the cluster that `swarmp2p up NAME` keeps instead"
     )
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="what to run, after --")
-    run.set_defaults(run=_run, status_of=_status_of)
+    run.set_defaults(run=_run, status_of=_status_of, events_on_stderr=True)
 
 
 def _status_of(problem: SwarmError) -> int:
@@ -51,26 +51,27 @@ def _run(options: argparse.Namespace) -> int:
     if not command:
         raise UsageError("no command is given to run: swarmp2p run --workers 4 -- python train.py")
     if options.cluster is not None:
-        return _execute(command, KeptCluster(options.cluster).environment())
+        return _execute(options, command, KeptCluster(options.cluster).environment())
     return trio.run(_run_in_cluster, options, command)
 
 
-def _execute(command: Sequence[str], environment: Mapping[str, str]) -> int:
+def _execute(options: argparse.Namespace, command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Become the command."""
     try:
         os.execvpe(command[0], list(command), {**os.environ, **environment})
     except OSError as problem:
-        return _not_run(command[0], problem)
+        return _not_run(options, command[0], problem)
 
 
-def _not_run(name: str, problem: OSError) -> int:
+def _not_run(options: argparse.Namespace, name: str, problem: OSError) -> int:
     missing = isinstance(problem, FileNotFoundError)
-    print(f"swarmp2p: cannot run {name}: {(problem.strerror or str(problem)).lower()}", file=stderr())
+    why = (problem.strerror or str(problem)).lower()
+    tell_failure(options, type(problem).__name__, f"cannot run {name}: {why}")
     return NOT_FOUND if missing else NOT_EXECUTABLE
 
 
 async def _run_in_cluster(options: argparse.Namespace, command: Sequence[str]) -> int:
-    job, status = _Job(Report(options, stderr())), CANNOT_RUN
+    job, status = _Job(options, Report(options, stderr())), CANNOT_RUN
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with background_nursery() as nursery:
             nursery.start_soon(job.listen, signals)
@@ -84,8 +85,8 @@ async def _run_in_cluster(options: argparse.Namespace, command: Sequence[str]) -
 class _Job:
     """The command's process, and what signals do to it. waiting: cancelled when there is none yet."""
 
-    def __init__(self, report: Report) -> None:
-        self.report = report
+    def __init__(self, options: argparse.Namespace, report: Report) -> None:
+        self._options, self.report = options, report
         self.waiting = cancel_scope()
         self.status = 0
         self._process: trio.Process | None = None
@@ -111,7 +112,7 @@ class _Job:
         try:
             process = await trio.lowlevel.open_process(command, env={**os.environ, **environment})
         except OSError as problem:
-            return _not_run(command[0], problem)
+            return _not_run(self._options, command[0], problem)
         self._process = process
         try:
             await process.wait()

@@ -75,12 +75,16 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 
     network_key = add("network-key", help="make the key of a new private swarm")
     network_key.add_argument("file", type=Path, help="where it is written; must not exist")
+    network_key.add_argument("--json", action="store_true", help="print it as a JSON object")
     network_key.set_defaults(run=_network_key)
 
 
 def _network_key(options: argparse.Namespace) -> int:
     key = NetworkKey.generate()
     key.save(options.file)
+    if options.json:
+        emit(options, "network-key", file=str(options.file), network=_network_name(key))
+        return 0
     print(
         f"{options.file}: the key of private swarm {key.name}. Give it to those alone who belong to the swarm"
     )

@@ -14,14 +14,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import trio
 
 from .cluster_options import Report, add_cluster_options, cluster_of, need_text, workers_text
-from .console import FAILED, INTERRUPTED, home
+from .console import FAILED, INTERRUPTED, TOLD_TO_END, home
 from .errors import SwarmError
 from .identity import Identity
 from .kept_cluster import DEFAULT_NAME, KeptCluster
@@ -127,18 +128,37 @@ def _start(options: argparse.Namespace, kept: KeptCluster) -> int:
     assert process.stdout is not None
     with process.stdout:
         try:
-            if _relay(options, process.stdout, kept):
-                process.returncode = 0  # it stays; nobody waits for it
-                return 0
-            status = process.wait()
-        except KeyboardInterrupt:
+            with _told_to_end():
+                if _relay(options, process.stdout, kept):
+                    process.returncode = 0  # it stays; nobody waits for it
+                    return 0
+                status = process.wait()
+        except (KeyboardInterrupt, _ToldToEnd) as told:
             process.send_signal(signal.SIGTERM)
             process.wait()
-            return INTERRUPTED
+            return TOLD_TO_END if isinstance(told, _ToldToEnd) else INTERRUPTED
     lines = kept.log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
     for line in lines:
         print(line, file=sys.stderr)
     return status or FAILED
+
+
+class _ToldToEnd(BaseException):
+    """SIGTERM came."""
+
+
+@contextmanager
+def _told_to_end() -> Generator[None, None, None]:
+    """Raise that in the context: who started the cluster's process ends it, too."""
+
+    def raises(number: int, frame: object) -> None:
+        raise _ToldToEnd
+
+    former = signal.signal(signal.SIGTERM, raises)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _relay(options: argparse.Namespace, said: IO[str], kept: KeptCluster) -> bool:
@@ -175,34 +195,39 @@ async def _stand(options: argparse.Namespace, kept: KeptCluster) -> int:
                 status = status or 128 + number
                 waiting.cancel()
 
-        async with background_nursery() as nursery:
-            nursery.start_soon(listen)
-            with waiting:
-                async with cluster_of(
-                    options,
-                    report,
-                    identity=kept.key,
-                    cluster_state=kept.ray,
-                    snapshots=options.snapshots,
-                    restore=options.restore,
-                ) as cluster:
-                    _told(kept, cluster, options, environment=cluster.environment)
-                    report(
-                        "up",
-                        "it stands; Ctrl-C ends it",
-                        name=kept.name,
-                        address=cluster.address,
-                        workers=_workers(cluster),
-                        environment=str(kept.folder / "environment"),
-                    )
-                    was_up = True
-                    if options.detached:
-                        _let_go_of_output()
-                    try:
-                        await _follow(kept, cluster, options)
-                    finally:
-                        if kept.over():
-                            cluster.withdraw_snapshots()
+        new = not kept.remembers()
+        try:
+            async with background_nursery() as nursery:
+                nursery.start_soon(listen)
+                with waiting:
+                    async with cluster_of(
+                        options,
+                        report,
+                        identity=kept.key,
+                        cluster_state=kept.ray,
+                        snapshots=options.snapshots,
+                        restore=options.restore,
+                    ) as cluster:
+                        _told(kept, cluster, options, environment=cluster.environment)
+                        report(
+                            "up",
+                            "it stands; Ctrl-C ends it",
+                            name=kept.name,
+                            address=cluster.address,
+                            workers=_workers(cluster),
+                            environment=str(kept.folder / "environment"),
+                        )
+                        was_up = True
+                        if options.detached:
+                            _let_go_of_output()
+                        try:
+                            await _follow(kept, cluster, options)
+                        finally:
+                            if kept.over():
+                                cluster.withdraw_snapshots()
+        finally:
+            if new and not was_up:
+                kept.forget(but=("log",))  # nobody can have used it
     return 0 if was_up else status
 
 

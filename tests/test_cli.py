@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+from swarmp2p.__main__ import main as begin
 from swarmp2p.cli import main
-from swarmp2p.console import state_file
+from swarmp2p.console import INTERRUPTED, state_file
 from swarmp2p.identity import Identity
 from swarmp2p.opening import open_peer
 from swarmp2p.peer import Peer
@@ -208,3 +209,13 @@ def test_a_state_file_that_is_none(capsys: pytest.CaptureFixture[str], tmp_path:
     (tmp_path / "letter").write_text("Dear friend")
     message = fails(capsys, 1, "lend", "--state", str(tmp_path / "letter"))
     assert "it is no state file of swarmp2p; name another file" in message
+
+
+def test_ctrl_c_before_a_command_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While modules are read, for instance."""
+
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("swarmp2p.cli.main", interrupted)
+    assert begin() == INTERRUPTED

@@ -119,6 +119,18 @@ def test_a_script_finds_its_cluster_and_its_end_is_passed_on(tmp_path: Path) -> 
         assert "1 of 1 workers run" in done.stderr
         lends.said("leases", borrowers=[])
 
+        # Ctrl-C while the worker starts
+        with subprocess.Popen(
+            run(lends.address, "--json", script=("true",)), stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            while json.loads(process.stderr.readline())["event"] != "granted":
+                pass
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+            assert "Traceback" not in process.stderr.read()
+        lends.said("leases", borrowers=[])
+
         # Ctrl-C, as a terminal's shell would pass it to a process without one: to swarmp2p alone.
         with subprocess.Popen(
             run(lends.address, script=(*script, "wait")),
@@ -137,7 +149,7 @@ def test_a_script_finds_its_cluster_and_its_end_is_passed_on(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_it_waits_and_too_few_workers() -> None:
+def test_told_to_end_while_it_waits_and_too_few_workers(at_home: Path) -> None:
     done = finished([*run("", script=("true",))[:4], "--timeout", "1s", "--", "true"])
     assert done.returncode == 125
     assert "leased 0 of 1 workers" in done.stderr
@@ -145,17 +157,88 @@ def test_ctrl_c_while_it_waits_and_too_few_workers() -> None:
     done = finished([*run("", script=("true",))[:4], "--timeout", "6s", "--", "true"])
     assert "this peer has found no swarm" in done.stderr
     assert "waiting up to 6 s" in done.stderr
-    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+    for arguments, number, status in (
+        (("run", "--json", "--", "true"), signal.SIGTERM, 143),
+        (("up", "--json"), signal.SIGTERM, 143),
+        (("up", "--json"), signal.SIGINT, 130),
+    ):
         with subprocess.Popen(
-            [sys.executable, "-m", "swarmp2p", "run", "--json", "--", "true"],
+            [sys.executable, "-m", "swarmp2p", *arguments],
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
+            assert process.stdout is not None
             assert process.stderr is not None
-            assert json.loads(process.stderr.readline())["event"] == "borrowing"
+            told = process.stderr if arguments[0] == "run" else process.stdout
+            assert json.loads(told.readline())["event"] == "borrowing"
             process.send_signal(number)
             assert process.wait(30) == status
             assert "Traceback" not in process.stderr.read()
+    folder = at_home / "clusters" / "default"
+    assert sorted(os.listdir(folder)) == ["key", "lock", "log"]
+    assert "Traceback" not in (folder / "log").read_text()
+
+
+def test_with_json_a_failure_is_told_where_the_other_events_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for options, status, error in (
+        (("--workers", "many", "--", "true"), 125, "UsageError"),
+        (("--cluster", "none", "--", "true"), 125, "SwarmError"),
+    ):
+        assert main(["run", "--json", *options]) == status
+        printed = capsys.readouterr()
+        assert printed.out == "", "the command's"
+        assert [(event["event"], event["error"]) for event in events(printed.err)] == [("failed", error)]
+
+
+def test_with_json_a_command_that_is_not_found_is_an_event(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def environment(_: KeptCluster) -> dict[str, str]:
+        return {"RAY_ADDRESS": "nowhere"}
+
+    monkeypatch.setattr(KeptCluster, "environment", environment)
+    assert main(["run", "--json", "--cluster", "any", "--", "/nowhere/to/be/found"]) == 127
+    printed = capsys.readouterr()
+    (event,) = events(printed.err)
+    assert (event["event"], event["error"]) == ("failed", "FileNotFoundError")
+    assert "swarmp2p: cannot run /nowhere/to/be/found: no such file" in printed.err
+
+
+def test_a_cluster_that_never_was_leaves_its_key_and_its_log(at_home: Path) -> None:
+    kept = KeptCluster("new")
+    assert not kept.remembers()
+    with kept.holding():
+        kept.ray.mkdir()
+        for name in ("key", "log", "key.state"):
+            (kept.folder / name).touch()
+        assert kept.remembers()
+        kept.forget(but=("log",))
+    assert sorted(os.listdir(kept.folder)) == ["key", "lock", "log"]
+
+
+def test_what_ends_is_told_whether_it_is_over_for_good(at_home: Path) -> None:
+    hold = (
+        "import sys, signal\n"
+        "from swarmp2p.kept_cluster import KeptCluster\n"
+        "kept = KeptCluster('one')\n"
+        "def ends(*_): sys.exit(7 if kept.over() else 8)\n"
+        "signal.signal(signal.SIGTERM, ends)\n"
+        "with kept.holding():\n"
+        "    print(kept.over(), flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    for end, status in ((True, 7), (False, 8), (True, 7)):  # what is left of a former `down` does not count
+        with subprocess.Popen(
+            [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "False\n"
+            if end:
+                assert KeptCluster("one").end(20.0)
+            else:
+                process.terminate()
+            assert process.wait(20) == status
 
 
 def test_what_cannot_be_run(capsys: pytest.CaptureFixture[str]) -> None:

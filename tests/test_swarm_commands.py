@@ -148,7 +148,9 @@ def test_who_has_no_peer_yet_is_told_how_to_start_one(
 
 
 def test_a_network_key_is_not_replaced(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["network-key", str(tmp_path / "key")]) == 0
-    capsys.readouterr()
+    assert main(["network-key", "--json", str(tmp_path / "key")]) == 0
+    event = json.loads(capsys.readouterr().out)
+    assert (event["event"], event["file"]) == ("network-key", str(tmp_path / "key"))
+    assert event["network"].startswith("private:")
     assert "such a file already" in fails(capsys, 1, "network-key", str(tmp_path / "key"))
     assert "no such file" in fails(capsys, 1, "lend", "--network-key", str(tmp_path / "other"))

@@ -279,7 +279,8 @@ async def run_demo(script: Path | None, plain: bool, as_json: bool) -> int:
     problems = stage.story.problems()
     show_end(stage.story, console, problems)
     if as_json:
-        print(json.dumps({**stage.story.figures(), "problems": problems, "logs": str(directory)}))
+        told = {**stage.story.figures(), "problems": problems, "logs": str(directory)}
+        print(json.dumps({"event": "demo", **told}))
     return 1 if problems else 0
 
 
