@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import trio
 
 from .command_grants import grants_to_show
-from .console import add_peer_options, emit, home, peer_of
+from .console import add_peer_options, emit, peer_of
 from .errors import UsageError
 from .identity import PeerId
 from .ray_bridge.events import Need
@@ -73,11 +72,7 @@ def add_cluster_options(parser: argparse.ArgumentParser, *, identity: str) -> No
         metavar="PEER",
         help="only this lender; repeatable (default: any)",
     )
-    parser.add_argument(
-        "--paths",
-        default="direct,overlay",
-        help="how traffic may go to workers, with commas between: direct, wireguard, overlay (default direct,overlay)",
-    )
+    add_paths_option(parser)
     parser.add_argument(
         "--index",
         action="append",
@@ -91,6 +86,17 @@ def add_cluster_options(parser: argparse.ArgumentParser, *, identity: str) -> No
         default=[],
         metavar="HOST[:PORT]",
         help="a further host that files of these indexes come from; repeatable",
+    )
+
+
+def add_paths_option(parser: argparse.ArgumentParser) -> None:
+    """Of lenders, too."""
+    parser.add_argument(
+        "--paths",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        default="direct,overlay",
+        metavar="PATHS",
+        help="how traffic may go to workers, with commas between: direct, wireguard, overlay (default direct,overlay)",
     )
 
 
@@ -186,7 +192,7 @@ async def cluster_of(
                 grants=grants_to_show(options.grant, peer),
                 logs=options.logs,
                 gang=options.gang,
-                paths=[name.strip() for name in options.paths.split(",")],
+                paths=options.paths,
                 index=() if options.index == ["none"] else options.index,
                 index_hosts=options.index_host,
                 **further,
@@ -238,13 +244,3 @@ async def _tell(cluster: Cluster, report: Report, began: float, first: int) -> N
         spoken = event.kind not in (Kind.FOUND, Kind.ASKED, Kind.GRANTED)
         text = f"{who}: {event.kind.value}: {event.reason}" if spoken else ""
         report(event.kind.value, text, reason=event.reason, **fields)
-
-
-def default_borrower() -> Path:
-    """The key that `swarmp2p run` borrows with where none is named."""
-    return home() / "borrower"
-
-
-def stderr() -> TextIO:
-    """Where progress goes whose command's standard output belongs to somebody else."""
-    return sys.stderr

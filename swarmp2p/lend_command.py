@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from .cluster_options import label_arguments
+from .cluster_options import add_paths_option, label_arguments
 from .console import add_peer_options, emit, peer_of, until_told_to_stop
 from .errors import UsageError
 from .identity import PeerId
@@ -87,11 +87,7 @@ def add_lend_command(add: Callable[..., argparse.ArgumentParser]) -> None:
         help="room for sealed copies of borrowers' clusters, such as 64M, with which they can go on elsewhere",
     )
     lend.add_argument("--allow-anyone", action="store_true", help="let every peer lease")
-    lend.add_argument(
-        "--paths",
-        default="direct,overlay",
-        help="how traffic may go to workers, with commas between: direct, wireguard, overlay (default direct,overlay)",
-    )
+    add_paths_option(lend)
     lend.set_defaults(run=_lend)
 
 
@@ -115,7 +111,7 @@ async def _lend_until_stopped(options: argparse.Namespace) -> int:
     )
     hours = None if options.hours is None else Hours.parse(options.hours)
     notice_s = span_s(options.notice)
-    paths = [name.strip() for name in options.paths.split(",")]
+    paths: list[str] = options.paths
     paths_argument(paths)  # before anything starts
     if options.snapshots is not None:
         memory_bytes(options.snapshots)

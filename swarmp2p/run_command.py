@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
 import trio
 
-from .cluster_options import Report, add_cluster_options, cluster_of, default_borrower, stderr, workers_text
+from .cluster_options import Report, add_cluster_options, cluster_of, workers_text
 from .console import CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND, home, tell_failure
 from .errors import SwarmError, UsageError
 from .kept_cluster import KeptCluster
@@ -71,12 +72,12 @@ def _not_run(options: argparse.Namespace, name: str, problem: OSError) -> int:
 
 
 async def _run_in_cluster(options: argparse.Namespace, command: Sequence[str]) -> int:
-    job, status = _Job(options, Report(options, stderr())), CANNOT_RUN
+    job, status = _Job(options, Report(options, sys.stderr)), CANNOT_RUN
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with background_nursery() as nursery:
             nursery.start_soon(job.listen, signals)
             with job.waiting:
-                async with cluster_of(options, job.report, identity=default_borrower()) as cluster:
+                async with cluster_of(options, job.report, identity=home() / "borrower") as cluster:
                     status = await job.run(command, cluster.environment)
                     job.report("releasing", f"releasing {workers_text(len(cluster.workers))}")
     return job.status if job.waiting.cancelled_caught else status

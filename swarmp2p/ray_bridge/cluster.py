@@ -127,7 +127,7 @@ class Cluster:
         self._giving_back: dict[LeaseId, None] = {}
         self._nursery: trio.Nursery | None = None
         self._workers: dict[LeaseId, LeasedWorker] = {}
-        self._seen: dict[PeerId, int] = {}
+        self._seen: dict[PeerId, None] = {}
         self._log = ClusterLog(now)
         self._changed = trio.Event()
         self._closing = False
@@ -500,7 +500,7 @@ class Cluster:
     def _note_found(self, found: Sequence[tuple[Candidate, str]]) -> None:
         for candidate, load in found:
             if candidate.provider not in self._seen and len(self._seen) < _MAX_SEEN:
-                self._seen[candidate.provider] = candidate.sequence
+                self._seen[candidate.provider] = None
                 self._record(ClusterEventKind.FOUND, candidate.provider, load)
 
     def _record(self, kind: ClusterEventKind, peer: PeerId, reason: str = "") -> None:
