@@ -260,9 +260,8 @@ def test_a_cluster_that_stays(at_home: Path, tmp_path: Path, capsys: pytest.Capt
 
     (tmp_path / "counts.py").write_text(COUNTS)
     count = ("run", "--cluster", "team", "--", sys.executable, str(tmp_path / "counts.py"))
-    keeps = ("--snapshots", "64M", "--identity", str(tmp_path / "lender"))
-    with lender("--leases", "2", *keeps) as lends:
-        options = ("--bootstrap", lends.address, "--paths", "direct", "--snapshots", "1")
+    with lender("--leases", "2") as lends:
+        options = ("--bootstrap", lends.address, "--paths", "direct")
         done = swarm("up", "team", *options)
         assert done.returncode == 0, done.stderr
         assert "until: swarmp2p down team" in done.stdout
@@ -290,11 +289,9 @@ def test_a_cluster_that_stays(at_home: Path, tmp_path: Path, capsys: pytest.Capt
         assert once_more is not None
         assert (once_more.peer, once_more.pid == held.pid) == (held.peer, False)
         assert swarm(*count).returncode == 2, "its actors live on"
-        assert len(list(tmp_path.glob("*-snapshots/*.snapshot"))) == 1
         done = swarm("down", "team", "--json")
         assert events(done.stdout)[0]["ran"] is True
         assert sorted(os.listdir(folder)) == ["key", "lock"]
-        assert not list(tmp_path.glob("*-snapshots/*.snapshot")), "the lender keeps none either"
         lends.said("leases", borrowers=[])
         assert main(["down", "team"]) == 0
         assert "did not run" in capsys.readouterr().out
