@@ -27,7 +27,7 @@ $(JS)/node_modules/complete: $(JS)/package-lock.json tools/js-peers $(VENV)/dev.
 	-tools/js-peers $(BIN)/python
 
 test: $(VENV)/dev.stamp $(JS)/node_modules/complete
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxschedchunk=1 $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

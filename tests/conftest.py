@@ -1,5 +1,5 @@
-"""The whole suite: Hypothesis without deadlines, since it runs beside others on two busy cores; a folder of its own for
-what commands keep; in CI, no skips."""
+"""The whole suite: Hypothesis without deadlines, since it runs beside others on two busy cores; several tests at a time
+(`make test`); a folder of its own for what commands keep; in CI, no skips."""
 
 import os
 from collections.abc import Generator
@@ -17,6 +17,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, None, None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWARMP2P_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores, since whole systems wait much; more than six do not shorten the longest."""
+    return min((os.cpu_count() or 1) + 1, 6)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several run at a time, the long ones come first: at the end no process has nothing left to do."""
+    if hasattr(config, "workerinput"):  # a process of pytest-xdist's
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.hookimpl(wrapper=True)
