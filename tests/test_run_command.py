@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +260,8 @@ def test_a_cluster_that_stays(at_home: Path, tmp_path: Path, capsys: pytest.Capt
 
     (tmp_path / "counts.py").write_text(COUNTS)
     count = ("run", "--cluster", "team", "--", sys.executable, str(tmp_path / "counts.py"))
-    with lender("--leases", "2") as lends:
+    with lender("--leases", "2") as lends, ExitStack() as at_the_end:
+        at_the_end.callback(main, ["down", "team"])  # whatever has failed
         options = ("--bootstrap", lends.address, "--paths", "direct")
         done = swarm("up", "team", *options)
         assert done.returncode == 0, done.stderr
