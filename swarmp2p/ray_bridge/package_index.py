@@ -42,10 +42,13 @@ _OWN_NETWORKS: Final = tuple(
     for network in (
         *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
         *("192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/3"),
-        *("::/127", "64:ff9b:1::/48", "fc00::/7", "fe80::/9", "ff00::/8"),
+        *("::/96", "64:ff9b:1::/48", "fc00::/7", "fe80::/9", "ff00::/8"),
     )
 )
 """Of RFC 6890's, those that networks use for themselves, and multicast."""
+
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+"""What gateways translate to the IPv4 address in its last bits (RFC 6052)."""
 
 _TRUE: Final = ("y", "yes", "t", "true", "on", "1")  # as pip reads them
 
@@ -192,8 +195,12 @@ def is_public(address: str) -> bool:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    inner = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return not any((inner or ip) in network for network in _OWN_NETWORKS)
+    meant: list[ipaddress.IPv4Address | ipaddress.IPv6Address | None] = [ip]
+    if isinstance(ip, ipaddress.IPv6Address):
+        meant += [ip.ipv4_mapped, ip.sixtofour]
+        if ip in _NAT64:
+            meant.append(ipaddress.IPv4Address(ip.packed[-4:]))
+    return not any(each in network for each in meant if each is not None for network in _OWN_NETWORKS)
 
 
 def endpoint_text(where: Endpoint) -> str:

@@ -182,7 +182,7 @@ def test_whatever_a_configuration_holds_only_its_hosts_are_open(config: dict[str
     assert bool(found.open) == bool(found.urls)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808"])
 def test_an_address_of_the_internet(address: str) -> None:
     assert is_public(address)
 
@@ -192,7 +192,7 @@ def test_an_address_of_the_internet(address: str) -> None:
     [
         *("127.0.0.1", "10.1.2.3", "192.168.0.9", "172.31.0.1", "100.64.0.1", "169.254.169.254", "0.0.0.0"),
         *("224.0.0.1", "255.255.255.255", "::", "::1", "fd00::1", "fe80::1%eth0", "fec0::1", "ff02::1"),
-        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "name", ""),
+        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::1", "::10.0.0.1", "name", ""),
     ],
 )
 def test_an_address_of_ones_own(address: str) -> None:
