@@ -17,12 +17,13 @@ A GB takes 0.9 s of CPU in the peer's own loop, in portions of 64 KiB: less than
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final, assert_never, cast
 
 import trio
@@ -66,6 +67,10 @@ _END: Final = b"\r\n\r\n"
 _AGAIN_S: Final = 0.1  # after a connection that could not be taken
 _CERTIFICATES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Where pip, and what it is made of, look for a bundle that its own options do not name."""
+
+_CERTIFICATE: Final = re.compile(
+    r"-----BEGIN ((?:TRUSTED |X509 )?CERTIFICATE)-----[A-Za-z0-9+/=\s]*-----END \1-----"
+)
 
 
 class IndexDoor:
@@ -265,17 +270,20 @@ def pip_settings(said: Any, environment: Mapping[str, str]) -> PipSettings:
     config = {str(name): str(value) for name, value in told["config"].items()}
     pip = PipSettings(str(told["default"]), str(told["files"]), config)
     path = pip.option("cert") or next(filter(None, map(environment.get, _CERTIFICATES)), "")
-    return replace(pip, certificates=_certificates(Path(path).expanduser())) if path else pip
+    return replace(pip, certificates=_certificates(os.path.expanduser(path))) if path else pip
 
 
-def _certificates(path: Path) -> str:
-    """What is in a bundle; "" where it is none that can be passed on."""
+def _certificates(path: str) -> str:
+    """The certificates of a bundle, and nothing else that is in that file, such as the key of one; "" where it is none
+    that can be passed on."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             text = file.read(MAX_CERTIFICATES_BYTES + 1).decode("ascii", "replace")
-    except OSError:
+    except (OSError, ValueError):
         return ""
-    return text if len(text) <= MAX_CERTIFICATES_BYTES and "-----BEGIN CERTIFICATE-----" in text else ""
+    if len(text) > MAX_CERTIFICATES_BYTES:
+        return ""
+    return "".join(f"{found[0]}\n" for found in _CERTIFICATE.finditer(text))
 
 
 @asynccontextmanager

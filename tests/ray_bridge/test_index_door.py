@@ -21,7 +21,8 @@ from swarmp2p.ray_bridge.package_index import DEFAULT_INDEX, IndexWanted, PipSet
 
 TOKEN = "a token"
 AUTH = b"Proxy-Authorization: Basic " + base64.b64encode(f"worker:{door_key(TOKEN)}".encode()) + b"\r\n\r\n"
-PEM = "-----BEGIN CERTIFICATE-----\nx\n"
+PEM = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
+KEY = "-----BEGIN PRIVATE KEY-----\ny\n-----END PRIVATE KEY-----\n"
 
 
 @pytest.fixture(autouse=True)
@@ -229,6 +230,9 @@ def test_certificates_are_those_that_pip_trusts(tmp_path: Path) -> None:
     assert pip_settings(said, {"REQUESTS_CA_BUNDLE": str(tmp_path)}).certificates == ""
     assert pip_settings(said, {}).certificates == ""
     assert pip_settings({}, {"SSL_CERT_FILE": str(bundle)}) == PipSettings()
+    assert pip_settings(said, {"SSL_CERT_FILE": "~nobody-of-this-name/x"}).certificates == ""
+    bundle.write_text(f"of Müller's proxy\n{KEY}{PEM}{KEY}{PEM}", "utf-8")  # as some proxies write theirs
+    assert pip_settings(configured, {}).certificates == PEM + PEM
     bundle.write_text(PEM * 100_000)
     assert pip_settings(configured, {}).certificates == ""
 
