@@ -79,7 +79,9 @@ def read_request(head: bytes, index: PackageIndex, key: str) -> Tunnel | Fetch |
     except UnicodeDecodeError:
         return Refused(400, "this is no request to a proxy")
     found = _LINE.fullmatch(line)
-    fields = [_FIELD.fullmatch(each) for each in rest]
+    fields = [
+        _FIELD.fullmatch(each) for each in rest[: _MAX_FIELDS + 1]
+    ]  # of the others none is worth a look
     sound = [(each[1].lower(), each[2].strip(), each[0]) for each in fields if each is not None]
     if found is None or len(sound) < len(fields) or len(fields) > _MAX_FIELDS or len(head) > MAX_HEAD_BYTES:
         return Refused(400, "this is no request to a proxy")

@@ -4,8 +4,8 @@ installs there what it installs here, although nothing but the cluster can be re
     pip in a worker's jail --mesh--> the door, a port of the head's block at 127.0.0.1 --> the index, its files' host
 
 It is a proxy that connects to the hosts of that index and to nothing else (`forwarding.py`, `package_index.py`). pip
-and the index speak TLS through it with each other; names are resolved here, and what is in the borrower's own network
-is connected to only where the borrower has named it. A worker's node asks it first for what
+and the index speak TLS through it with each other; names are resolved here, once a connection, and what is in the
+borrower's own network is connected to only where the borrower has named it. A worker's node asks it first for what
 pip is to be told (`_ray_node.py`), so no lender has to know of it, and what lenders are told is theirs to read.
 
 Who may come: the members of the cluster, by a key that is made of the cluster's token. What they may take: `ROOM`
@@ -16,14 +16,17 @@ A GB takes 0.9 s of CPU in the peer's own loop, in portions of 64 KiB: less than
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, assert_never, cast
 
 import trio
@@ -59,6 +62,9 @@ ROOM: Final = 64
 _CHUNK_BYTES: Final = 65536
 _HEAD_S: Final = 10.0  # for a request to come
 _DIAL_S: Final = 10.0
+_NEXT_S: Final = 0.25  # until an address is tried beside the one before it (RFC 8305)
+_MOST_ADDRESSES: Final = 16
+_LOOKUPS: Final = 4  # at a time: a thread each, of the door's own, for as long as the system's resolver takes
 _IDLE_S: Final = 120.0  # an index may think for long before it answers
 _LIFE_S: Final = 3600.0  # 2 GB at half a megabyte a second
 _PIP_S: Final = 20.0  # for pip to say what it is configured with; it takes 0.3 s
@@ -80,7 +86,9 @@ class IndexDoor:
         self.port = port
         self._key, self._wanted = door_key(token), wanted
         self._index: PackageIndex | None = None
+        self._told = b""
         self._known = trio.Event()
+        self._lookups = trio.CapacityLimiter(_LOOKUPS)
 
     async def index(self) -> PackageIndex:
         """What workers may use, once pip has said what it is configured with."""
@@ -97,6 +105,9 @@ class IndexDoor:
         """`open_index_door`'s: find out what workers may use."""
         pip = PipSettings() if self._wanted.urls == () else await ask_pip()
         self._index = package_index(pip, self._wanted)
+        self._told = settings(
+            self._index
+        )  # once: with certificates it is a megabyte, and who asks sends 100 bytes
         self._known.set()
 
     async def serve(self, listener: trio.SocketListener) -> None:
@@ -133,11 +144,11 @@ class IndexDoor:
         asked = read_request(head, index, self._key)
         match asked:
             case Tell():
-                await _last(stream, settings(index))
+                await _last(stream, self._told)
             case Refused():
                 await _last(stream, refusal(asked))
             case Tunnel() | Fetch():
-                far = await _connect(asked.to, named=asked.to in index.named)
+                far = await _connect(asked.to, self._lookups, named=asked.to in index.named)
                 if isinstance(far, Refused):
                     await _last(stream, refusal(far))
                     return
@@ -179,26 +190,63 @@ async def _last(stream: trio.SocketStream, said: bytes) -> None:
             pass
 
 
-async def _connect(to: Endpoint, *, named: bool) -> trio.SocketStream | Refused:
+async def _connect(
+    to: Endpoint, lookups: trio.CapacityLimiter, *, named: bool
+) -> trio.SocketStream | Refused:
     """named: by the borrower, who may mean a host of its own network."""
-    host, port = to
     try:
         with trio.fail_after(_DIAL_S):
-            if not named:
-                found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
-                if not all(is_public(str(address[0])) for *_, address in found):
-                    return Refused(
-                        403,
-                        f"{endpoint_text(to)} is in the borrower's own network, which is open to lenders only where it "
-                        "is named: borrow(index=...), --index",
-                    )
-            return await trio.open_tcp_stream(host, port)
+            addresses = await _addresses(to, lookups)
+            if not named and not all(map(is_public, addresses)):
+                return Refused(
+                    403,
+                    f"{endpoint_text(to)} is in the borrower's own network, which is open to lenders only where it is "
+                    "named: borrow(index=...), --index",
+                )
+            return await _reach(addresses, to[1])
     except trio.TooSlowError:
         return Refused(
             504, f"the borrower's machine has not reached {endpoint_text(to)} within {_DIAL_S:g} s"
         )
-    except (OSError, UnicodeError):  # what exactly is nothing for lenders
+    except OSError:  # what exactly is nothing for lenders
         return Refused(502, f"the borrower's machine cannot reach {endpoint_text(to)}")
+
+
+async def _addresses(to: Endpoint, lookups: trio.CapacityLimiter) -> list[str]:
+    """What a host's name means now. Raises OSError."""
+    with suppress(ValueError):
+        return [str(ipaddress.ip_address(to[0]))]
+    ask = partial(socket.getaddrinfo, to[0].encode("ascii"), to[1], type=socket.SOCK_STREAM)
+    found = await trio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=lookups)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))[:_MOST_ADDRESSES]
+
+
+async def _reach(addresses: Sequence[str], port: int) -> trio.SocketStream:
+    """The first of them that takes a connection: these and no others, for another look at a name may find another
+    host. Raises OSError."""
+    reached: list[trio.SocketStream] = []
+
+    async def attempt(address: str, failed: trio.Event) -> None:
+        try:
+            reached.append(await trio.open_tcp_stream(address, port))
+        except OSError:
+            failed.set()
+        else:
+            nursery.cancel_scope.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, failed)
+                with trio.move_on_after(_NEXT_S):
+                    await failed.wait()
+        if not reached:
+            raise ConnectionError("no address takes connections")
+        return reached.pop(0)
+    finally:
+        for stream in reached:  # of two at once, or when this was cancelled
+            stream.socket.close()
 
 
 async def _relay(near: trio.SocketStream, far: trio.SocketStream, *, both: bool) -> None:

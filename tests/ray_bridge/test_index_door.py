@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -144,6 +147,97 @@ async def test_what_pip_alone_says_leads_to_nothing_in_the_borrowers_network(
         async with open_index_door(0, TOKEN, DEFAULT_INDEX) as door:
             answer = await say(door, f"GET http://localhost:{port}/simple/six/ HTTP/1.1\r\n".encode() + AUTH)
     assert answer.startswith(f"HTTP/1.1 403 localhost:{port} is in the borrower's own network".encode())
+
+
+async def test_what_was_looked_at_is_what_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever answers for a name may answer otherwise the second time."""
+    real, looked = socket.getaddrinfo, list[object]()
+
+    def lookup(host: object, *rest: Any, **more: Any) -> Any:
+        if host not in ("index.example", b"index.example"):
+            return real(host, *rest, **more)  # type: ignore[arg-type]
+        looked.append(host)
+        return real("127.0.0.2" if len(looked) == 1 else "127.0.0.1", *rest, **more)
+
+    async def never(_: trio.SocketStream) -> None:
+        raise AssertionError("it was connected to")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    monkeypatch.setattr(index_door, "is_public", "127.0.0.2".__eq__)
+    async with an_index(never) as (_, port), trio.open_nursery() as nursery:
+
+        async def ask() -> PipSettings:
+            return PipSettings(f"http://index.example:{port}/simple")
+
+        monkeypatch.setattr(index_door, "ask_pip", ask)
+        nursery.start_soon(trio.serve_listeners, hello, await trio.open_tcp_listeners(port, host="127.0.0.2"))
+        async with open_index_door(0, TOKEN, DEFAULT_INDEX) as door:
+            answer = await say(door, f"GET http://index.example:{port}/ HTTP/1.1\r\n".encode() + AUTH)
+        nursery.cancel_scope.cancel()
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_an_address_that_does_not_answer_is_not_the_last(
+    silent: bool, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trio.open_tcp_stream
+
+    async def dial(host: str, port: int) -> trio.SocketStream:
+        if host == "127.0.0.1":
+            return await real(host, port)
+        if silent:
+            await trio.sleep_forever()
+        raise ConnectionRefusedError
+
+    async def lookup(*_: object) -> list[str]:
+        return ["127.0.0.9", "::9", "127.0.0.1"]
+
+    async with an_index(hello) as (door, port), await real("127.0.0.1", door.port) as stream:
+        monkeypatch.setattr(trio, "open_tcp_stream", dial)
+        monkeypatch.setattr(index_door, "_addresses", lookup)
+        await stream.send_all(f"GET http://127.0.0.1:{port}/ HTTP/1.1\r\n".encode() + AUTH)
+        assert (await everything(stream)).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_a_resolver_that_takes_long_takes_no_thread_of_the_peer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began, over = threading.Event(), threading.Event()
+
+    def lookup(*_: object, **__: object) -> list[object]:
+        began.set()
+        over.wait(5)  # not for ever, where it is asked in the loop
+        raise socket.gaierror(socket.EAI_NONAME, "there is none")
+
+    async with (
+        open_index_door(0, TOKEN, IndexWanted(("https://index.example/",))) as door,
+        await trio.open_tcp_stream("127.0.0.1", door.port) as stream,
+    ):
+        monkeypatch.setattr(socket, "getaddrinfo", lookup)
+        await stream.send_all(b"CONNECT index.example:443 HTTP/1.1\r\n" + AUTH)
+        try:
+            while not began.is_set():  # noqa: ASYNC110  a thread sets it
+                await trio.sleep(0.001)
+            assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+        finally:
+            over.set()
+        assert (await everything(stream)).startswith(b"HTTP/1.1 502 ")
+
+
+async def test_what_pip_is_to_be_told_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be a megabyte, and a member can ask all the time."""
+    made = list[object]()
+
+    def settings(index: object) -> bytes:
+        made.append(index)
+        return b"HTTP/1.1 200 OK\r\n\r\n"
+
+    monkeypatch.setattr(index_door, "settings", settings)
+    async with open_index_door(0, TOKEN, IndexWanted(())) as door:
+        for _ in range(3):
+            assert (await say(door, b"GET / HTTP/1.1\r\n" + AUTH)).startswith(b"HTTP/1.1 200 OK")
+    assert len(made) == 1
 
 
 async def test_who_says_nothing_keeps_others_out_for_a_while_only(autojump_clock: MockClock) -> None:
