@@ -112,16 +112,20 @@ def reach(address: str, within_s: float) -> None:
 
 
 def await_head(address: str) -> int:
-    """Wait until the head's own node is listed, without which Ray's Node would sleep for 2 s. Returns the port of its
-    door to a package index, 0 where it has none. Raises Failed."""
+    """Wait until the head's own node is listed as alive, without which Ray's Node would sleep for 2 s: those of heads
+    before are there, too. Returns the port of its door to a package index, 0 where it has none. Raises Failed."""
     raylet: Any = importlib.import_module("ray._raylet")
     exceptions: Any = importlib.import_module("ray.exceptions")
     service: Any = importlib.import_module("ray.core.generated.gcs_service_pb2")
+    tables: Any = importlib.import_module("ray.core.generated.gcs_pb2")
+    alive = tables.GcsNodeInfo.GcsNodeState.ALIVE
     selector = service.GetAllNodeInfoRequest.NodeSelector()
     selector.is_head_node = True
     try:
         client = raylet.GcsClient(address=address)
-        while not (heads := client.get_all_node_info(timeout=30, node_selectors=[selector])):
+        while not (
+            heads := client.get_all_node_info(timeout=30, node_selectors=[selector], state_filter=alive)
+        ):
             time.sleep(_LOOK_S)
         ports = [head.labels.get(INDEX_LABEL, "") for head in heads.values()]
         return int(next(filter(str.isdecimal, ports), "0"))

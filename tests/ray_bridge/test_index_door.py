@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import os
 import socket
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from swarmp2p.errors import UsageError
 from swarmp2p.ray_bridge import index_door
-from swarmp2p.ray_bridge._ray_node import Packages
+from swarmp2p.ray_bridge._ray_node import INDEX_LABEL, Packages, await_head
 from swarmp2p.ray_bridge.forwarding import door_key
 from swarmp2p.ray_bridge.index_door import IndexDoor, ask_pip, open_index_door, pip_settings
 from swarmp2p.ray_bridge.package_index import DEFAULT_INDEX, IndexWanted, PipSettings, package_index
@@ -310,6 +312,35 @@ async def test_a_node_does_without_a_door_that_is_none(
     async with an_index(nonsense) as (door, port):
         door.port = port
         assert await told(door, tmp_path, monkeypatch) == {}
+
+
+def test_a_node_asks_the_head_that_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a cluster that goes on elsewhere, GCS still knows the head before, whose door was at another port."""
+    nodes = {b"before": ("DEAD", "10001"), b"now": ("ALIVE", "10002")}
+
+    class Client:
+        def __init__(self, address: str) -> None:
+            pass
+
+        def get_all_node_info(self, state_filter: str | None = None, **_: object) -> dict[bytes, object]:
+            return {
+                name: SimpleNamespace(labels={INDEX_LABEL: port})
+                for name, (state, port) in nodes.items()
+                if state_filter in (None, state)
+            }
+
+    states = SimpleNamespace(ALIVE="ALIVE")
+    fakes = {
+        "ray._raylet": SimpleNamespace(GcsClient=Client),
+        "ray.exceptions": SimpleNamespace(AuthenticationError=KeyError, RpcError=KeyError),
+        "ray.core.generated.gcs_service_pb2": SimpleNamespace(
+            GetAllNodeInfoRequest=SimpleNamespace(NodeSelector=SimpleNamespace)
+        ),
+        "ray.core.generated.gcs_pb2": SimpleNamespace(GcsNodeInfo=SimpleNamespace(GcsNodeState=states)),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setitem(sys.modules, name, fake)  # type: ignore[arg-type]
+    assert await_head("127.0.0.1:1") == 10002
 
 
 def test_certificates_are_those_that_pip_trusts(tmp_path: Path) -> None:
