@@ -93,6 +93,8 @@ def read_request(head: bytes, index: PackageIndex, key: str) -> Tunnel | Fetch |
             where = read_endpoint(target)
         except ValueError:
             return Refused(400, "CONNECT takes host:port")
+        if where in index.plain:  # in a tunnel, members could do there whatever the borrower can
+            return Refused(405, f"{endpoint_text(where)} is an index without TLS: it takes GET and HEAD here")
         return Tunnel(where) if where in index.open else _closed(where, index)
     if method not in _METHODS:
         return Refused(405, "packages are fetched, nothing else is done here")

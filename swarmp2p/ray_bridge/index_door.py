@@ -217,7 +217,8 @@ async def _addresses(to: Endpoint, lookups: trio.CapacityLimiter) -> list[str]:
     with suppress(ValueError):
         return [str(ipaddress.ip_address(to[0]))]
     ask = partial(socket.getaddrinfo, to[0].encode("ascii"), to[1], type=socket.SOCK_STREAM)
-    found = await trio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=lookups)
+    run_sync = cast(Any, trio.to_thread.run_sync)  # trio-stubs are older than this keyword
+    found = await run_sync(ask, abandon_on_cancel=True, limiter=lookups)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))[:_MOST_ADDRESSES]
 
 

@@ -89,13 +89,15 @@ DEFAULT_INDEX: Final = IndexWanted()
 class PackageIndex:
     """What workers are told and may reach. urls: the index, then further ones. trusted: pip's trusted hosts.
     certificates: PEM, "" for the worker's own. open: all that can be connected to, sorted; named: of these, what the
-    borrower has named, wherever it is. left_out: what there is besides, and why not, in words for the borrower."""
+    borrower has named, wherever it is; plain: those that are asked without TLS, for which pip has no tunnel. left_out:
+    what there is besides, and why not, in words for the borrower."""
 
     urls: tuple[str, ...] = ()
     trusted: tuple[str, ...] = ()
     certificates: str = ""
     open: tuple[Endpoint, ...] = ()
     named: tuple[Endpoint, ...] = ()
+    plain: tuple[Endpoint, ...] = ()
     left_out: tuple[str, ...] = ()
 
 
@@ -108,15 +110,17 @@ def package_index(pip: PipSettings, wanted: IndexWanted) -> PackageIndex:
     if not urls:
         return PackageIndex(left_out=tuple(left_out))
     named = {*map(endpoint, wanted.urls or ()), *wanted.hosts}
-    opened = named | set(map(endpoint, urls))
+    of_any_kind = {*wanted.hosts, *(endpoint(url) for url in urls if urlsplit(url).scheme == "https")}
     if pip.files:  # where mirrors' pages often point to
-        opened.add((pip.files, _PORTS["https"]))
+        of_any_kind.add((pip.files, _PORTS["https"]))
+    opened = named | of_any_kind | set(map(endpoint, urls))
     return PackageIndex(
         urls=urls,
         trusted=tuple(pip.option("trusted-host").split())[:MAX_HOSTS],
         certificates=pip.certificates,
         open=tuple(sorted(opened)),
         named=tuple(sorted(named)),
+        plain=tuple(sorted(opened - of_any_kind)),
         left_out=tuple(left_out),
     )
 

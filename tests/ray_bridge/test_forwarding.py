@@ -27,6 +27,7 @@ INDEX = PackageIndex(
     trusted=("plain.example",),
     certificates="PEM",
     open=(("::1", 80), ("index.example", 443), ("plain.example", 80), ("plain.example", 8080)),
+    plain=(("plain.example", 8080),),
 )
 KEY = door_key("a token")
 AUTH = "Proxy-Authorization: Basic " + base64.b64encode(f"worker:{KEY}".encode()).decode()
@@ -84,10 +85,11 @@ def test_what_pip_sends() -> None:
         "[::1]:443",
         "index.example.evil:443",
         "index.example%00:443",
+        "plain.example:08080",
     ],
 )
 def test_no_tunnel_leads_to_another_host_or_port(target: str) -> None:
-    assert status(asked(f"CONNECT {target} HTTP/1.1")) in (400, 403)
+    assert status(asked(f"CONNECT {target} HTTP/1.1")) in (400, 403, 405)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +120,11 @@ def test_nothing_is_fetched_from_elsewhere(target: str) -> None:
         assert b"evil" not in answer.head
     else:
         assert status(answer) in (400, 403)
+
+
+def test_an_index_without_tls_takes_no_more_than_its_pages_being_read() -> None:
+    assert asked("CONNECT plain.example:80 HTTP/1.1") == Tunnel(("plain.example", 80))  # of index_hosts
+    assert status(asked("CONNECT plain.example:8080 HTTP/1.1")) == 405
 
 
 def test_nobody_is_named_to_an_index() -> None:
@@ -192,6 +199,7 @@ def sound(answer: object) -> None:
     match answer:
         case Tunnel(to=to):
             assert to in INDEX.open
+            assert to not in INDEX.plain
         case Fetch(to=to, head=head):
             assert to in INDEX.open
             assert head.endswith(b"\r\nConnection: close\r\n\r\n")

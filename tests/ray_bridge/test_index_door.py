@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -40,14 +40,14 @@ def no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def an_index(
-    serve: Callable[[trio.SocketStream], object], *more: str
+    serve: Callable[[trio.SocketStream], object], *more: str, scheme: str = "http"
 ) -> AsyncGenerator[tuple[IndexDoor, int], None]:
     """A door, and the port of what it leads to, where each connection is served so."""
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, serve, [listener])
         port = listener.socket.getsockname()[1]
-        wanted = IndexWanted((f"http://127.0.0.1:{port}/simple", *more))
+        wanted = IndexWanted((f"{scheme}://127.0.0.1:{port}/simple", *more))
         async with open_index_door(0, TOKEN, wanted) as door:
             yield door, port
         nursery.cancel_scope.cancel()
@@ -82,7 +82,7 @@ async def hello(stream: trio.SocketStream) -> None:
 
 
 async def test_a_tunnel_carries_both_ways_until_its_end() -> None:
-    async with an_index(shout) as (door, port):
+    async with an_index(shout, scheme="https") as (door, port):
         async with await trio.open_tcp_stream("127.0.0.1", door.port) as stream:
             head = f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n".encode() + AUTH
             await stream.send_all(head + b"early")
@@ -253,7 +253,7 @@ async def test_who_says_nothing_keeps_others_out_for_a_while_only(autojump_clock
 
 
 async def test_a_tunnel_in_which_nothing_moves_ends(autojump_clock: MockClock) -> None:
-    async with an_index(shout) as (door, port):
+    async with an_index(shout, scheme="https") as (door, port):
         began = trio.current_time()
         answer = await say(door, f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n".encode() + AUTH)
         assert trio.current_time() - began <= 150
@@ -339,7 +339,7 @@ def test_a_node_asks_the_head_that_lives(monkeypatch: pytest.MonkeyPatch) -> Non
         "ray.core.generated.gcs_pb2": SimpleNamespace(GcsNodeInfo=SimpleNamespace(GcsNodeState=states)),
     }
     for name, fake in fakes.items():
-        monkeypatch.setitem(sys.modules, name, fake)  # type: ignore[arg-type]
+        monkeypatch.setitem(cast("dict[str, Any]", sys.modules), name, fake)
     assert await_head("127.0.0.1:1") == 10002
 
 

@@ -116,6 +116,13 @@ def test_what_the_borrower_names_counts_alone_and_as_it_is() -> None:
     assert package_index(pip(), index_wanted((), ())) == PackageIndex()
 
 
+def test_only_what_is_asked_by_http_alone_is_plain() -> None:
+    urls = ["http://a.example:81/", "http://b.example:82/", "https://b.example:82/", "http://c.example/"]
+    found = package_index(pip(), index_wanted(urls, ["c.example:80"]))
+    assert found.plain == (("a.example", 81),)
+    assert told().plain == ()
+
+
 def test_without_pip_there_is_an_index_only_where_one_is_named() -> None:
     found = package_index(PipSettings(), DEFAULT_INDEX)
     assert (found.urls, found.open) == ((), ())
