@@ -101,7 +101,9 @@ class Given:
             case GivenState.CHALLENGED, Proof():
                 return self._prove(given, message, now)
             case GivenState.CHALLENGED, Renew():
-                # It holds a lease that was lost here; the reservation came from a late copy of its request.
+                # It holds a lease that was lost here; the reservation came from a late copy of its request. Or it
+                # says so to be rid of one.
+                self._room.waste(given, now)
                 self._forget(given, "the lender restarted and does not know the lease")
                 return [*self._finished.answer(sender, given.lease, now)]
             case GivenState.CHALLENGED, Release():
@@ -341,6 +343,8 @@ class Given:
             return self._refuse(given, Refusal(str(wrong)))
         verdict = self._room.admit(given.request, given.borrower, now, but=given)
         if isinstance(verdict, Refusal):
+            if not verdict.room:  # such as a grant that it passed on to itself for just so long
+                self._room.waste(given, now)
             retry_after_s = self._room.retry_after_s(verdict, now)
             return self._refuse(given, Refusal(verdict.reason, retry_after_s))
         lend = self._room.lend

@@ -65,8 +65,9 @@ class Room:
         return None if self.lend is not None and self.lend.allow is None else borrower
 
     def trusts(self, account: Account, now: float) -> bool:
-        """Whether the next reservation is a firm one."""
-        return self._waste.trusts(account, now)
+        """Whether the next reservation is a firm one: those that are under way may come to nothing."""
+        begun = [given.since for given in self._leases.values() if _firm(given) and given.account == account]
+        return self._waste.trusts(account, now, min(begun, default=now))
 
     def waste(self, given: GivenLease, now: float) -> None:
         """A reservation ended unproven."""

@@ -2,9 +2,10 @@
 
 A challenge sets resources aside before anybody has proven anything, so that a fair borrower finds them when its proof
 comes. Whoever may borrow could keep a machine that way and never lease it: ask, be silent, ask again. So the seconds of
-every reservation that ends unproven (it ran out, was taken back, its proof was wrong) are counted, those of several at
-a time together, and forgotten slowly. Above `waste_s` the next reservations are *loose*: the challenge comes as ever,
-but nothing is kept for it, and the room is whose proof comes first.
+every reservation that ends unproven (it ran out, was taken back, its proof was wrong, or its permission over by then)
+are counted, those of several at a time together, and forgotten slowly; how long some are under way counts as well.
+Above `waste_s` the next reservations are *loose*: the challenge comes as ever, but nothing is kept for it, and the room
+is whose proof comes first.
 
 Nobody is shut out by that. A borrower behind a bad network loses more proofs than others, and one lost proof (5 s) is
 forgiven; after more of them it still has what is free when its proof gets through.
@@ -45,9 +46,10 @@ class Waste:
         if len(self._seconds) > config.max_strangers:
             del self._seconds[next(iter(self._seconds))]
 
-    def trusts(self, account: Account, now: float) -> bool:
-        """Whether what this account asks for is set aside for it."""
-        return self._left_s(account, now) <= self._config.waste_s
+    def trusts(self, account: Account, now: float, since: float) -> bool:
+        """Whether what this account asks for is set aside for it. since: when the oldest of its reservations was made;
+        `now` without any."""
+        return self._left_s(account, now) + now - since <= self._config.waste_s
 
     def _left_s(self, account: Account, now: float) -> float:
         wasted_s, at = self._seconds.get(account, (0.0, now))

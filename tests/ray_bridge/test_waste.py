@@ -23,7 +23,7 @@ from swarmp2p.ray_bridge.events import (
     Offer,
 )
 from swarmp2p.ray_bridge.lease import LeaseConfig, Leases
-from swarmp2p.ray_bridge.messages import FORM, Challenge, LeaseRequest, Proof, Refuse, Release
+from swarmp2p.ray_bridge.messages import FORM, Challenge, LeaseRequest, Proof, Refuse, Release, Renew
 from swarmp2p.ray_bridge.waste import Waste
 
 from . import granted
@@ -48,19 +48,19 @@ def bound_s(config: LeaseConfig, of_s: float) -> float:
 def test_one_lost_proof_is_forgiven_and_two_are_not() -> None:
     waste = Waste(CONFIG)
     waste.charge(ALICE, 0.0, CONFIG.challenge_timeout_s)
-    assert waste.trusts(ALICE, 5.0)
+    assert waste.trusts(ALICE, 5.0, 5.0)
     waste.charge(ALICE, 5.0, 10.0)
-    assert not waste.trusts(ALICE, 10.0)
-    assert waste.trusts(BOB, 10.0)
-    assert waste.trusts(ALICE, 60.0)
+    assert not waste.trusts(ALICE, 10.0, 10.0)
+    assert waste.trusts(BOB, 10.0, 10.0)
+    assert waste.trusts(ALICE, 60.0, 60.0)
 
 
 def test_however_much_was_wasted_it_is_forgiven_within_five_minutes() -> None:
     waste = Waste(CONFIG)
     for _ in range(100):
         waste.charge(ALICE, 0.0, 10.0)
-    assert not waste.trusts(ALICE, 297.0)
-    assert waste.trusts(ALICE, 299.0)
+    assert not waste.trusts(ALICE, 297.0, 297.0)
+    assert waste.trusts(ALICE, 299.0, 299.0)
 
 
 def test_accounts_are_bounded() -> None:
@@ -68,8 +68,8 @@ def test_accounts_are_bounded() -> None:
     for number in range(3, 9):
         waste.charge(peer(number), 0.0, 10.0)
     assert len(waste) == 2
-    assert waste.trusts(peer(6), 10.0)
-    assert not waste.trusts(peer(8), 10.0)
+    assert waste.trusts(peer(6), 10.0, 10.0)
+    assert not waste.trusts(peer(8), 10.0, 10.0)
 
 
 # How long room is kept ----------------------------------------------------------------------------------------
@@ -82,6 +82,7 @@ class Attacked:
     engine: Leases
     asking: list[PeerId]
     fair: PeerId
+    fair_cpus: float = 1
     now: float = granted.NOW
     kept_s: float = 0.0
     asked: int = 0
@@ -97,16 +98,17 @@ class Attacked:
             return True
         return False
 
-    def release(self, after_s: float) -> None:
-        """Take back what was asked for so long ago."""
+    def release(self, after_s: float, renews: bool = False) -> None:
+        """Take back what was asked for so long ago, or say that it is a lease."""
         for lease, (who, since) in list(self.open.items()):
             if self.now - since >= after_s:
                 del self.open[lease]
-                self.engine.handle(Received(who, Release(lease, "no more")), self.now)
+                ends = Renew(lease, 1) if renews else Release(lease, "no more")
+                self.engine.handle(Received(who, ends), self.now)
 
     def step(self) -> None:
         """See whether there is room; then time passes."""
-        if self.ask(self.fair, Need()):
+        if self.ask(self.fair, Need(cpus=self.fair_cpus)):
             self.release_fair()
         else:
             self.kept_s += STEP_S
@@ -124,6 +126,7 @@ def attacked() -> Attacked:
     return Attacked(engine, [MALLORY], BOB)
 
 
+@pytest.mark.parametrize("renews", [False, True])
 @pytest.mark.parametrize(
     ("after_s", "gang", "cpus"),
     [
@@ -137,17 +140,49 @@ def attacked() -> Attacked:
     ],
 )
 def test_who_asks_again_and_again_keeps_room_a_twelfth_of_the_time(
-    after_s: float, gang: bytes, cpus: float
+    after_s: float, gang: bytes, cpus: float, renews: bool
 ) -> None:
-    """By letting reservations run out, or taking them back before; all of the machine, or bit by bit."""
+    """By letting reservations run out, or ending them before; all of the machine, or bit by bit."""
     one, seconds = attacked(), 400.0
     while one.now < granted.NOW + seconds:
-        one.release(after_s)
+        one.release(after_s, renews)
         for _ in range(2):
             one.ask(MALLORY, Need(cpus=cpus), gang)
         one.step()
     assert one.kept_s <= bound_s(CONFIG, seconds)
     assert one.kept_s > 1.0, "it was an attack"
+
+
+def test_the_next_is_not_kept_because_the_one_before_is_not_over_yet() -> None:
+    """Half of the machine, and then the other half: who needs more than a half finds no room all the while."""
+    one = attacked()
+    one.fair_cpus, seconds = 3, 22.0
+    while one.now < granted.NOW + seconds:
+        if (one.now - granted.NOW) % 9.5 == 0.0:
+            one.ask(MALLORY, Need(cpus=2), GANG)
+        one.step()
+    assert one.kept_s <= bound_s(CONFIG, seconds)
+
+
+def test_a_grant_that_ends_before_the_proof_wastes_as_well() -> None:
+    """ALICE passes her grant on to herself, until just then."""
+    engine, other, now = granted.lender(max_leases=1), granted.BOB, granted.NOW
+    fair = granted.grant(other).envelopes
+    one, kept_s = Attacked(engine, [], other.peer_id), 0.0
+    for number in range(60):
+        terms = replace(granted.TERMS, expires=now + 5.0)
+        chain = granted.grant().narrow(granted.ALICE, granted.ALICE.peer_id, terms, now)
+        asked = granted.request(1000 + number, chain)
+        challenge = granted.answers(granted.send(engine, granted.ALICE.peer_id, asked, now))[0]
+        assert isinstance(challenge, Challenge)
+        now = one.now = now + 4.5
+        if not one.ask(other.peer_id, Need(), grants=fair):
+            kept_s += 4.5
+        else:
+            one.release_fair()
+        late = granted.prove(granted.ALICE, asked, challenge.nonce, now)
+        assert isinstance(granted.answers(granted.send(engine, granted.ALICE.peer_id, late, now))[0], Refuse)
+    assert 4.5 <= kept_s <= bound_s(CONFIG, now - granted.NOW)
 
 
 @settings(max_examples=40, deadline=None)
