@@ -1,7 +1,8 @@
 """Folders with the logs of workers, one a lease: the latest are kept, and those of all leases that stand.
 
 Leases come as often as borrowers like, for months. So when a worker ends, the oldest folders go until there are
-MOST_FOLDERS at most, with MOST_BYTES together; with those of leases that stand there are as many more as are lent.
+MOST_FOLDERS at most, with MOST_BYTES together, beside those of leases that stand: neither many of these nor what one of
+them prints takes the others' place.
 
 A folder is locked (flock) while its worker runs, so that another lender of this machine that keeps its logs in the same
 place leaves it alone; the lock ends with the process. Deleted is only what a lender has made: a log of that name, in a
@@ -13,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,6 +44,7 @@ class KeptLogs:
 
     def __init__(self, folder: Path, most: int = MOST_FOLDERS, most_bytes: int = MOST_BYTES) -> None:
         self._folder, self._most, self._most_bytes = folder, most, most_bytes
+        self._pruning = threading.Lock()  # else one takes what the other looks at for a lease's that stands
 
     @contextmanager
     def of(self, lease: LeaseId) -> Generator[Path, None, None]:
@@ -58,18 +61,23 @@ class KeptLogs:
                 path.rmdir()  # of a worker that was never started
 
     def prune(self) -> None:
-        """Delete what is too much, oldest first. What cannot be deleted stays; nothing is raised."""
+        """Delete what is too much, the oldest. What cannot be deleted stays; nothing is raised."""
+        with self._pruning:
+            self._prune()
+
+    def _prune(self) -> None:
         try:
             found = [folder for path in self._folder.iterdir() if (folder := _look(path)) is not None]
         except OSError:
             return
-        size = sum(folder.size for folder in found)
-        count = len(found)
-        for folder in sorted(found, key=lambda each: (each.changed, each.path)):
-            if count <= self._most and size <= self._most_bytes:
-                return
-            if _delete(folder.path):
-                count, size = count - 1, size - folder.size
+        count = size = 0
+        for folder in sorted(found, key=lambda each: (each.changed, each.path), reverse=True):
+            with _not_in_use(folder.path) as descriptor:
+                if descriptor is None:
+                    continue
+                count, size = count + 1, size + folder.size
+                if count > self._most or size > self._most_bytes:
+                    _delete(folder.path, descriptor)
 
 
 def _look(path: Path) -> _Folder | None:
@@ -83,19 +91,26 @@ def _look(path: Path) -> _Folder | None:
     return _Folder(path, status.st_mtime, status.st_size)
 
 
-def _delete(path: Path) -> bool:
-    """Whether the log is gone: not of a lease that stands."""
+@contextmanager
+def _not_in_use(path: Path) -> Generator[int | None, None, None]:
+    """The folder's descriptor, locked; None when its lease stands, or it cannot be opened."""
     try:
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return False
+        yield None
+        return
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(WORKER_LOG, dir_fd=lock)
-        with suppress(OSError):
-            path.rmdir()  # somebody has put something else there
-    except OSError:
-        return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield None
+        else:
+            yield lock
     finally:
         os.close(lock)
-    return True
+
+
+def _delete(path: Path, descriptor: int) -> None:
+    with suppress(OSError):
+        os.unlink(WORKER_LOG, dir_fd=descriptor)
+        path.rmdir()  # unless somebody has put something else there

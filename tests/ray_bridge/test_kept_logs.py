@@ -65,9 +65,20 @@ def test_those_of_leases_that_stand_are_kept_however_old(tmp_path: Path) -> None
                 stack.enter_context(KeptLogs(tmp_path).of(lease(number)))
             write(tmp_path, number)
         KeptLogs(tmp_path, most=1).prune()
-        assert left(tmp_path) == [name(0), name(1)]
+        assert left(tmp_path) == [name(0), name(1), name(5)]
+        (tmp_path / name(5) / WORKER_LOG).unlink()
+        (tmp_path / name(5)).rmdir()
     KeptLogs(tmp_path, most=1).prune()
     assert left(tmp_path) == [name(1)]
+
+
+def test_what_one_that_stands_prints_takes_no_others_place(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path, number)
+    with KeptLogs(tmp_path).of(lease(3)):
+        write(tmp_path, 3, size=1000)
+        KeptLogs(tmp_path, most_bytes=500).prune()
+        assert left(tmp_path) == [name(number) for number in range(4)]
 
 
 def test_those_of_another_process_that_lends_are_kept_until_it_ends(tmp_path: Path) -> None:
