@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from swarmp2p.ray_bridge import processes, supervisor
+from swarmp2p.ray_bridge import launch, processes, supervisor
 from swarmp2p.ray_bridge.node_tree import MOST_KEPT_LOGS, NodePlan, NodeTree
 from swarmp2p.ray_bridge.tree import Tree, TreeEnded, open_tree
 
@@ -115,6 +116,25 @@ async def test_a_command_that_ends_early_says_why(tmp_path: Path) -> None:
 async def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
     async with open_tree(["/no/such/program"], environment={}, log_path=tmp_path / "log") as tree:
         assert "cannot run /no/such/program" in await tree.died()
+
+
+def test_it_takes_its_two_neighbours_and_nobody_elses_module(tmp_path: Path) -> None:
+    """Installed where nothing can be written; with others of the same names wherever Python might look."""
+    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    installed.mkdir()
+    elsewhere.mkdir()
+    for module in (supervisor, launch, processes):
+        shutil.copy(str(module.__file__), installed)
+    for decoy in (
+        *(elsewhere / f"{name}.py" for name in ("beside", "launch", "processes", "select", "signal")),
+        *(installed / f"{name}.py" for name in ("beside", "ctypes", "select", "signal", "struct")),
+    ):
+        decoy.write_text("raise SystemExit('a decoy')")
+    installed.chmod(0o500)
+    command = [sys.executable, "-I", "-S", str(installed / "supervisor.py"), "--", "sh", "-c", "exit 7"]
+    environment = {"PYTHONPATH": str(elsewhere)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=elsewhere, env=environment) as process:
+        assert process.wait(30) == 7
 
 
 async def test_stop_ends_the_detached_and_the_deaf(tmp_path: Path) -> None:
