@@ -52,8 +52,13 @@ async def background_nursery() -> AsyncGenerator[trio.Nursery, None]:
             if problem is None:
                 raise
         if problem is not None:
-            # out here, for in there the group that holds it would be its context
-            raise problem from problem.__cause__
+            # `raise` puts what is being handled in its place: the group, in there; out here maybe a Cancelled
+            context = problem.__context__
+            try:
+                raise problem
+            finally:
+                problem.__context__ = context
+                del context
     finally:
         del raised, problem  # this frame is in their tracebacks
 

@@ -112,3 +112,20 @@ async def test_an_error_that_is_raised_as_itself_does_not_keep_its_group() -> No
         async with background_nursery():
             raise UsageError("of the body")
     assert caught.value.__context__ is None, "the group that it came in"
+
+
+async def test_what_an_error_came_from_stays_with_it() -> None:
+    """Also where the body was cancelled for it, which Python would name instead."""
+
+    async def fail() -> None:
+        try:
+            raise KeyError("first")
+        except KeyError:
+            raise UsageError("of a task")  # noqa: B904  without `from`
+
+    with pytest.raises(UsageError) as caught:
+        async with background_nursery() as nursery:
+            nursery.start_soon(fail)
+            await trio.sleep_forever()
+    assert isinstance(caught.value.__context__, KeyError)
+    assert not caught.value.__suppress_context__, "it is printed"
