@@ -16,8 +16,8 @@ from .ray_bridge.events import JournalRecord, LeaseCommand, RestoreLeases, Role
 from .storage.journal import Journal
 
 _CLAIM_S: Final = 5.0
-"""Seconds after the start in which a cluster may be resumed. Lenders give up whoever is silent for about 3 s after a
-closed connection, unless it is back by then, so later claims would mostly find nothing."""
+"""Seconds after the start in which a cluster may be resumed. Lenders give up whoever is not back 10 s after its
+connection closed (`orphan_grace_s`), and to start takes some of these, so later claims would mostly find nothing."""
 
 
 class LeaseJournal:
