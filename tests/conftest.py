@@ -2,6 +2,7 @@
 (`make test`); a folder of its own for what commands keep; in CI, no skips."""
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import settings
 
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # so would all that tests start and interrupt
 
 
 @pytest.fixture(scope="session", autouse=True)
