@@ -87,28 +87,24 @@ class IndexDoor:
         self._key, self._wanted = door_key(token), wanted
         self._index: PackageIndex | None = None
         self._told = b""
-        self._known = trio.Event()
+        self._asking = trio.Lock()
         self._lookups = trio.CapacityLimiter(_LOOKUPS)
 
     async def index(self) -> PackageIndex:
-        """What workers may use, once pip has said what it is configured with."""
-        await self._known.wait()
-        assert self._index is not None
-        return self._index
+        """What workers may use. pip is asked what it is configured with when somebody wants to know, not while the head
+        starts, which keeps two cores busy."""
+        async with self._asking:
+            if self._index is None:
+                pip = PipSettings() if self._wanted.urls == () else await ask_pip()
+                self._index = package_index(pip, self._wanted)
+                # once: with certificates it is a megabyte, and who asks sends 100 bytes
+                self._told = settings(self._index)
+            return self._index
 
     async def say_left_out(self, say: Callable[[str], None]) -> None:
         """Once that is known, say of which of the borrower's indexes workers are not told, and why."""
         for reason in (await self.index()).left_out:
             say(reason)
-
-    async def learn(self) -> None:
-        """`open_index_door`'s: find out what workers may use."""
-        pip = PipSettings() if self._wanted.urls == () else await ask_pip()
-        self._index = package_index(pip, self._wanted)
-        self._told = settings(
-            self._index
-        )  # once: with certificates it is a megabyte, and who asks sends 100 bytes
-        self._known.set()
 
     async def serve(self, listener: trio.SocketListener) -> None:
         """`open_index_door`'s: until cancelled."""
@@ -348,6 +344,5 @@ async def open_index_door(port: int, token: str, wanted: IndexWanted) -> AsyncGe
         ) from None
     async with listener, background_nursery() as nursery:
         door = IndexDoor(listener.socket.getsockname()[1], token, wanted)
-        nursery.start_soon(door.learn)
         nursery.start_soon(door.serve, listener)
         yield door
