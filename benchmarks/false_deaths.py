@@ -1,6 +1,6 @@
 """Whether far workers are taken for dead: a cluster over a network with a long round trip, for a long time.
 
-    python -m benchmarks.false_deaths [--minutes 30] [--rtt-ms 150] [--workers 2] [--json]
+    python -m benchmarks.false_deaths [--minutes 30] [--rtt-ms 150] [--workers 2]
 
 Borrower and lenders are on machines of a laboratory (tests/lab: network namespaces, so it takes root), the router
 between which holds all TCP back. A driver has each worker do a small task every 2 s, and send it 8 MB every 30 s. There

@@ -78,13 +78,15 @@ class FakeWorker:
 
 @dataclass
 class Ray:
-    """What stands in for Ray: heads and workers as they are now. problem: why workers do not start."""
+    """What stands in for Ray: heads and workers as they are now. problem: why workers do not start. start_s: how long
+    they take."""
 
     heads: list[FakeHead] = field(default_factory=list)
     workers: dict[str, FakeWorker] = field(default_factory=dict)
     secrets: list[JoinSecret] = field(default_factory=list)
     versions: Versions = VERSIONS
     problem: str = ""
+    start_s: float = 3.0
     rtts_s: list[float] = field(default_factory=list[float])
     pip: PipSettings = field(default_factory=partial(PipSettings, "https://index.example/simple"))
 
@@ -120,7 +122,7 @@ class Ray:
         jail: object,
         warm: object,
     ) -> AsyncGenerator[FakeWorker, None]:
-        await trio.sleep(3)
+        await trio.sleep(self.start_s)
         if self.problem:
             raise WorkerNotStarted(self.problem, "worker.log")
         self.secrets.append(secret)
@@ -134,9 +136,10 @@ class Ray:
 
 
 class FakeGcs:
-    """Ray's answers to being asked to drain nodes. problem: why it does not."""
+    """Ray's answers to being asked to drain nodes. problem: why it does not. busy: nodes that are not idle."""
 
     drained: ClassVar[list[tuple[bytes, bool, float]]] = []
+    busy: ClassVar[set[bytes]] = set()
     problem = ""
 
     def __init__(self, *arguments: object) -> None:
@@ -148,7 +151,7 @@ class FakeGcs:
     async def drain(self, lease: bytes, *, idle: bool, ends: float = 0.0, why: str, timeout_s: float) -> str:
         self.drained.append((lease, idle, ends))
         await trio.sleep(0.1)
-        return self.problem
+        return "a task runs there" if idle and lease in self.busy else self.problem
 
 
 @asynccontextmanager
@@ -173,6 +176,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     monkeypatch.setattr("swarmp2p.head_paths.open_plane", no_plane)  # a real process, in virtual time
     monkeypatch.setattr("swarmp2p.ray_bridge.cluster.Gcs", FakeGcs)
     monkeypatch.setattr(FakeGcs, "drained", [])
+    monkeypatch.setattr(FakeGcs, "busy", set[bytes]())
     monkeypatch.setattr("swarmp2p.ray_bridge.index_door.ask_pip", ray.ask_pip)
     return ray
 
@@ -310,6 +314,28 @@ async def test_a_lender_that_falls_silent_is_replaced_for_as_long_as_it_is(
                 await trio.sleep(10)
                 assert ids(cluster) == {str(first.id)} == set(ray.workers)
                 assert lending.borrowers == ()
+
+
+async def test_of_a_lender_and_its_stand_in_the_one_goes_that_is_idle_first(
+    autojump_clock: MockClock, ray: Ray
+) -> None:
+    swarm, ray.start_s = Swarm(), 0.1
+    async with swarm.of(3) as (borrower, first, second):
+        async with first.lend(allow=[borrower.id]), borrower.borrow(workers=1) as cluster:
+            async with second.lend(allow=[borrower.id]):
+                await trio.sleep(5)
+                FakeGcs.busy.update(worker.lease for worker in cluster.workers)
+                swarm.partition.split(dict.fromkeys((borrower.id, second.id), 0))
+                with trio.fail_after(3):
+                    while len(cluster.workers) < 2:  # noqa: ASYNC110  nobody says when
+                        await trio.sleep(0.1)
+                FakeGcs.busy.update(worker.lease for worker in cluster.workers)  # its task has moved there
+                swarm.partition.heal()
+                await trio.sleep(10)
+                assert ids(cluster) == {str(first.id), str(second.id)}
+                FakeGcs.busy -= {worker.lease for worker in cluster.workers if worker.peer == first.id}
+                await trio.sleep(10)
+                assert ids(cluster) == {str(second.id)} == set(ray.workers)
 
 
 async def test_a_lender_that_closes_tells_its_borrower(autojump_clock: MockClock, ray: Ray) -> None:

@@ -126,6 +126,7 @@ class Cluster:
         self._holders: Mapping[PeerId, int] = {}
         self._giving_back: dict[LeaseId, None] = {}
         self._nursery: trio.Nursery | None = None
+        self._trimming = False
         self._workers: dict[LeaseId, LeasedWorker] = {}
         self._seen: dict[PeerId, None] = {}
         self._log = ClusterLog(now)
@@ -362,15 +363,28 @@ class Cluster:
             self._wake()
 
     def _trim(self) -> None:
-        """Give back what was asked for in place of a worker that is there after all: the newest, those first that do
-        not run yet."""
-        spare = [lease for lease in reversed(self._needs) if lease not in self._giving_back]
-        spare.sort(key=lambda lease: lease in self._workers)
-        for lease in spare[: max(0, self._recruiter.surplus() - len(self._giving_back))]:
-            if lease in self._workers:
-                self._give_back(lease)
-            else:
-                self._take_back((lease,), "the worker that it was to replace is there again")
+        """Give back what was asked for in place of a worker that is there after all: first those that do not run."""
+        starting = [lease for lease in reversed(self._spare()) if lease not in self._workers]
+        self._take_back(starting[: self._too_many()], "the worker that it was to replace is there again")
+        if self._too_many() and self._nursery is not None and not self._trimming:
+            self._trimming = True
+            self._nursery.start_soon(self._trim_workers)
+
+    async def _trim_workers(self) -> None:
+        """Of workers that run, the newest that is idle: its task may have gone to either of the two, or to both."""
+        while self._too_many() and not self._closing:
+            for lease in reversed(self._spare()):
+                if lease in self._workers and self._too_many():
+                    self._giving_back[lease] = None
+                    await self._drain_idle(lease)
+            await trio.sleep(_LOOK_AGAIN_S)
+        self._trimming = False
+
+    def _spare(self) -> list[LeaseId]:
+        return [lease for lease in self._needs if lease not in self._giving_back]
+
+    def _too_many(self) -> int:
+        return max(0, self._recruiter.surplus() - len(self._giving_back))
 
     def _take_back(self, leases: Sequence[LeaseId], reason: str) -> None:
         """Requests, or leases whose workers do not run yet."""
